@@ -1,0 +1,186 @@
+"""Check a built data set before anything is trained on it: print what it is, what is in it and whether it holds; draw a contact sheet."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.schema import Card, Record
+from data_prep.storage import open_records, read_metadata
+from thyroid_jax.errors import raise_all
+from thyroid_jax.files import write_bytes
+
+TILE = (240, 180)  # width and height of one picture on the contact sheet, pixels
+ACROSS = 6
+
+
+@dataclass
+class Findings:
+    """What is in a data set. ``problems`` is empty when it can be used."""
+
+    records: int = 0
+    masks: int = 0
+    groups: set[str] = field(default_factory=set)
+    grades: Counter[str] = field(default_factory=Counter)
+    truths: Counter[str] = field(default_factory=Counter)
+    readers: Counter[int] = field(default_factory=Counter)
+    spaced: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    shares: list[float] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def check(data_dir: Path | str, name: str, *, sheet: Path | str | None = None, sheet_records: int = 24, seed: int = 0) -> str:
+    """The report on the data set ``name`` in ``data_dir``; also writes ``sheet``, a PNG of random records with contours, when given.
+
+    Raises :class:`InputError` when the data set is missing or damaged, or with every record that breaks a rule of the schema.
+    """
+    card, records = open_records(data_dir, name)
+    findings = examine(card, records)
+    raise_all(findings.problems, f"{name}: {len(findings.problems)} problems; build it again with --overwrite, or mend its reader.")
+    report = describe(card, findings, read_metadata(data_dir, name)[1])
+    if sheet is not None:
+        chosen = sorted(random.Random(seed).sample(range(len(records)), min(sheet_records, len(records))))
+        write_bytes(sheet, contact_sheet([records[i] for i in chosen], card))
+        report += f"\ncontact sheet: {sheet}"
+    return report
+
+
+def examine(card: Card, records: Sequence[Record]) -> Findings:
+    """Look at every record: labels in range, masks not empty and of the image's size, cases unique, equal images in one group."""
+    found = Findings()
+    groups_of: dict[str, set[str]] = defaultdict(set)
+    times: Counter[str] = Counter()
+    for record in records:
+        found.problems += [f"{record.case}: {problem}" for problem in _problems(card, record)]
+        groups_of[record.content].add(record.group)
+        times[record.case] += 1
+        _count(card, record, found)
+    found.problems += [f"{case}: is there {n} times" for case, n in times.items() if n > 1]
+    found.problems += [f"groups {' '.join(sorted(groups))} hold the same image" for groups in groups_of.values() if len(groups) > 1]
+    if not found.records:
+        found.problems.append("there is no record in it")
+    return found
+
+
+def _problems(card: Card, record: Record) -> list[str]:
+    problems = []
+    for what, mask in (("mask", record.mask), *((f"mask of reader {i + 1}", one) for i, one in enumerate(record.reader_masks))):
+        if mask is None:
+            continue
+        if mask.shape != record.image.shape:
+            problems.append(f"{what} is {mask.shape}, image is {record.image.shape}")
+        if what == "mask" and not mask.any():
+            problems.append("mask is empty; a record without outline has None")
+    for what, grade in (("grade", record.grade), *(("grade of a reader", one) for one in record.reader_grades)):
+        if grade is not None and not 0 <= grade < len(card.grades):
+            problems.append(f"{what} is {grade}, but there are {len(card.grades)} classes")
+    if record.image.size and record.image.min() == record.image.max():
+        problems.append("image is one grey value")
+    if any(side <= 0 for side in record.spacing):
+        problems.append(f"spacing is {record.spacing}")
+    return problems
+
+
+def _count(card: Card, record: Record, found: Findings) -> None:
+    found.records += 1
+    found.groups.add(record.group)
+    found.sizes[record.image.shape] += 1
+    found.readers[max(len(record.reader_masks), len(record.reader_grades))] += 1
+    found.spaced += not np.isnan(record.spacing).any()
+    known = record.grade is not None and 0 <= record.grade < len(card.grades)
+    found.grades[card.grades[record.grade] if known else "unknown"] += 1
+    found.truths["unknown" if record.malignant is None else "malignant" if record.malignant else "benign"] += 1
+    if record.mask is not None:
+        found.masks += 1
+        found.shares.append(float(record.mask.mean()))
+
+
+def describe(card: Card, found: Findings, metadata: dict[str, Any]) -> str:
+    """The card, the counts of the build against those of the whole original, and what is in the records, as text."""
+    widths, heights = zip(*((w, h) for h, w in found.sizes))
+    lines = [
+        card.title,
+        *_paragraph("source", card.source),
+        *_paragraph("licence", card.licence),
+        *_paragraph("labels", card.labels),
+        *_paragraph("grouping", card.grouping),
+        *(line for fault in card.faults for line in _paragraph("known fault", fault)),
+        "",
+        f"records        {found.records}",
+        f"groups         {len(found.groups)}",
+        f"with outline   {found.masks}",
+        f"outline share  {_range(found.shares)} of the image",
+        f"size           {min(widths)}-{max(widths)} x {min(heights)}-{max(heights)} px, {len(found.sizes)} different",
+        f"with spacing   {found.spaced}",
+        f"readers        {_listed(found.readers, sorted(found.readers))}",
+        f"malignant      {_listed(found.truths, ('benign', 'malignant', 'unknown'))}",
+    ]
+    if card.grades:
+        lines.append(f"{(card.grade_system + ' grade').strip():14} {_listed(found.grades, (*card.grades, 'unknown'))}")
+    counts = metadata.get("counts", {})
+    differing = [
+        f"  {name}: {counts.get(name, 0)} here, {whole} there" for name, whole in card.expected.items() if counts.get(name, 0) != whole
+    ]
+    if differing:
+        lines += ["", "differs from the whole original:", *differing]
+    dropped = metadata.get("dropped", [])
+    if dropped:
+        lines += ["", "left out at the build:", *(f"  {what}: {why}" for what, why in dropped)]
+    return "\n".join(lines)
+
+
+def _paragraph(label: str, text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, 120, initial_indent=f"{label:14} ", subsequent_indent=" " * 15) if text else []
+
+
+def _listed(counts: Counter, names: Sequence) -> str:
+    return "  ".join(f"{name}: {counts[name]}" for name in names if counts[name] or name != "unknown")
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.3f}-{max(values):.3f}, median {float(np.median(values)):.3f}" if values else "-"
+
+
+def contact_sheet(records: Sequence[Record], card: Card) -> bytes:
+    """A PNG of the records side by side, reference outline in yellow and readers' outlines in cyan and magenta, with case and grade."""
+    from PIL import Image, ImageDraw
+
+    width, height = TILE
+    caption = 14
+    rows = -(-len(records) // ACROSS)
+    page = Image.new("RGB", (ACROSS * width, rows * (height + caption)))
+    pen = ImageDraw.Draw(page)
+    for place, record in enumerate(records):
+        left, top = place % ACROSS * width, place // ACROSS * (height + caption)
+        page.paste(_outlined(record), (left, top + caption))
+        grade = "" if record.grade is None else f"  {card.grade_system} {card.grades[record.grade]}"
+        pen.text((left + 2, top + 1), f"{record.case}{grade}", fill="white")
+    file = io.BytesIO()
+    page.save(file, "PNG")
+    return file.getvalue()
+
+
+def _outlined(record: Record):
+    """The image scaled to fit a tile with a one-pixel contour around each mask."""
+    from PIL import Image
+    from scipy.ndimage import binary_erosion
+
+    scale = min((TILE[0] - 4) / record.image.shape[1], (TILE[1] - 4) / record.image.shape[0])
+    size = max(1, round(record.image.shape[1] * scale)), max(1, round(record.image.shape[0] * scale))
+    tile = np.asarray(Image.fromarray(record.image).resize(size).convert("RGB")).copy()
+    colours = [(0, 255, 255), (255, 0, 255)]
+    masks = [(mask, colours[i % 2]) for i, mask in enumerate(record.reader_masks)]
+    for mask, colour in [*masks, *([(record.mask, (255, 220, 0))] if record.mask is not None else [])]:
+        small = np.asarray(Image.fromarray(mask).resize(size))
+        tile[small & ~binary_erosion(small)] = colour
+    return Image.fromarray(tile)

@@ -1,0 +1,25 @@
+"""What a script sets before JAX starts, and an import never does: CPU flags and the compilation cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+# Measured by `python -m experiments.benchmark`; see docs/performance.md.
+CPU_FLAGS: tuple[str, ...] = ()
+
+
+def prepare() -> None:
+    """Set XLA's CPU flags and a compilation cache that later runs share; call it before the first JAX computation.
+
+    Flags already in ``XLA_FLAGS`` win over ours. The cache lies in ``$JAX_COMPILATION_CACHE_DIR``, else under the user's cache folder.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    ours = [flag for flag in CPU_FLAGS if flag.split("=")[0] not in given]
+    os.environ["XLA_FLAGS"] = " ".join([given, *ours]).strip()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "thyroid_jax" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

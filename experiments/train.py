@@ -1,0 +1,130 @@
+"""Train one model on one data set; run the same command again to go on after an interruption.
+
+python -m experiments.train --data.name ddti --data.dir data --run-dir runs/ddti [--config NAME] [--group.field value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from experiments.configs import CONFIGS
+from experiments.runtime import prepare
+from thyroid_jax.config import Config, from_dict, to_dict
+from thyroid_jax.data import source
+from thyroid_jax.data.pipeline import Examples, load, scale_radiomics, steps_per_epoch
+from thyroid_jax.errors import InputError, exits_cleanly
+from thyroid_jax.files import read_json, write_json
+from thyroid_jax.radiomics import clinical
+from thyroid_jax.train.loop import fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Config):
+    """Train one model on one data set; run the same command again to go on after an interruption."""
+
+    run_dir: Path
+    """folder of the run: config, split, logs, checkpoints and report"""
+
+
+def parse(argv: Sequence[str]) -> tuple[Config, Path]:
+    """Command line to config and run folder: the preset named by ``--config`` first, then every field that was given."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--config", choices=sorted(CONFIGS), default="small")
+    chosen, rest = chooser.parse_known_args(argv)
+    fields = {field.name: getattr(CONFIGS[chosen.config](), field.name) for field in dataclasses.fields(Config)}
+    arguments = tyro.cli(
+        Arguments,
+        args=rest,
+        prog="python -m experiments.train",
+        description=f"{Arguments.__doc__} --config {{{','.join(sorted(CONFIGS))}}} chooses where the fields start from.",
+        default=Arguments(run_dir=tyro.MISSING, **fields),
+    )
+    return Config(**{name: getattr(arguments, name) for name in fields}), arguments.run_dir
+
+
+def open_run(config: Config, run_dir: Path) -> tuple[Config, Examples, Examples, dict[str, Any]]:
+    """Load the data, fill in what the config takes from it, and claim ``run_dir``: (config, training, validation, facts).
+
+    A run folder that already holds another configuration raises :class:`InputError` with the fields that differ.
+    """
+    parts = source.open_parts(config.data, run_dir / "split.json")
+    size, grades = (config.data.height, config.data.width), max(2, len(parts.card.grades))
+    training, validation = load(parts.train, grades, size, labels=config.data.labels), load(parts.validation, grades, size)
+    scaling = clinical.fit_scaling(training.batch.radiomics, training.batch.radiomics_valid[:, None].repeat(len(clinical.TARGET), 1))
+    training, validation = (scale_radiomics(part, scaling) for part in (training, validation))
+    config = fill_in(config, training, grades)
+    claim(run_dir, config)
+    facts = {
+        "data": parts.card.name,
+        "grades": list(parts.card.grades),
+        "grade_system": parts.card.grade_system,
+        "radiomics": {"names": list(clinical.TARGET), "centre": scaling.centre.tolist(), "spread": scaling.spread.tolist()},
+    }
+    return config, training, validation, facts
+
+
+def fill_in(config: Config, training: Examples, grades: int) -> Config:
+    """The config with what follows from the training part: head sizes, class weights, total steps."""
+    steps = config.train.epochs * steps_per_epoch(len(training.cases), config.train.batch_size)
+    weights = class_weights(training.batch.grade[training.batch.grade_valid], config.grading.balance)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, grades=grades, radiomics=len(clinical.TARGET)),
+        grading=dataclasses.replace(config.grading, class_weights=weights),
+        train=dataclasses.replace(config.train, total_steps=steps),
+    )
+
+
+def class_weights(grade: np.ndarray, balance: float) -> tuple[float, ...]:
+    """Weights frequency ** -balance of grades f[n k], scaled so that the examples' mean weight is 1; () for balance 0 or no grade."""
+    counts = grade.sum(0)
+    if balance == 0 or not len(grade):
+        return ()
+    raw = np.where(counts > 0, np.maximum(counts, 1e-9) ** -balance, 0.0)
+    return tuple(round(float(weight), 6) for weight in raw * counts.sum() / (raw * counts).sum())
+
+
+def claim(run_dir: Path, config: Config) -> None:
+    """Write ``config.json``, or make sure that the one already there is this very config."""
+    path = run_dir / "config.json"
+    if not path.is_file():
+        write_json(path, to_dict(config))
+        return
+    found = from_dict(Config, read_json(path), where=str(path))
+    differing = [name for name, value in _flat(to_dict(config)) if value != dict(_flat(to_dict(found)))[name]]
+    if differing:
+        raise InputError(
+            f"{path}: the run was started with another configuration; {', '.join(differing)} differ. "
+            "Give the same settings to go on with it, or name a new --run-dir."
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs = []
+    for name, value in values.items():
+        pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return pairs
+
+
+@exits_cleanly
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script."""
+    prepare()
+    config, run_dir = parse(sys.argv[1:] if argv is None else argv)
+    config, training, validation, facts = open_run(config, run_dir)
+    print(f"{len(training.cases)} training and {len(validation.cases)} validation images, {config.train.total_steps} steps")
+    fit(config, run_dir, training, validation, facts)
+    print(f"done; now: python -m experiments.evaluate --run-dir {run_dir}")
+
+
+if __name__ == "__main__":
+    main()

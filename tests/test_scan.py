@@ -1,0 +1,117 @@
+"""The scan is found, what was drawn over it goes, and tissue stays."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from data_prep import scan
+
+
+def tissue(h, w, seed=0):
+    """Speckle whose grain is wider than high, as a linear probe's is."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(h, w)), (1.0, 2.0))
+    return np.clip(80 + 25 * noise / noise.std(), 12, 150).astype(np.uint8)
+
+
+def screenshot(top=20, bottom=300, left=90, right=470):
+    page = np.zeros((360, 560), np.uint8)
+    page[top:bottom, left:right] = tissue(bottom - top, right - left)
+    page[180:290, 4:20] = np.linspace(255, 5, 110)[:, None]  # grey bar
+    image = Image.fromarray(page)
+    pen = ImageDraw.Draw(image)
+    for i in range(7):
+        pen.text((520, 10 + 12 * i), "P100", fill=255)
+    pen.text((60, 330), "4 DER     TIRADS 5 (4C)", fill=255)
+    for x in range(left, right, 60):
+        pen.rectangle((x, top - 2, x + 1, top + 1), fill=255)
+    return np.array(image)
+
+
+@pytest.mark.parametrize("box", [(20, 300, 90, 470), (8, 310, 36, 527), (100, 300, 90, 380)])
+def test_the_box_is_the_scan_without_text_bar_and_ticks(box):
+    found = scan.scan_box(screenshot(*box), trim=3)
+    np.testing.assert_allclose(found, np.add(box, [3, -3, 3, -3]), atol=1)
+
+
+def test_two_views_with_a_dark_gap_are_one_scan():
+    page = screenshot(8, 310, 36, 527)
+    page[:, 278:286] = 0
+    assert scan.scan_box(page)[2:] == pytest.approx((39, 524), abs=1)
+
+
+@pytest.mark.parametrize("page", [np.zeros((360, 560), np.uint8), np.zeros((20, 20), np.uint8)])
+def test_a_page_without_scan_has_no_box(page):
+    assert scan.scan_box(page) is None
+
+
+def test_around_stays_in_the_image_and_knows_the_inner_box():
+    grown, inner = scan.around(scan.Box(2, 50, 3, 60), (52, 100), 8)
+    assert grown == (0, 52, 0, 68)
+    assert inner == (2, 50, 3, 60)
+
+
+def test_coloured_marks_are_found_with_their_smear_but_a_coloured_image_is_left():
+    image = np.repeat(tissue(100, 100)[..., None], 3, -1)
+    assert not scan.coloured_marks(image).any()
+    marked = image.copy()
+    marked[40:47, 50] = (60, 200, 200)
+    found = scan.coloured_marks(marked)
+    assert found[38:49, 49:52].all() and found.sum() < 150
+    doppler = image.copy()
+    doppler[20:60, 20:80] = (200, 20, 20)
+    assert not scan.coloured_marks(doppler).any()
+    assert not scan.coloured_marks(image[..., 0]).any()
+
+
+def test_letters_go_and_bright_foci_stay():
+    image = Image.fromarray(tissue(120, 200))
+    ImageDraw.Draw(image).text((20, 20), "ADENO", fill=255)
+    grey = np.asarray(image).astype(float)
+    inked = np.asarray(image) == 255
+    focus = np.exp(-(((np.arange(120)[:, None] - 80) / 1.2) ** 2 + ((np.arange(200) - 120) / 2.2) ** 2) / 2)
+    grey = np.clip(grey + 170 * focus, 0, 255).astype(np.uint8)
+    found = scan.white_glyphs(grey)
+    assert found[inked].mean() > 0.97
+    assert not found[70:90, 100:140].any()
+    filled = scan.fill(grey, found)
+    assert filled[inked].max() < 190
+    assert filled[80, 120] == grey[80, 120] > 220
+
+
+def test_plain_tissue_has_no_glyphs():
+    assert not scan.white_glyphs(tissue(300, 400, seed=3)).any()
+
+
+def test_a_faint_cross_is_found_by_its_shape():
+    cross = np.pad(np.maximum(np.eye(9), np.eye(9)[::-1]), 1).astype(np.float32)
+    grey = tissue(100, 150, seed=1)
+    clean = scan.drawn_marks(grey, [cross], alike=0.56)
+    grey[40:49, 60:69][cross[1:-1, 1:-1] > 0] = 175
+    found = scan.drawn_marks(grey, [cross], alike=0.56)
+    assert not clean.any()
+    assert found[40, 60] and found[48, 60] and found[44, 64] and found.sum() < 200
+    assert not scan.drawn_marks(grey[:5], [cross], alike=0.56).any()
+
+
+def test_dots_are_single_pixels():
+    grey = np.full((20, 20), 80, np.uint8)
+    grey[5, 5] = 140
+    grey[10:12, 10] = 140
+    assert np.argwhere(scan.dots(grey, step=20)).tolist() == [[5, 5]]
+
+
+def test_fill_leaves_the_rest_alone_and_looks_like_tissue():
+    grey = tissue(100, 150, seed=2)
+    blank = np.zeros(grey.shape, bool)
+    blank[40:50, 60:75] = True
+    marked = np.where(blank, 255, grey).astype(np.uint8)
+    filled = scan.fill(marked, blank)
+    np.testing.assert_array_equal(filled[~blank], grey[~blank])
+    assert abs(filled[blank].mean() - grey[~blank].mean()) < 20
+    assert filled[blank].std() > 0.4 * grey[~blank].std()
+    np.testing.assert_array_equal(scan.fill(grey, np.zeros_like(blank)), grey)
+
+
+def test_fill_survives_a_hole_as_large_as_the_image():
+    assert scan.fill(tissue(40, 40), np.ones((40, 40), bool)).shape == (40, 40)

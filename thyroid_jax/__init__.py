@@ -1,0 +1,1 @@
+"""Multitask ultrasound in functional JAX: outline a nodule and grade its risk."""

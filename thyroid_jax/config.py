@@ -1,0 +1,238 @@
+"""Every setting of a run, as frozen dataclasses: hashable (static under jit), written to ``config.json``, read back by later commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from thyroid_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the network. Input height and width must be multiples of ``2 ** depth``.
+
+    Presets: :meth:`preset` with ``tiny`` (tests), ``small`` (about 1 M parameters, for CPUs), ``base`` (about 20 M, for GPUs).
+    """
+
+    width: int = 24
+    """channels of the first level; each further level doubles them"""
+    max_width: int = 512
+    """upper bound of the channels of any level"""
+    depth: int = 4
+    """halvings from the input to the latent"""
+    blocks: int = 1
+    """residual blocks per level"""
+    full_resolution: bool = False
+    """keep a level at the input's own resolution; otherwise the first level works at half of it, four times cheaper"""
+    groups: int = 8
+    """groups of the GroupNorm, at most"""
+    embedding: int = 128
+    """length of the grading embedding [guided | free]"""
+    hidden: int = 128
+    """hidden units of the embedding's and the classifier's MLP"""
+    grades: int = 5
+    """grade classes; set from the data"""
+    radiomics: int = 8
+    """values of the guidance target, and length of the guided part of the embedding; set from the data"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """precision of the convolutions; parameters, losses and latent directions are float32 always"""
+
+    def __post_init__(self):
+        for name in ("width", "max_width", "depth", "blocks", "groups", "hidden", "grades"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 1 <= self.radiomics <= self.embedding:
+            raise InputError(f"model.radiomics is {self.radiomics}; it must lie between 1 and model.embedding ({self.embedding}).")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> ModelConfig:
+        """The preset ``name`` with some fields changed."""
+        if name not in PRESETS:
+            raise InputError(f"model preset {name!r} does not exist; choose one of {', '.join(PRESETS)}.")
+        return dataclasses.replace(PRESETS[name], **changes)
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(width=4, depth=2, groups=2, embedding=16, hidden=16),
+    "small": ModelConfig(width=24, depth=4),
+    "base": ModelConfig(width=48, depth=4, blocks=2, full_resolution=True),
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which records, at which size, split how."""
+
+    name: str = "ddti"
+    """data set, as built by `python -m data_prep build`"""
+    dir: str = "data"
+    """folder that holds the built data set"""
+    height: int = 128
+    width: int = 192
+    """network input; records are letterboxed to it with their aspect ratio kept"""
+    folds: int = 5
+    """groups are dealt into this many folds, stratified by grade"""
+    fold: int = 0
+    """the fold held out for the test; the next one is the validation fold"""
+    split_seed: int = 0
+    labels: Literal["readers", "reference"] = "readers"
+    """train on the readers' outlines and grades where records have them, or on the reference"""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Strength of each random change of a training view; 0 switches one off."""
+
+    flip: float = 0.5
+    """probability of a left-right mirror (never up-down: depth has a direction)"""
+    rotate: float = 10.0
+    """degrees, either way"""
+    scale: float = 0.15
+    """relative zoom, either way"""
+    shift: float = 0.08
+    """share of the height and width, either way"""
+    gamma: float = 0.25
+    """exponent exp(u), u uniform in +-gamma"""
+    gain: float = 0.2
+    """factor exp(u), u uniform in +-gain"""
+    speckle: float = 0.08
+    """standard deviation of multiplicative noise"""
+    blur: float = 0.3
+    """probability of a 3 x 3 binomial blur"""
+    shadow: float = 0.15
+    """probability of an acoustic shadow: a dark band from a random lateral position downwards"""
+
+
+@dataclass(frozen=True)
+class SegmentationConfig:
+    """L_seg = bce * BCE + dice * soft Dice loss, per image."""
+
+    weight: float = 1.0
+    bce: float = 0.5
+    dice: float = 0.5
+
+
+@dataclass(frozen=True)
+class GradingConfig:
+    """The grade's loss: cross-entropy, or the ordinal CORN."""
+
+    weight: float = 1.0
+    kind: Literal["cross_entropy", "corn"] = "cross_entropy"
+    balance: float = 0.5
+    """class weights are (frequency) ** -balance, mean 1 over the training examples; 0 for none"""
+    class_weights: tuple[float, ...] = ()
+    """filled in from the training part; () means all 1"""
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """Radiomics guidance of the embedding during training."""
+
+    weight: float = 0.1
+    beta: float = 1.0
+    """where SmoothL1 turns from quadratic to linear, in robust standard deviations"""
+
+
+@dataclass(frozen=True)
+class RLARConfig:
+    """Representation-level adversarial regularisation."""
+
+    weight: float = 1.0
+    kind: Literal["hinge", "square", "abs"] = "hinge"
+    margin: float = 0.0
+    space: Literal["channel", "full"] = "channel"
+    tasks: tuple[str, ...] = ("segmentation", "grading")
+    """whose directions are compared; add "guidance" for the three-task variant"""
+    reliability: float = 0.0
+    """tau of the weight min(1, min_t |g_t| / tau); 0 switches it off"""
+    ramp: float = 0.1
+    """the weight rises linearly over this share of all steps"""
+
+    def __post_init__(self):
+        if len(set(self.tasks)) < 2 or not set(self.tasks) <= {"segmentation", "grading", "guidance"}:
+            raise InputError(f"rlar.tasks is {self.tasks}; name at least two of segmentation, grading, guidance, each once.")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Gradient clipping, AdamW and a warm-up-cosine schedule by step."""
+
+    learning_rate: float = 2e-3
+    final_share: float = 0.01
+    """the schedule's last value as a share of its highest"""
+    warmup: float = 0.05
+    """share of all steps"""
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    """global gradient norm; 0 switches clipping off"""
+    b1: float = 0.9
+    b2: float = 0.99
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, batch and book-keeping of a run."""
+
+    epochs: int = 60
+    batch_size: int = 8
+    seed: int = 0
+    evaluate_every: int = 5
+    """epochs between evaluations of the validation part"""
+    checkpoint_every: int = 1
+    """epochs between checkpoints"""
+    monitor: str = "score"
+    """validation metric whose highest value marks the best checkpoint; score = (Dice + balanced accuracy) / 2, whichever exist"""
+    total_steps: int = 0
+    """filled in from the data: the schedules' length, saved so that a resumed run keeps them"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything one training run depends on."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    grading: GradingConfig = field(default_factory=GradingConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    rlar: RLARConfig = field(default_factory=RLARConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type, values: Any, *, where: str = "config") -> Any:
+    """Read a config back from :func:`to_dict`'s values. Unknown, missing or mistyped fields raise :class:`InputError`: nothing is guessed."""
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: expected a group of fields, found {values!r}.")
+    hints = typing.get_type_hints(cls)
+    unknown, missing = sorted(set(values) - set(hints)), sorted(set(hints) - set(values))
+    if unknown or missing:
+        raise InputError(
+            f"{where}: unknown fields {unknown}, missing fields {missing}. The run was made by another version of thyroid_jax; "
+            "use that version, or start a new run folder."
+        )
+    return cls(**{name: _read(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return from_dict(kind, value, where=where)
+    origin = typing.get_origin(kind)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_read(typing.get_args(kind)[0], item, where) for item in value)
+    if origin is Literal and value in typing.get_args(kind):
+        return value
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    raise InputError(f"{where}: {value!r} is not a value of type {getattr(kind, '__name__', kind)}.")

@@ -1,0 +1,57 @@
+"""Built records, split once and for all into parts that share no group and no image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep import splits
+from data_prep.schema import Card, Record
+from data_prep.storage import open_records
+from thyroid_jax.config import DataConfig
+
+
+class Subset(Sequence[Record]):
+    """Some of a data set's records, read from disk as they are asked for."""
+
+    def __init__(self, records: Sequence[Record], rows: Sequence[int]):
+        self._records, self._rows = records, tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index):
+        """Record ``index`` of the subset, or a smaller subset for a slice."""
+        if isinstance(index, slice):
+            return Subset(self._records, self._rows[index])
+        return self._records[self._rows[index]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A data set's card and its three parts."""
+
+    card: Card
+    train: Subset
+    validation: Subset
+    test: Subset
+
+
+def open_parts(config: DataConfig, split_file: Path) -> Parts:
+    """Open the built data set and split it by ``split_file``; where there is none yet, make the split and save it there.
+
+    Groups are dealt into ``config.folds`` folds, stratified by grade; fold ``config.fold`` is the test part, the next one the validation
+    part. A split is made once: a saved one that no longer fits the data raises :class:`InputError` rather than being made again.
+    """
+    card, records = open_records(config.dir, config.name)
+    metas, grades = [], []
+    for record in records:
+        metas.append(splits.Meta(record.case, record.group, record.content))
+        grades.append(None if record.grade is None else card.grades[record.grade])
+    if not split_file.is_file():
+        folds = splits.assign_folds([meta.group for meta in metas], grades, folds=config.folds, seed=config.split_seed)
+        splits.save_split(split_file, splits.make_split(metas, folds, config.fold, config.split_seed), metas)
+    split = splits.load_split(split_file, metas)
+    row = {meta.case: index for index, meta in enumerate(metas)}
+    return Parts(card, **{side: Subset(records, [row[case] for case in split[side]]) for side in splits.SIDES})

@@ -1,0 +1,43 @@
+"""Latent to grade: the split embedding, the classifier on all of it, the radiomics projection of its guided part."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from thyroid_jax.config import ModelConfig
+from thyroid_jax.shapes import Float
+
+
+class Embed(nn.Module):
+    """e = MLP(mean of z over space) in R^embedding, with GELU. Float32 always."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, z: Float["b y x c"]) -> Float["b e"]:
+        pooled = nn.LayerNorm()(z.astype(jnp.float32).mean((1, 2)))
+        return nn.Dense(self.config.embedding)(nn.gelu(nn.Dense(self.config.hidden)(pooled)))
+
+
+class Classify(nn.Module):
+    """Grade logits from the whole embedding: an MLP with GELU.
+
+    A linear binary head would have a constant latent direction up to its sign, and nothing for the angular penalty to turn.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, embedding: Float["b e"]) -> Float["b k"]:
+        return nn.Dense(self.config.grades)(nn.gelu(nn.Dense(self.config.hidden)(nn.gelu(embedding))))
+
+
+class PredictRadiomics(nn.Module):
+    """W e_guided + b: the guided part predicts the radiomics target linearly."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, guided: Float["b r"]) -> Float["b r"]:
+        return nn.Dense(self.config.radiomics)(guided)

@@ -1,0 +1,70 @@
+"""Building blocks: a stateless normalisation, the residual block, and the moves between resolutions."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from thyroid_jax.shapes import Float
+
+
+class Normalize(nn.Module):
+    """GroupNorm over each example on its own; the number of groups is the largest divisor of c that is at most ``groups``.
+
+    Stateless on purpose: an example's latent gradient then depends on that example alone.
+    """
+
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float["b h w c"]) -> Float["b h w c"]:
+        groups = max(g for g in range(1, self.groups + 1) if x.shape[-1] % g == 0)
+        return nn.GroupNorm(num_groups=groups, dtype=self.dtype)(x)
+
+
+class ResidualBlock(nn.Module):
+    """x -> shortcut(x) + conv(act(norm(conv(act(norm(x)))))), pre-activation (He et al., arXiv 1603.05027)."""
+
+    channels: int
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float["b h w c"]) -> Float["b h w d"]:
+        conv = lambda kernel: nn.Conv(self.channels, (kernel, kernel), use_bias=False, dtype=self.dtype)
+        y = conv(3)(nn.silu(Normalize(self.groups, self.dtype)(x)))
+        y = conv(3)(nn.silu(Normalize(self.groups, self.dtype)(y)))
+        return y + (x if x.shape[-1] == self.channels else conv(1)(x))
+
+
+def halve(x: Float["b h w c"]) -> Float["b h/2 w/2 c"]:
+    """Average of each 2 x 2 square."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def double(x: Float["b h w c"]) -> Float["b 2*h 2*w c"]:
+    """Each pixel repeated to a 2 x 2 square."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def squares_to_channels(x: Float["b h w c"]) -> Float["b h/2 w/2 4*c"]:
+    """Stack the four pixels of each 2 x 2 square as channels; :func:`channels_to_squares` undoes it."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2, w // 2, 4 * c)
+
+
+def channels_to_squares(x: Float["b h w c"]) -> Float["b 2*h 2*w c/4"]:
+    """Spread four channels over each 2 x 2 square."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c // 4)
+
+
+def parameter_count(params: object) -> int:
+    """Numbers in a tree of arrays."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,114 @@
+"""A compact radiomics target along the axes of TI-RADS: what guides a part of the grading embedding in training.
+
+Every value compares the nodule with itself or with the ring of tissue around it, because gain and depth gain differ between machines.
+No published list exists: the choice is this project's. Callipers and text must be blanked first, or they pass for echogenic foci.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thyroid_jax.radiomics import first_order, shape, windows
+from thyroid_jax.shapes import Bool, Float
+
+TARGET: tuple[str, ...] = (
+    "height_to_width",  # shape: sqrt(Syy / Sxx), y the depth; above 1 is taller than wide
+    "shape2D_Elongation",  # shape: sqrt(minor / major second moment), in [0, 1], 1 for a circle
+    "ellipse_to_perimeter",  # margin: perimeter of the moment ellipse / perimeter; near 1 smooth, lower lobulated
+    "shape2D_Sphericity",  # margin: 2 sqrt(pi area) / perimeter, in (0, 1]
+    "boundary_sharpness",  # margin: mean |normal gradient| within 3 px of the outline / standard deviation of the ring
+    "echogenicity",  # echogenicity: log(mean of the nodule / mean of the ring); below 0 is hypoechoic
+    "echogenicity_low",  # echogenicity: 10th percentile of the nodule - median of the ring
+    "anechoic_share",  # composition: share of the smoothed nodule below the ring's 5th percentile, in [0, 1]
+    "firstorder_Entropy",  # composition: entropy of 32 grey bins, in bits
+    "foci_share",  # echogenic foci: share of the nodule whose white top-hat exceeds the ring's mean top-hat + 3 SD, in [0, 1]
+    "foci_density",  # echogenic foci: local maxima among those, per 1000 pixels
+)
+_RING = 10  # pixels
+_BAND = 3  # pixels either side of the outline
+_SMALLEST = 16  # pixels of nodule and of ring below which nothing is said
+
+
+class Scaling(NamedTuple):
+    """Robust z-score fitted on training examples: (value - centre) / spread, clipped to +-3."""
+
+    centre: np.ndarray
+    spread: np.ndarray
+
+    def __call__(self, values: Float["b r"]) -> Float["b r"]:
+        """Scale a target; the result lies in [-3, 3]."""
+        return jnp.clip((values - self.centre) / self.spread, -3.0, 3.0)
+
+
+@partial(jax.jit, static_argnames="spacing")
+def target(
+    image: Float["b h w"], mask: Bool["b h w"], *, spacing: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Float["b r"], Bool["b r"]]:
+    """The values of :data:`TARGET`, unscaled, and whether each is defined.
+
+    ``image`` in [0, 1] with exact zeros outside the scan (a letterbox border), ``mask`` the reference outline, ``spacing`` (row, column)
+    size of a pixel. Everything is undefined for a nodule of fewer than 16 pixels; what compares with the ring (10 pixels of dilation
+    minus the nodule, inside the scan) also where fewer than 16 ring pixels remain. Undefined values are 0. Not meant to be differentiated.
+    """
+    values, valid = jax.vmap(partial(_one, spacing=spacing))(image, mask)
+    valid = valid & jnp.isfinite(values)
+    return jnp.where(valid, values, 0.0), valid
+
+
+def fit_scaling(values: np.ndarray, valid: np.ndarray) -> Scaling:
+    """Median and interquartile range of each column over its valid rows (f[n r], bool[n r]); a constant or unseen column gets spread 1."""
+    seen = np.where(valid, values, np.nan)
+    low, centre, high = (np.zeros(values.shape[1]) for _ in range(3))
+    for column in np.flatnonzero(valid.any(0)):
+        low[column], centre[column], high[column] = np.nanpercentile(seen[:, column], [25, 50, 75])
+    spread = np.where(high - low > 1e-6, high - low, 1.0)
+    return Scaling(centre.astype(np.float32), spread.astype(np.float32))
+
+
+def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]) -> tuple[Float["r"], Bool["r"]]:
+    scan = windows.highest(image, 2) > 0  # speckle has black pixels, a letterbox border has nothing else
+    ring = windows.dilate(mask, _RING) & ~mask & scan
+    perimeter, area = shape.outline(mask, spacing=spacing)
+    m = shape.moments(mask, spacing=spacing)
+    nodule_mean, _ = first_order.mean_and_deviation(image, mask)
+    ring_mean, ring_deviation = first_order.mean_and_deviation(image, ring)
+    ring_low, ring_median = first_order.percentiles(image, ring, (5.0, 50.0))
+    (nodule_low,) = first_order.percentiles(image, mask, (10.0,))
+    smooth = windows.box_mean(image, 1)
+    hat = windows.white_top_hat(image, 2)
+    hat_mean, hat_deviation = first_order.mean_and_deviation(hat, ring)
+    foci = mask & (hat > hat_mean + 3 * hat_deviation)
+    peaks = foci & (image >= windows.highest(image, 2))
+    count = jnp.maximum(m.count, 1.0)
+    tiny = 1e-6
+    about_shape = [
+        jnp.sqrt(m.rows / jnp.maximum(m.columns, tiny)),
+        jnp.sqrt(m.minor / jnp.maximum(m.major, tiny)),
+        shape.ellipse_perimeter(m.major, m.minor) / jnp.maximum(perimeter, tiny),
+        2 * jnp.sqrt(jnp.pi * area) / jnp.maximum(perimeter, tiny),
+    ]
+    against_ring = [
+        _normal_gradient(smooth, mask) / jnp.maximum(ring_deviation, tiny),
+        jnp.log(jnp.maximum(nodule_mean, tiny) / jnp.maximum(ring_mean, tiny)),
+        nodule_low - ring_median,
+        jnp.where(mask, smooth < ring_low, False).sum() / count,
+    ]
+    foci_values = [foci.sum() / count, 1000 * peaks.sum() / count]
+    values = jnp.stack([*about_shape, *against_ring, first_order.entropy(image, mask, bin_count=32), *foci_values])
+    large, ringed = m.count >= _SMALLEST, ring.sum() >= _SMALLEST
+    needs_ring = jnp.array([False] * 4 + [True] * 4 + [False] + [True] * 2)
+    return values, large & (ringed | ~needs_ring)
+
+
+def _normal_gradient(image: Float["h w"], mask: Bool["h w"]) -> Float[""]:
+    """Mean over the band around the outline of |d image / d normal|, the normal being the gradient of the blurred mask."""
+    soft = windows.box_mean(mask.astype(jnp.float32), _BAND)
+    band = (soft > 0) & (soft < 1)
+    (gy, gx), (ny, nx) = jnp.gradient(image), jnp.gradient(soft)
+    along = jnp.abs(gy * ny + gx * nx) / jnp.sqrt(ny**2 + nx**2 + 1e-12)
+    return jnp.where(band, along, 0.0).sum() / jnp.maximum(band.sum(), 1)

@@ -1,0 +1,39 @@
+"""Sliding windows over one image: dilation, white top-hat, box mean. Separable, so a window of n x n costs 2 n."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+
+from thyroid_jax.shapes import Bool, Float
+
+
+def _slide(x: Float["h w"], radius: int, start: float, combine) -> Float["h w"]:
+    size = 2 * radius + 1
+    x = lax.reduce_window(x, start, combine, (size, 1), (1, 1), "SAME")
+    return lax.reduce_window(x, start, combine, (1, size), (1, 1), "SAME")
+
+
+def highest(x: Float["h w"], radius: int) -> Float["h w"]:
+    """Maximum over the square of side 2 radius + 1; outside the image nothing counts."""
+    return _slide(x, radius, -jnp.inf, lax.max)
+
+
+def lowest(x: Float["h w"], radius: int) -> Float["h w"]:
+    """Minimum over the square of side 2 radius + 1; outside the image nothing counts."""
+    return _slide(x, radius, jnp.inf, lax.min)
+
+
+def box_mean(x: Float["h w"], radius: int) -> Float["h w"]:
+    """Mean over the part of the square of side 2 radius + 1 that lies inside the image."""
+    return _slide(x, radius, 0.0, lax.add) / _slide(jnp.ones_like(x), radius, 0.0, lax.add)
+
+
+def dilate(mask: Bool["h w"], radius: int) -> Bool["h w"]:
+    """Pixels within ``radius`` of the mask in the chessboard distance."""
+    return highest(mask.astype(jnp.float32), radius) > 0
+
+
+def white_top_hat(x: Float["h w"], radius: int) -> Float["h w"]:
+    """x minus its grey-scale opening: bright spots narrower than the square of side 2 radius + 1, >= 0."""
+    return x - highest(lowest(x, radius), radius)

@@ -1,0 +1,37 @@
+"""ACR TI-RADS 2017: points of the five axes, and the level they add up to.
+
+Source: Tessler et al., *ACR Thyroid Imaging, Reporting and Data System (TI-RADS): White Paper of the ACR TI-RADS Committee*,
+J Am Coll Radiol 14 (2017) 587-595. Tables only, no clinical advice.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from thyroid_jax.shapes import Int
+
+COMPOSITION = {"cystic": 0, "spongiform": 0, "mixed": 1, "solid": 2, "unclear": 2}
+ECHOGENICITY = {"anechoic": 0, "hyperechoic": 1, "isoechoic": 1, "hypoechoic": 2, "very hypoechoic": 3, "unclear": 1}
+SHAPE = {"wider than tall": 0, "taller than wide": 3}
+MARGIN = {"smooth": 0, "ill-defined": 0, "lobulated or irregular": 2, "extrathyroidal extension": 3, "unclear": 0}
+FOCI = {"none": 0, "large comet-tail": 0, "macrocalcification": 1, "peripheral": 2, "punctate": 3}
+LEVELS = ("TR1", "TR2", "TR3", "TR4", "TR5")
+
+
+def points(composition: str, echogenicity: str, shape: str, margin: str, foci: tuple[str, ...] = ()) -> int:
+    """Sum of the points of the five axes, from their names in the tables above; >= 0.
+
+    Every kind of echogenic focus that is present counts once. A spongiform nodule has no further points.
+    """
+    if composition == "spongiform":
+        return 0
+    axes = COMPOSITION[composition] + ECHOGENICITY[echogenicity] + SHAPE[shape] + MARGIN[margin]
+    return axes + sum(FOCI[kind] for kind in set(foci))
+
+
+def level(points: Int["*n"]) -> Int["*n"]:
+    """Index into :data:`LEVELS` of a sum of points: 0 -> TR1, 1 and 2 -> TR2, 3 -> TR3, 4 to 6 -> TR4, 7 or more -> TR5.
+
+    The chart has no bin for a sum of 1; it is treated as TR2. Works on arrays, traced or not.
+    """
+    return jnp.searchsorted(jnp.array([1, 3, 4, 7]), jnp.asarray(points), side="right")

@@ -1,0 +1,103 @@
+"""Checkpoints by orbax: the last one to go on from, the best one to use; state, data position and facts about the data in each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from thyroid_jax.errors import InputError
+from thyroid_jax.train.step import TrainState
+
+
+class Checkpoints:
+    """Two folders of one checkpoint each: ``last`` to go on from, ``best`` (by the score given to ``save``) to use.
+
+    Orbax writes beside and renames, and deletes the old one after that, so a killed run leaves whole checkpoints only.
+    """
+
+    def __init__(self, folder: Path | str, *, create: bool = True):
+        self.folder = Path(folder).absolute()
+        if not create and not (self.folder / "last").is_dir():
+            raise InputError(f"{self.folder}: no checkpoints there; train first, or name the folder of a run.")
+        options = {"max_to_keep": 1, "enable_async_checkpointing": False, "create": create, "cleanup_tmp_directories": create}
+        self._last = ocp.CheckpointManager(self.folder / "last", options=ocp.CheckpointManagerOptions(**options))
+        self._best = ocp.CheckpointManager(
+            self.folder / "best", options=ocp.CheckpointManagerOptions(**options, best_fn=lambda metrics: metrics["score"])
+        )
+
+    def save(self, state: TrainState, position: dict[str, Any], facts: dict[str, Any], score: float | None) -> None:
+        """Write ``state`` with the data position after it. ``score`` (higher is better) or None where nothing was evaluated."""
+        step = int(state.step)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(_by_path(state)), position=ocp.args.JsonSave(position), facts=ocp.args.JsonSave(facts)
+        )
+        # The best first: killed between the two, the run goes back to the last one and comes to this very state again.
+        if score is not None and step not in self._best.all_steps():
+            self._best.save(step, args=items, metrics={"score": float(score)}, force=True)
+        self._last.save(step, args=items, force=True)
+
+    def last(self) -> int | None:
+        """Step of the newest checkpoint, or None."""
+        return self._last.latest_step()
+
+    def best(self) -> int | None:
+        """Step of the best checkpoint, or None where none was ever scored."""
+        return self._best.latest_step()
+
+    def restore(self, like: TrainState, which: str = "last") -> tuple[TrainState, dict[str, Any], dict[str, Any]]:
+        """(state, position, facts) of the ``"last"`` or the ``"best"``, laid out and placed as ``like`` (arrays, or shapes with shardings).
+
+        Without a scored checkpoint the best is the last. One of another configuration of another configuration raises :class:`InputError` that names what differs.
+        """
+        manager = self._best if which == "best" and self.best() is not None else self._last
+        step = manager.latest_step()
+        if step is None:
+            raise InputError(f"{self.folder}: the run was stopped before its first checkpoint; run the training command again.")
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, _by_path(like))
+        self._check(manager, wanted, step)
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(wanted), position=ocp.args.JsonRestore(), facts=ocp.args.JsonRestore()
+            ),
+        )
+        leaves = [restored["state"][path] for path in _by_path(like)]
+        state = jax.tree.unflatten(jax.tree.structure(_with_key_data(like)), leaves)
+        return state._replace(key=jax.random.wrap_key_data(state.key)), restored["position"], restored["facts"]
+
+    def close(self) -> None:
+        """Wait for writes and let go of the folder."""
+        self._last.close()
+        self._best.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _check(self, manager: ocp.CheckpointManager, wanted: dict[str, jax.ShapeDtypeStruct], step: int) -> None:
+        found = {path: tuple(leaf.shape) for path, leaf in manager.item_metadata(step)["state"].items()}
+        asked = {path: tuple(leaf.shape) for path, leaf in wanted.items()}
+        differing = sorted(path for path in found.keys() | asked.keys() if found.get(path) != asked.get(path))
+        if differing:
+            path = differing[0]
+            raise InputError(
+                f"{manager.directory / str(step)}: the checkpoint is of another configuration: {len(differing)} arrays differ, the first is "
+                f"{path} (stored {found.get(path, 'nothing')}, wanted {asked.get(path, 'nothing')}). Use the run's own config.json, or a "
+                "new run folder."
+            )
+
+
+def _with_key_data(state: TrainState) -> TrainState:
+    """Random keys have no file format: their integers stand in for them."""
+    read = jax.random.key_data
+    return state._replace(key=jax.eval_shape(read, state.key) if isinstance(state.key, jax.ShapeDtypeStruct) else read(state.key))
+
+
+def _by_path(state: TrainState) -> dict[str, Any]:
+    """The state's leaves by their path: a flat, strictly checked layout that does not depend on optax's classes."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(_with_key_data(state))}

@@ -1,0 +1,70 @@
+"""The run's log: one JSON line per measurement, and the same as a table. Both always match the checkpoint that a run goes on from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from thyroid_jax.errors import InputError
+from thyroid_jax.files import write_text
+
+Row = dict[str, Any]
+
+
+def read_log(path: Path) -> list[Row]:
+    """Every whole line of a log; a line cut off by a kill is left out. No file gives no rows."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(errors="replace").splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise InputError(f"{path}: line {number} is not JSON ({error}); restore the file or remove that line.") from error
+    return rows
+
+
+class RunLog:
+    """``log.jsonl`` and ``metrics.csv`` in a run folder.
+
+    ``after`` forgets what was logged beyond that step: a resumed run measures it again.
+    """
+
+    def __init__(self, folder: Path, *, after: int):
+        self._jsonl, self._csv = folder / "log.jsonl", folder / "metrics.csv"
+        self.rows = [row for row in read_log(self._jsonl) if row["step"] <= after]
+        write_text(self._jsonl, "".join(map(_line, self.rows)))
+
+    def add(self, row: Row) -> None:
+        """Append a measurement; a value that is not finite is logged as null."""
+        self.rows.append({name: _finite(value) for name, value in row.items()})
+        with open(self._jsonl, "a") as file:
+            file.write(_line(self.rows[-1]))
+            file.flush()
+            os.fsync(file.fileno())
+        write_text(self._csv, table(self.rows))
+
+
+def table(rows: list[Row]) -> str:
+    """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,94 @@
+"""One update: augment, gradient, optax, new state. A pure function of (state, batch), compiled once, its state donated."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from thyroid_jax import model
+from thyroid_jax.batch import Batch
+from thyroid_jax.config import Config
+from thyroid_jax.data.augment import augment
+from thyroid_jax.losses import grading
+from thyroid_jax.shapes import Float, Int, Key
+from thyroid_jax.train.objective import Metrics, Pair, objective, pair, task_valid
+
+
+class TrainState(NamedTuple):
+    """Everything that changes in training, one plain pytree. ``mtl_state`` belongs to the multitask weighting; () for fixed weights."""
+
+    step: Int[""]
+    params: model.Params
+    opt_state: Any
+    mtl_state: Any
+    key: Key
+
+
+def learning_rate(config: Config) -> optax.Schedule:
+    """Linear warm-up, then a cosine down to ``final_share``, by step over ``config.train.total_steps``."""
+    o, steps = config.optimizer, config.train.total_steps
+    warmup = max(1, round(o.warmup * steps))
+    return optax.warmup_cosine_decay_schedule(
+        0.0, o.learning_rate, warmup, max(steps, warmup + 1), end_value=o.learning_rate * o.final_share
+    )
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """Global-norm clipping, then AdamW that decays matrices and kernels but not biases and normalisation scales."""
+    o = config.optimizer
+    decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    adamw = optax.adamw(learning_rate(config), b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, mask=decayed)
+    return optax.chain(optax.clip_by_global_norm(o.clip), adamw) if o.clip else adamw
+
+
+def penalty_ramp(step: Int[""], config: Config) -> Float[""]:
+    """min(1, step / (rlar.ramp * total_steps)): 0 at the first step, 1 from the ramp's end; 1 throughout without a ramp."""
+    length = config.rlar.ramp * config.train.total_steps
+    return jnp.minimum(1.0, step / length) if length else jnp.float32(1.0)
+
+
+def init_state(config: Config, key: Key | None = None) -> TrainState:
+    """A fresh state. ``key`` defaults to the one of ``config.train.seed``; parameters and every later random choice follow from it."""
+    key = jax.random.key(config.train.seed) if key is None else key
+    init_key, key = jax.random.split(key)
+    params = model.init(init_key, config.model)
+    return TrainState(jnp.int32(0), params, jax.jit(optimizer(config).init)(params), (), key)
+
+
+def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState, Metrics]:
+    """One update as a pure function: the method, in the order in which it happens."""
+    image, mask = augment(jax.random.fold_in(state.key, state.step), batch.image, batch.mask, config.augment)
+    batch = batch._replace(image=image, mask=mask)
+    (_, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(
+        state.params, batch, config, ramp=penalty_ramp(state.step, config)
+    )
+    change, opt_state = optimizer(config).update(gradient, state.opt_state, state.params)
+    metrics |= {"gradient_norm": Pair(optax.tree.norm(gradient), jnp.float32(1.0))}
+    new = TrainState(state.step + 1, optax.apply_updates(state.params, change), opt_state, state.mtl_state, state.key)
+    return new, metrics
+
+
+@partial(jax.jit, static_argnums=2, donate_argnums=0)
+def train_step(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState, Metrics]:
+    """:func:`update`, compiled once for a shape and a config. The old state's buffers are donated: do not use it again."""
+    return update(state, batch, config)
+
+
+@partial(jax.jit, static_argnums=2)
+def evaluate_step(params: model.Params, batch: Batch, config: Config) -> Metrics:
+    """Validation sums at network size: hard Dice, losses' inputs aside, and the confusion matrix f32[k k] (truth, prediction).
+
+    Dice of each image at probability 0.5 against the mask at 0.5; two empty masks agree, 1.
+    """
+    outputs, where = model.apply(params, config.model, batch.image), task_valid(batch)
+    predicted, reference = outputs.mask_logits > 0, batch.mask >= 0.5
+    overlap, total = (predicted & reference).sum((1, 2)), predicted.sum((1, 2)) + reference.sum((1, 2))
+    dice = jnp.where(total > 0, 2 * overlap / jnp.maximum(total, 1), 1.0)
+    chosen = grading.probabilities(outputs.grade_logits, kind=config.grading.kind).argmax(-1)
+    truth = jnp.where(where["grading"][:, None], jax.nn.one_hot(batch.grade.argmax(-1), config.model.grades), 0.0)
+    confusion = truth.T @ jax.nn.one_hot(chosen, config.model.grades)
+    return {"dice": pair(dice, where["segmentation"]), "confusion": Pair(confusion, truth.sum())}
