@@ -210,5 +210,5 @@ def _examples(card: Card, records: Factory, survey: Survey) -> Iterator[dict[str
         )
 
 
-def _progress(records: Iterable[Record], label: str, total: int | None = None) -> Iterable[Record]:
-    return tqdm(records, desc=label, total=total, unit=" records", disable=not sys.stderr.isatty(), leave=False)
+def _progress(records: Iterable[Record], label: str, total: int | None = None) -> Iterator[Record]:
+    yield from tqdm(records, desc=label, total=total, unit=" records", disable=not sys.stderr.isatty(), leave=False)

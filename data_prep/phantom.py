@@ -121,7 +121,7 @@ def _table() -> tuple[Descriptors, np.ndarray, np.ndarray]:
     foci = np.array([[kind in row[4] for kind in FOCI] for row in rows], np.int32)
     sums = [tirads.points(*row[:5]) for row in rows]
     with jax.ensure_compile_time_eval():
-        levels = np.asarray(tirads.level(np.array(sums)))
+        levels = np.asarray(tirads.level(jnp.array(sums)))
     return Descriptors(*indices, foci), levels, np.array([row[5] for row in rows], np.float32)
 
 
@@ -129,7 +129,7 @@ def sample_descriptors(key: Key) -> Descriptors:
     """Descriptors of one nodule whose level TR1..TR5 is uniform: the level first, then a combination of that level by its share."""
     table, levels, share = _table()
     level_key, row_key = jax.random.split(key)
-    level = jax.random.randint(level_key, (), 0, len(tirads.LEVELS))
+    level = jnp.floor(len(tirads.LEVELS) * jax.random.uniform(level_key)).astype(int)
     row = jax.random.categorical(row_key, jnp.where(levels == level, jnp.log(share), -jnp.inf))
     return jax.tree.map(lambda column: jnp.asarray(column)[row], table)
 
@@ -199,27 +199,30 @@ def sample_scene(key: Key, descriptors: Descriptors, size: Size, view: int | Int
     With extrathyroidal extension the nodule breaks through the front of the capsule by about a quarter of its height; otherwise it
     stays inside the lobe.
     """
-    keys = jax.random.split(key, 6)
-    view_keys = jax.random.split(jax.random.fold_in(key, view), 6)
+    # Few random calls on purpose: each one costs about as much to compile as a stage of the picture.
+    nodule_key, nodule_wave, view_key, view_wave = jax.random.split(key, 4)
+    fixed = jax.random.uniform(nodule_key, (6,))
+    moving = jax.random.uniform(jax.random.fold_in(view_key, view), (4,))
     unit = float(min(size))
     lobe_centre = jnp.array([0.55 * size[0], 0.5 * size[1]])
-    lobe_semi = jnp.array([0.33 * size[0], 0.42 * size[1]]) * jax.random.uniform(keys[0], (2,), minval=0.95, maxval=1.05)
+    lobe_semi = jnp.array([0.33 * size[0], 0.42 * size[1]]) * _between(fixed[:2], 0.95, 1.05)
 
     tall = descriptors.shape == SHAPES.index("taller than wide")
-    aspect = jnp.where(tall, _uniform(keys[1], 1.35, 1.65), _uniform(keys[1], 0.5, 0.75))
-    mean_radius = unit * _uniform(keys[2], 0.145, 0.205) * _uniform(view_keys[0], 0.94, 1.04)
+    aspect = jnp.where(tall, _between(fixed[2], 1.35, 1.65), _between(fixed[2], 0.5, 0.75))
+    mean_radius = unit * _between(fixed[3], 0.145, 0.205) * _between(moving[0], 0.94, 1.04)
     semi = mean_radius * jnp.stack([jnp.sqrt(aspect), 1 / jnp.sqrt(aspect)])
-    tilt = _uniform(keys[3], -0.12, 0.12) + _uniform(view_keys[1], -0.08, 0.08)
-    cosine, sine = _harmonics(keys[4], descriptors) * jnp.sqrt(0.8) + _harmonics(view_keys[2], descriptors) * jnp.sqrt(0.2)
+    tilt = _between(fixed[4], -0.12, 0.12) + _between(moving[1], -0.08, 0.08)
+    waves = _harmonics(nodule_wave, descriptors), _harmonics(jax.random.fold_in(view_wave, view), descriptors)
+    cosine, sine = np.sqrt(0.8) * waves[0] + np.sqrt(0.2) * waves[1]
 
     reach = 1.12 * semi + 0.015 * unit
-    shift = jax.random.uniform(view_keys[3], (2,), minval=-1.0, maxval=1.0) * jnp.maximum(lobe_semi - reach, 0) * 0.75
+    shift = _between(moving[2:], -1.0, 1.0) * jnp.maximum(lobe_semi - reach, 0) * 0.75
     centre = lobe_centre + shift
     capsule = lobe_centre[0] - lobe_semi[0] * (1 - (jnp.abs(shift[1]) / lobe_semi[1]) ** LOBE_POWER) ** (1 / LOBE_POWER)
     breaking = jnp.maximum(capsule + 0.42 * semi[0], reach[0])
     crosses = descriptors.margin == MARGINS.index("extrathyroidal extension")
     centre = jnp.stack([jnp.where(crosses, breaking, centre[0]), centre[1]])
-    side = jnp.where(jax.random.bernoulli(keys[5]), 1.0, -1.0)
+    side = jnp.where(fixed[5] < 0.5, 1.0, -1.0)
     return Scene(Contour(centre, semi, tilt, cosine, sine, jnp.zeros(())), lobe_centre, lobe_semi, side)
 
 
@@ -260,20 +263,21 @@ def render(key: Key, descriptors: Descriptors, size: Size = (96, 96)) -> tuple[F
 
 def draw(key: Key, descriptors: Descriptors, scene: Scene, size: Size) -> Float["h w"]:
     """The B-mode picture of a scene, in [0, 1]: tissue -> attenuated echoes -> envelopes, compounded -> log compression."""
-    keys = jax.random.split(key, 6)
+    keys = jax.random.split(key, 4 + LOOKS)
+    knobs = jax.random.uniform(keys[0], (6,))
     # The barriers keep XLA from computing a stage again inside each of its uses, which costs several times the whole picture on a CPU.
     settle = jax.lax.optimization_barrier
-    tissue = settle(_neck(keys[0], scene, size))
-    tissue = settle(_add_nodule(keys[1], descriptors, scene, size, tissue))
-    tissue = settle(_add_foci(keys[2], descriptors, scene, size, tissue))
+    tissue = settle(_neck(keys[1], knobs[:3], scene, size))
+    tissue = settle(_add_nodule(keys[2], knobs[3], descriptors, scene, size, tissue))
+    tissue = settle(_add_foci(keys[3], descriptors, scene.contour, size, tissue))
     beam = _filter(0.006 * min(size), size[1], energy=False)
     passed = -jnp.clip(jnp.cumsum(tissue.loss, axis=0), -9.0, 28.0) @ beam
     depth = (jnp.arange(size[0]) / size[0])[:, None]
-    gain = _uniform(keys[3], -2.0, 2.0) + _uniform(keys[4], -9.0, 0.0) * depth + passed
+    gain = _between(knobs[4], -2.0, 2.0) + _between(knobs[5], -9.0, 0.0) * depth + passed
     # No reflector is a perfect mirror: part of its echo is scattered, so it is speckled too.
     scattered = jnp.hypot(_amplitude(tissue.echo), 0.8 * tissue.mirror) * _amplitude(gain)
     scattered = settle(scattered)
-    looks = jax.vmap(lambda look: envelope(look, scattered, 0.4 * tissue.mirror * _amplitude(gain)))(jax.random.split(keys[5], LOOKS))
+    looks = jax.vmap(lambda look: envelope(look, scattered, 0.4 * tissue.mirror * _amplitude(gain)))(keys[4:])
     return log_compress(jnp.mean(looks, axis=0))
 
 
@@ -290,17 +294,19 @@ def envelope(key: Key, amplitude: Float["h w"], mirror: Float["h w"]) -> Float["
     return jnp.hypot(echoes[0] + mirror, echoes[1])
 
 
-def log_compress(envelope: Float["h w"]) -> Float["h w"]:
+def log_compress(envelope: Float["*n"]) -> Float["*n"]:
     """``clip(1 + (20 log10(envelope) - headroom) / dynamic range, 0, 1)``: an envelope of 1 (0 dB) becomes 0.5."""
     decibel = 20 * jnp.log10(jnp.maximum(envelope, 1e-6))
     return jnp.clip(1 + (decibel - HEADROOM_DB) / DYNAMIC_RANGE_DB, 0, 1)
 
 
-def _neck(key: Key, scene: Scene, size: Size) -> Tissue:
-    """Skin, fat, strap muscle, thyroid lobe in its capsule, prevertebral muscle; carotid on one side and trachea on the other."""
+def _neck(key: Key, place: Float[" 3"], scene: Scene, size: Size) -> Tissue:
+    """Skin, fat, strap muscle, thyroid lobe in its capsule, prevertebral muscle; carotid on one side and trachea on the other.
+
+    ``place`` in [0, 1) shifts the carotid down and outward and the trachea outward.
+    """
     unit = float(min(size))
-    field_key, place_key = jax.random.split(key)
-    wave, fibres, gland, fatty, patches = _fields(field_key, size, (0.3, 0.16), (0.009, 0.09), (0.03, 0.04), (0.007, 0.05), (0.05, 0.08))
+    wave, fibres, gland, fatty, patches = _fields(key, size, (0.3, 0.16), (0.009, 0.09), (0.03, 0.04), (0.007, 0.05), (0.05, 0.08))
     rows, columns = _grid(size)
     bend = 0.012 * unit * wave
     depth = (rows + bend) / size[0]
@@ -315,7 +321,7 @@ def _neck(key: Key, scene: Scene, size: Size) -> Tissue:
     echo = _mix(echo, gland, jax.nn.sigmoid(inside / (0.007 * unit)))
     mirror = patchy * (4.5 * facing**2 * _bump(inside / (0.008 * unit)) + 3.5 * _bump((depth - 0.085) * size[0] / (0.006 * unit)))
 
-    place = jax.random.uniform(place_key, (3,), minval=-1.0, maxval=1.0)
+    place = _between(place, -1.0, 1.0)
     carotid = jnp.hypot(rows - (0.62 + 0.05 * place[0]) * size[0], columns - (0.5 + (0.44 + 0.03 * place[1]) * scene.side) * size[1]) / unit
     echo = _mix(echo, FLUID_DB, jax.nn.sigmoid((0.075 - carotid) / 0.006))
     mirror = mirror * (carotid > 0.09) + 3.0 * patchy * _bump((carotid - 0.085) / 0.008)
@@ -326,17 +332,18 @@ def _neck(key: Key, scene: Scene, size: Size) -> Tissue:
     return Tissue(echo, mirror, jnp.zeros(size))
 
 
-def _add_nodule(key: Key, descriptors: Descriptors, scene: Scene, size: Size, tissue: Tissue) -> Tissue:
-    """Paint the nodule over the neck: fluid and solid parts, echogenicity, and the kind of edge."""
+def _add_nodule(key: Key, turn: Float[""], descriptors: Descriptors, scene: Scene, size: Size, tissue: Tissue) -> Tissue:
+    """Paint the nodule over the neck: fluid and solid parts, echogenicity, and the edge; ``turn`` in [0, 1) is the side of its fluid."""
     unit = float(min(size))
-    field_key, fluid_key = jax.random.split(key)
-    frayed, texture = _fields(field_key, size, (0.02, 0.02), (0.022, 0.026))
+    grains, *smooth = jax.lax.optimization_barrier(jax.random.normal(key, (4, *size)))
+    widths = (0.02, 0.02), (0.022, 0.026), (0.06, 0.07)
+    frayed, texture, clouds = (_blur(noise, size, width) for noise, width in zip(smooth, widths))
     inside, angle = depth_inside(scene.contour, size)
     margin, composition = (lambda name: descriptors.margin == MARGINS.index(name)), descriptors.composition
     vague = margin("ill-defined")
     ragged = inside + jnp.where(vague, 0.022, 0.0) * unit * frayed
     member = jax.nn.sigmoid(ragged / (unit * jnp.where(vague, 0.020, 0.005)))
-    fluid = _fluid(fluid_key, composition, inside, scene.contour, size)
+    fluid = _fluid((grains, clouds), turn, composition, inside, scene.contour, size)
 
     level = _values(ECHO_DB)[descriptors.echogenicity]
     solid = level + 2.0 * texture
@@ -349,46 +356,49 @@ def _add_nodule(key: Key, descriptors: Descriptors, scene: Scene, size: Size, ti
     return Tissue(echo, tissue.mirror * (1 - member) + wall, loss)
 
 
-def _fluid(key: Key, composition: Int[""], inside: Float["h w"], contour: Contour, size: Size) -> Float["h w"]:
-    """Share of fluid at each pixel in [0, 1]: all (cystic), tiny pores (spongiform), pockets on one side (mixed), none (solid)."""
-    field_key, turn_key = jax.random.split(key)
+def _fluid(
+    noise: tuple[Float["h w"], Float["h w"]], turn: Float[""], composition: Int[""], inside: Float["h w"], contour: Contour, size: Size
+) -> Float["h w"]:
+    """Share of fluid at each pixel in [0, 1]: all (cystic), tiny pores (spongiform), pockets on one side (mixed), none (solid).
+
+    ``noise`` is white noise, for the pores, and smooth noise, for the pockets; ``turn`` in [0, 1) is the side of the pockets.
+    """
     unit = float(min(size))
-    grains, clouds = jax.lax.optimization_barrier(jax.random.normal(field_key, (2, *size)))
-    uneven = _blur(clouds, size, (0.06, 0.07))
+    grains, clouds = noise
     # The same noise finely blurred minus coarsely blurred has no large blobs: pores of one size, about half of the nodule.
     fine, coarse = (_blur(grains, size, (0.012 * scale, 0.014 * scale)) for scale in (1.0, 2.0))
     pores = 0.45 * jax.nn.sigmoid((fine - 0.8 * coarse + 0.1) / 0.12) * jax.nn.sigmoid((inside - 0.015 * unit) / (0.004 * unit))
-    turn = _uniform(turn_key, 0.0, 2 * jnp.pi)
+    side = 2 * jnp.pi * turn
     rows, columns = _grid(size)
     down, right = rows - contour.centre[0], columns - contour.centre[1]
-    ramp = (jnp.sin(turn) * down + jnp.cos(turn) * right) / contour.semi.mean()
-    pocket = jax.nn.sigmoid((1.1 * ramp + 0.5 * uneven) / 0.06)
+    ramp = (jnp.sin(side) * down + jnp.cos(side) * right) / contour.semi.mean()
+    pocket = jax.nn.sigmoid((1.1 * ramp + 0.5 * clouds) / 0.06)
     pocket = pocket * jax.nn.sigmoid((inside - 0.02 * unit) / (0.004 * unit))
     is_ = dict(zip(COMPOSITIONS, jax.nn.one_hot(composition, len(COMPOSITIONS))))
     return is_["cystic"] + is_["spongiform"] * pores + is_["mixed"] * pocket
 
 
-def _add_foci(key: Key, descriptors: Descriptors, scene: Scene, size: Size, tissue: Tissue) -> Tissue:
+def _add_foci(key: Key, descriptors: Descriptors, contour: Contour, size: Size, tissue: Tissue) -> Tissue:
     """Echogenic foci, each kind when its flag is set; macrocalcification and rim also take light from what lies behind them."""
-    contour, unit = scene.contour, float(min(size))
-    keys = dict(zip(FOCI, jax.random.split(key, len(FOCI))))
+    unit = float(min(size))
+    shares = jax.random.uniform(key, (20, 2))
     present = dict(zip(FOCI, descriptors.foci.astype(jnp.float32)))
-    tails = present["large comet-tail"] * _comet_tails(keys["large comet-tail"], contour, size)
-    stone = present["macrocalcification"] * _stone(keys["macrocalcification"], contour, size)
-    shell = present["peripheral"] * _shell(keys["peripheral"], contour, size)
+    tails = present["large comet-tail"] * _comet_tails(shares[:2], contour, size)
+    stone = present["macrocalcification"] * _stone(shares[2:7], contour, size)
+    shell = present["peripheral"] * _shell(shares[7, 0], contour, size)
     # Punctate foci lie in solid tissue only.
-    dots = present["punctate"] * _dots(keys["punctate"], contour, size) * (tissue.echo > 0.5 * (FLUID_DB + ECHO_DB["very hypoechoic"]))
+    dots = present["punctate"] * _dots(shares[8:], contour, size) * (tissue.echo > 0.5 * (FLUID_DB + ECHO_DB["very hypoechoic"]))
     mirror = tissue.mirror + 16.0 * dots + 15.0 * tails + 20.0 * jnp.minimum(stone, 1) + 13.0 * shell
     return Tissue(tissue.echo, mirror, tissue.loss + (260.0 * stone + 280.0 * shell) / unit)
 
 
-def _dots(key: Key, contour: Contour, size: Size) -> Float["h w"]:
-    """A dozen points at the limit of resolution."""
-    return _spots(_places(key, contour, 12, 0.75), 0.0078 * min(size), 0.0078 * min(size), size)
+def _dots(shares: Float["p 2"], contour: Contour, size: Size) -> Float["h w"]:
+    """Points at the limit of resolution."""
+    return _spots(_places(shares, contour, 0.75), 0.0078 * min(size), 0.0078 * min(size), size)
 
 
-def _comet_tails(key: Key, contour: Contour, size: Size) -> Float["h w"]:
-    """Two bright points, each with a fading ladder of reverberations below it."""
+def _comet_tails(shares: Float["p 2"], contour: Contour, size: Size) -> Float["h w"]:
+    """Bright points, each with a fading ladder of reverberations below it."""
     unit = float(min(size))
     rows, columns = _grid(size)
 
@@ -399,24 +409,23 @@ def _comet_tails(key: Key, contour: Contour, size: Size) -> Float["h w"]:
         taper = 0.012 * jnp.exp(-jnp.maximum(below, 0) / 0.12)
         return ladder * fading * _bump((columns - place[1]) / (taper * unit))
 
-    return jax.vmap(tail)(_places(key, contour, 2, 0.45)).sum(0)
+    return jax.vmap(tail)(_places(shares, contour, 0.45)).sum(0)
 
 
-def _stone(key: Key, contour: Contour, size: Size) -> Float["h w"]:
-    """A coarse clump of four grains in the upper half, so that part of its shadow falls on the nodule."""
+def _stone(shares: Float["p 2"], contour: Contour, size: Size) -> Float["h w"]:
+    """A coarse clump in the upper half, its shadow partly on the nodule: the first share places it, the others its grains."""
     unit = float(min(size))
-    place_key, grain_key = jax.random.split(key)
     upper = contour._replace(centre=contour.centre - contour.semi * np.array([0.25, 0.0]))
-    grains = _places(place_key, upper, 1, 0.4) + unit * jax.random.normal(grain_key, (4, 2)) * np.array([[0.013, 0.031]])
+    grains = _places(shares[:1], upper, 0.4) + unit * _between(shares[1:], -1.0, 1.0) * np.array([[0.022, 0.052]])
     return _spots(grains, 0.019 * unit, 0.024 * unit, size)
 
 
-def _shell(key: Key, contour: Contour, size: Size) -> Float["h w"]:
-    """A bright rim along the inside of the curve, broken in a few places."""
+def _shell(turn: Float[""], contour: Contour, size: Size) -> Float["h w"]:
+    """A bright rim along the inside of the curve, broken in a few places that ``turn`` in [0, 1) moves around."""
     unit = float(min(size))
     inside, angle = depth_inside(contour, size)
-    turn = _uniform(key, 0.0, 2 * jnp.pi)
-    unbroken = jax.nn.sigmoid((jnp.cos(angle - turn) + 0.75) / 0.06) * jax.nn.sigmoid((jnp.cos(3 * angle + turn) + 0.9) / 0.08)
+    first = 2 * jnp.pi * turn
+    unbroken = jax.nn.sigmoid((jnp.cos(angle - first) + 0.75) / 0.06) * jax.nn.sigmoid((jnp.cos(3 * angle + first) + 0.9) / 0.08)
     return _bump((inside - 0.008 * unit) / (0.010 * unit)) * unbroken
 
 
@@ -427,12 +436,11 @@ def _spots(places: Float["p 2"], tall: float, wide: float, size: Size) -> Float[
     return rows.T @ columns
 
 
-def _places(key: Key, contour: Contour, count: int, share: float) -> Float["count 2"]:
-    """``count`` points (row, column), uniform over the curve shrunk to ``share`` about its centre."""
-    angle_key, radius_key = jax.random.split(key)
-    angle = jax.random.uniform(angle_key, (count,), maxval=2 * jnp.pi)
-    reach = share * radius(contour, angle) * jnp.sqrt(jax.random.uniform(radius_key, (count,)))
-    return contour.centre[None] + reach[:, None] * jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=1)
+def _places(shares: Float["p 2"], contour: Contour, reach: float) -> Float["p 2"]:
+    """Points (row, column), uniform over the curve shrunk to ``reach`` about its centre when ``shares`` are uniform in [0, 1)."""
+    angle = 2 * jnp.pi * shares[:, 0]
+    distance = reach * radius(contour, angle) * jnp.sqrt(shares[:, 1])
+    return contour.centre[None] + distance[:, None] * jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=1)
 
 
 def _lobe_depth(scene: Scene, size: Size) -> tuple[Float["h w"], Float["h w"]]:
@@ -645,12 +653,12 @@ def _record(one: Phantom, patient: int, view: int, options: PhantomOptions) -> R
 # -- small tools ---------------------------------------------------------------------------------------------------------------------
 
 
-def _values(table: Mapping[str, float]) -> Float[" n"]:
+def _values(table: Mapping[str, int | float]) -> jax.Array:
     return jnp.array(list(table.values()))
 
 
-def _uniform(key: Key, low: float, high: float) -> Float[""]:
-    return jax.random.uniform(key, (), minval=low, maxval=high)
+def _between(share: Float["*n"], low: float, high: float) -> Float["*n"]:
+    return low + (high - low) * share
 
 
 def _amplitude(decibel: float | Float["*n"]) -> Float["*n"]:

@@ -15,12 +15,18 @@ from thyroid_jax import tirads
 from thyroid_jax.errors import InputError
 
 SIZE = (64, 64)
-patients = jax.jit(jax.vmap(partial(ph.several_views, size=SIZE, views=2)))  # leading axes: 12 patients, 2 views
+
+
+def render_patients(seed):
+    """16 patients with 2 views each, through the one function that renders data sets (and so through one compilation)."""
+    patients, views = (grid.ravel() for grid in np.meshgrid(np.arange(16), np.arange(2), indexing="ij"))
+    chunk = ph._render_chunk(jax.random.key(seed), patients, views, SIZE)
+    return jax.tree.map(lambda leaf: leaf.reshape(16, 2, *leaf.shape[1:]), chunk)
 
 
 @cache
-def phantoms(seed=0):
-    return patients(jax.random.split(jax.random.key(seed), 12))
+def phantoms():
+    return render_patients(0)
 
 
 def finding(composition="solid", echogenicity="isoechoic", shape="wider than tall", margin="smooth", foci=()):
@@ -147,7 +153,7 @@ def test_only_extrathyroidal_extension_crosses_the_capsule():
 
 def test_images_masks_and_grades_are_finite_and_in_range():
     many = phantoms()
-    assert many.image.shape == (12, 2, *SIZE) and many.reader_masks.shape == (12, 2, 2, *SIZE) and many.reader_grades.shape == (12, 2, 2)
+    assert many.image.shape == (16, 2, *SIZE) and many.reader_masks.shape == (16, 2, 2, *SIZE) and many.reader_grades.shape == (16, 2, 2)
     assert many.image.dtype == many.mask.dtype == jnp.float32
     assert np.isfinite(many.image).all() and many.image.min() >= 0 and many.image.max() <= 1
     assert set(np.unique(many.mask)) == {0, 1} == set(np.unique(many.reader_masks))
@@ -157,19 +163,18 @@ def test_images_masks_and_grades_are_finite_and_in_range():
 
 
 def test_same_key_same_phantom_and_another_key_another():
-    first, again, other = phantoms(), patients(jax.random.split(jax.random.key(0), 12)), phantoms(1)
+    first, again, other = phantoms(), render_patients(0), render_patients(1)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first, again))
     assert float(jnp.abs(first.image - other.image).mean()) > 0.05
 
 
 def test_jit_and_vmap_change_nothing():
-    key = jax.random.split(jax.random.key(0), 12)[3]
-    eager = ph.phantom(key, SIZE, view=1)
-    batched = jax.tree.map(lambda leaf: leaf[3, 1], phantoms())
+    eager = ph.several_views(jax.random.fold_in(jax.random.key(0), 3), SIZE, views=2)
+    batched = jax.tree.map(lambda leaf: leaf[3], phantoms())
     np.testing.assert_allclose(eager.image, batched.image, atol=2e-3)
     # A pixel exactly on the curve may fall on either side when operations are fused differently.
-    assert jnp.sum(eager.mask != batched.mask) <= 1
-    assert jnp.sum(eager.reader_masks != batched.reader_masks) <= 2
+    assert jnp.sum(eager.mask != batched.mask) <= 2
+    assert jnp.sum(eager.reader_masks != batched.reader_masks) <= 4
     for name in ("level", "points", "reader_grades", "descriptors"):
         jax.tree.map(np.testing.assert_array_equal, getattr(eager, name), getattr(batched, name))
 
@@ -218,8 +223,8 @@ def test_every_kind_of_foci_adds_bright_pixels(kind):
     assert (images[masks] > 0.6).sum() > (plain[masks] > 0.6).sum() + 4 * len(images)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (128, 128)])
-def test_any_size_renders(size):
+def test_render_at_another_size():
+    size = (96, 160)
     image, mask = jax.jit(partial(ph.render, size=size))(jax.random.key(2), finding())
     assert image.shape == mask.shape == size
     assert 0.03 < float(mask.mean()) < 0.25

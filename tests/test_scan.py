@@ -68,7 +68,7 @@ def test_letters_go_and_bright_foci_stay():
     image = Image.fromarray(tissue(120, 200))
     ImageDraw.Draw(image).text((20, 20), "ADENO", fill=255)
     grey = np.asarray(image).astype(float)
-    inked = np.asarray(image) == 255
+    inked = np.asarray(image) > 200
     focus = np.exp(-(((np.arange(120)[:, None] - 80) / 1.2) ** 2 + ((np.arange(200) - 120) / 2.2) ** 2) / 2)
     grey = np.clip(grey + 170 * focus, 0, 255).astype(np.uint8)
     found = scan.white_glyphs(grey)

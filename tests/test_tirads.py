@@ -29,7 +29,7 @@ def test_tables_are_the_chart_in_its_order(axis):
     [(0, "TR1"), (1, "TR2"), (2, "TR2"), (3, "TR3"), (4, "TR4"), (5, "TR4"), (6, "TR4"), (7, "TR5"), (8, "TR5"), (14, "TR5"), (17, "TR5")],
 )
 def test_level_of_every_boundary(total, name):
-    assert tirads.LEVELS[int(tirads.level(total))] == name
+    assert tirads.LEVELS[int(tirads.level(jnp.array(total)))] == name
 
 
 def test_level_works_on_traced_arrays_of_any_shape():

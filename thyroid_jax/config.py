@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from thyroid_jax.errors import InputError
+
+
+def _within(group: Any, where: str, names: tuple[str, ...], lowest: float | int, highest: float | int = math.inf) -> None:
+    """Raise :class:`InputError` unless every named field of ``group`` is finite and lies between the bounds, both included."""
+    for name in names:
+        value = getattr(group, name)
+        if not (lowest <= value <= highest and math.isfinite(value)):
+            bounds = f"at least {lowest:g}" if highest == math.inf else f"between {lowest:g} and {highest:g}"
+            raise InputError(f"{where}.{name} is {value}; it must be {bounds}.")
 
 
 @dataclass(frozen=True)
@@ -41,9 +51,7 @@ class ModelConfig:
     """precision of the convolutions; parameters, losses and latent directions are float32 always"""
 
     def __post_init__(self):
-        for name in ("width", "max_width", "depth", "blocks", "groups", "hidden", "grades"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        _within(self, "model", ("width", "max_width", "depth", "blocks", "groups", "hidden", "grades"), 1)
         if not 1 <= self.radiomics <= self.embedding:
             raise InputError(f"model.radiomics is {self.radiomics}; it must lie between 1 and model.embedding ({self.embedding}).")
 
@@ -81,6 +89,12 @@ class DataConfig:
     labels: Literal["readers", "reference"] = "readers"
     """train on the readers' outlines and grades where records have them, or on the reference"""
 
+    def __post_init__(self):
+        _within(self, "data", ("height", "width"), 1)
+        _within(self, "data", ("folds",), 3)  # one to test on, one to validate on, at least one to train on
+        _within(self, "data", ("fold",), 0, self.folds - 1)
+        _within(self, "data", ("split_seed",), 0, 2**32 - 1)
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -105,6 +119,11 @@ class AugmentConfig:
     shadow: float = 0.15
     """probability of an acoustic shadow: a dark band from a random lateral position downwards"""
 
+    def __post_init__(self):
+        _within(self, "augment", ("flip", "blur", "shadow"), 0, 1)
+        _within(self, "augment", ("rotate", "shift", "gamma", "gain", "speckle"), 0)
+        _within(self, "augment", ("scale",), 0, 0.9)  # a zoom of 0 shows nothing
+
 
 @dataclass(frozen=True)
 class SegmentationConfig:
@@ -113,6 +132,9 @@ class SegmentationConfig:
     weight: float = 1.0
     bce: float = 0.5
     dice: float = 0.5
+
+    def __post_init__(self):
+        _within(self, "segmentation", ("weight", "bce", "dice"), 0)
 
 
 @dataclass(frozen=True)
@@ -126,6 +148,9 @@ class GradingConfig:
     class_weights: tuple[float, ...] = ()
     """filled in from the training part; () means all 1"""
 
+    def __post_init__(self):
+        _within(self, "grading", ("weight", "balance"), 0)
+
 
 @dataclass(frozen=True)
 class GuidanceConfig:
@@ -134,6 +159,10 @@ class GuidanceConfig:
     weight: float = 0.1
     beta: float = 1.0
     """where SmoothL1 turns from quadratic to linear, in robust standard deviations"""
+
+    def __post_init__(self):
+        _within(self, "guidance", ("weight",), 0)
+        _within(self, "guidance", ("beta",), 1e-6)
 
 
 @dataclass(frozen=True)
@@ -152,8 +181,11 @@ class RLARConfig:
     """the weight rises linearly over this share of all steps"""
 
     def __post_init__(self):
-        if len(set(self.tasks)) < 2 or not set(self.tasks) <= {"segmentation", "grading", "guidance"}:
+        if not 2 <= len(set(self.tasks)) == len(self.tasks) or not set(self.tasks) <= {"segmentation", "grading", "guidance"}:
             raise InputError(f"rlar.tasks is {self.tasks}; name at least two of segmentation, grading, guidance, each once.")
+        _within(self, "rlar", ("weight", "reliability"), 0)
+        _within(self, "rlar", ("margin",), -1, 1)
+        _within(self, "rlar", ("ramp",), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -171,6 +203,11 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.99
 
+    def __post_init__(self):
+        _within(self, "optimizer", ("learning_rate", "weight_decay", "clip"), 0)
+        _within(self, "optimizer", ("final_share", "warmup"), 0, 1)
+        _within(self, "optimizer", ("b1", "b2"), 0, 0.999999)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -187,6 +224,10 @@ class TrainConfig:
     """validation metric whose highest value marks the best checkpoint; score = (Dice + balanced accuracy) / 2, whichever exist"""
     total_steps: int = 0
     """filled in from the data: the schedules' length, saved so that a resumed run keeps them"""
+
+    def __post_init__(self):
+        _within(self, "train", ("epochs", "batch_size", "evaluate_every", "checkpoint_every"), 1)
+        _within(self, "train", ("seed", "total_steps"), 0)
 
 
 @dataclass(frozen=True)
@@ -210,7 +251,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type, values: Any, *, where: str = "config") -> Any:
-    """Read a config back from :func:`to_dict`'s values. Unknown, missing or mistyped fields raise :class:`InputError`: nothing is guessed."""
+    """Read a config back from :func:`to_dict`'s values. Unknown, missing, mistyped or illegal ones raise :class:`InputError`."""
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected a group of fields, found {values!r}.")
     hints = typing.get_type_hints(cls)

@@ -34,7 +34,8 @@ def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
                 raise
-            sys.exit(_say(f"{error.filename or 'output'}: {error.strerror}. Free some space or choose another folder, then run the same command again."))
+            advice = "Free some space or choose another folder, then run the same command again."
+            sys.exit(_say(f"{error.filename or 'output'}: {error.strerror}. {advice}"))
 
     return wrapped
 

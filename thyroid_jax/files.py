@@ -39,13 +39,20 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str, *, largest: int = 64 << 20) -> Any:
-    """Read a JSON file of at most ``largest`` bytes; a missing, oversized or malformed one raises :class:`InputError`."""
+    """Read a JSON file of at most ``largest`` bytes; a missing, oversized or malformed one raises :class:`InputError`.
+
+    NaN and infinity, which Python's reader would let through, count as malformed.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
     if path.stat().st_size > largest:
         raise InputError(f"{path}: {path.stat().st_size} bytes, more than the {largest} that such a file may have.")
     try:
-        return json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:  # wrong bytes, wrong syntax, a number or a nesting beyond Python's limits
         raise InputError(f"{path}: not valid JSON ({error}).") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON value")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 
 try:
     import jaxtyping
@@ -18,7 +19,7 @@ except ModuleNotFoundError:  # an optional development dependency
 
 
 class _Shaped:
-    """``Shaped["b h"]`` is an array of that shape (``jaxtyping``), or plainly an array when jaxtyping is not installed."""
+    """``Shaped["b h"]`` is a JAX or NumPy array of that shape (``jaxtyping``), or plainly an array when jaxtyping is not installed."""
 
     def __init__(self, kind: str):
         self._kind = kind
@@ -26,7 +27,7 @@ class _Shaped:
     def __getitem__(self, shape: str) -> Any:
         if jaxtyping is None:
             return jax.Array
-        return getattr(jaxtyping, self._kind)[jax.Array, shape]
+        return getattr(jaxtyping, self._kind)[jax.Array | np.ndarray, shape]
 
 
 Float = _Shaped("Float")

@@ -10,9 +10,7 @@ from thyroid_jax.config import AugmentConfig
 from thyroid_jax.shapes import Float, Key
 
 
-def augment(
-    key: Key, image: Float["b h w 1"], mask: Float["b h w"], config: AugmentConfig
-) -> tuple[Float["b h w 1"], Float["b h w"]]:
+def augment(key: Key, image: Float["b h w 1"], mask: Float["b h w"], config: AugmentConfig) -> tuple[Float["b h w 1"], Float["b h w"]]:
     """A random view of every example: mirror, affine motion, then gain, gamma, speckle, blur and shadow on the image alone.
 
     Both stay in [0, 1]; what comes in from outside the image is 0. Example i's view depends on ``key`` and i only.

@@ -132,6 +132,7 @@ def to_device_ranges(batch: Batch) -> Batch:
 
 def take(examples: Examples, rows: Sequence[int], size: int) -> Batch:
     """A batch of ``size`` rows: the chosen ones, then zeros with every flag False."""
+
     def pick(values: np.ndarray) -> np.ndarray:
         chosen = values[np.asarray(rows)]
         return np.concatenate([chosen, np.zeros((size - len(rows), *values.shape[1:]), values.dtype)])

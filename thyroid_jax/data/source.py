@@ -10,6 +10,9 @@ from data_prep import splits
 from data_prep.schema import Card, Record
 from data_prep.storage import open_records
 from thyroid_jax.config import DataConfig
+from thyroid_jax.errors import InputError
+
+PARTS = splits.SIDES
 
 
 class Subset(Sequence[Record]):
@@ -42,7 +45,8 @@ def open_parts(config: DataConfig, split_file: Path) -> Parts:
     """Open the built data set and split it by ``split_file``; where there is none yet, make the split and save it there.
 
     Groups are dealt into ``config.folds`` folds, stratified by grade; fold ``config.fold`` is the test part, the next one the validation
-    part. A split is made once: a saved one that no longer fits the data raises :class:`InputError` rather than being made again.
+    part. A split is made once: a saved one that does not fit the data, or was made for another fold, raises :class:`InputError` rather
+    than being made again.
     """
     card, records = open_records(config.dir, config.name)
     metas, grades = [], []
@@ -53,5 +57,9 @@ def open_parts(config: DataConfig, split_file: Path) -> Parts:
         folds = splits.assign_folds([meta.group for meta in metas], grades, folds=config.folds, seed=config.split_seed)
         splits.save_split(split_file, splits.make_split(metas, folds, config.fold, config.split_seed), metas)
     split = splits.load_split(split_file, metas)
+    asked = {"fold": config.fold, "folds": config.folds, "seed": config.split_seed}
+    if any(split.get(name, value) != value for name, value in asked.items()):
+        made = {name: split.get(name) for name in asked}
+        raise InputError(f"{split_file}: made for {made}, but {asked} is asked for; ask for the same, or choose a new run folder.")
     row = {meta.case: index for index, meta in enumerate(metas)}
     return Parts(card, **{side: Subset(records, [row[case] for case in split[side]]) for side in splits.SIDES})

@@ -27,7 +27,7 @@ def cross_entropy(
     ``target`` t is one-hot or any distribution over the grades; ``class_weights`` w_j >= 0, all 1 by default.
     """
     logits, target = fill(logits, where), fill(target, where)
-    weighted = target if class_weights is None or len(class_weights) == 0 else target * jnp.asarray(class_weights, jnp.float32)
+    weighted = target if class_weights is None or len(class_weights) == 0 else target * jnp.asarray(class_weights, target.dtype)[None]
     return keep(-(weighted * jax.nn.log_softmax(logits, axis=-1)).sum(-1), where)
 
 
@@ -46,7 +46,7 @@ def corn(
     Shi, Cao, Raschka, arXiv 2111.08851 (there: hard labels, and a mean over tasks and examples in one).
     """
     logits, target = fill(logits, where), fill(target, where)
-    weighted = target if class_weights is None or len(class_weights) == 0 else target * jnp.asarray(class_weights, jnp.float32)
+    weighted = target if class_weights is None or len(class_weights) == 0 else target * jnp.asarray(class_weights, target.dtype)[None]
     at_least = jnp.flip(jnp.cumsum(jnp.flip(weighted, -1), -1), -1)
     passed, stopped = at_least[:, 1:], at_least[:, :-1] - at_least[:, 1:]
     steps = logits[:, 1:]

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from thyroid_jax.config import ModelConfig
-from thyroid_jax.model.layers import Normalize, ResidualBlock, channels_to_squares, double
+from thyroid_jax.model.layers import Normalize, ResidualBlock, channels_to_squares, compute_dtype, double
 from thyroid_jax.shapes import Float
 
 
@@ -17,8 +17,8 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float["b y x c"], skips: tuple[jnp.ndarray, ...]) -> Float["b h w"]:
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
-        x = z.astype(dtype)
+        config, dtype = self.config, compute_dtype(self.config.dtype)
+        x = z
         for skip in reversed(skips):
             x = double(nn.Conv(skip.shape[-1], (1, 1), dtype=dtype)(x))  # fewer channels first, then the larger image
             x = jnp.concatenate([x, skip], axis=-1)
@@ -26,5 +26,5 @@ class Decoder(nn.Module):
                 x = ResidualBlock(skip.shape[-1], config.groups, dtype)(x)
         x = nn.silu(Normalize(config.groups, dtype)(x))
         # A nodule fills about a tenth of an image: start from that share, not from a half.
-        logits = nn.Conv(1 if config.full_resolution else 4, (1, 1), bias_init=nn.initializers.constant(-2.0), dtype=jnp.float32)(x)
+        logits = nn.Conv(1 if config.full_resolution else 4, (1, 1), bias_init=nn.initializers.constant(-2.0))(x)
         return (logits if config.full_resolution else channels_to_squares(logits))[..., 0]

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from thyroid_jax.config import ModelConfig
-from thyroid_jax.model.layers import ResidualBlock, halve, squares_to_channels
+from thyroid_jax.model.layers import ResidualBlock, compute_dtype, halve, squares_to_channels
 from thyroid_jax.shapes import Float
 
 
@@ -23,7 +23,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float["b h w 1"]) -> tuple[Float["b y x c"], tuple[jnp.ndarray, ...]]:
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        config, dtype = self.config, compute_dtype(self.config.dtype)
         channels = level_channels(config)
         x = (image - 0.25) / 0.25  # near zero mean, unit variance for B-mode images
         x = x if config.full_resolution else squares_to_channels(x)

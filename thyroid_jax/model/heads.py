@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from thyroid_jax.config import ModelConfig
 from thyroid_jax.shapes import Float
 
 
 class Embed(nn.Module):
-    """e = MLP(mean of z over space) in R^embedding, with GELU. Float32 always."""
+    """e = MLP(mean of z over space) in R^embedding, with GELU."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, z: Float["b y x c"]) -> Float["b e"]:
-        pooled = nn.LayerNorm()(z.astype(jnp.float32).mean((1, 2)))
+        pooled = nn.LayerNorm()(z.mean((1, 2)))
         return nn.Dense(self.config.embedding)(nn.gelu(nn.Dense(self.config.hidden)(pooled)))
 
 

@@ -11,6 +11,11 @@ import jax.numpy as jnp
 from thyroid_jax.shapes import Float
 
 
+def compute_dtype(name: str) -> jnp.dtype | None:
+    """The precision of a network's arithmetic: bfloat16, or None, which is that of parameters and inputs, float32 or float64."""
+    return None if name == "float32" else jnp.dtype(name)
+
+
 class Normalize(nn.Module):
     """GroupNorm over each example on its own; the number of groups is the largest divisor of c that is at most ``groups``.
 
@@ -18,7 +23,7 @@ class Normalize(nn.Module):
     """
 
     groups: int
-    dtype: jnp.dtype
+    dtype: jnp.dtype | None
 
     @nn.compact
     def __call__(self, x: Float["b h w c"]) -> Float["b h w c"]:
@@ -31,7 +36,7 @@ class ResidualBlock(nn.Module):
 
     channels: int
     groups: int
-    dtype: jnp.dtype
+    dtype: jnp.dtype | None
 
     @nn.compact
     def __call__(self, x: Float["b h w c"]) -> Float["b h w d"]:

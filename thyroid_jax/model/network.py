@@ -69,7 +69,7 @@ def encode(params: Params, config: ModelConfig, image: Float["b h w 1"]) -> Late
             "letterbox it to such a size, or choose a smaller depth."
         )
     z, skips = Encoder(config).apply({"params": params["encoder"]}, image)
-    return Latent(z.astype(jnp.float32), skips)
+    return Latent(z.astype(jnp.promote_types(z.dtype, jnp.float32)), skips)
 
 
 def decode(params: Params, config: ModelConfig, latent: Latent) -> Float["b h w"]:

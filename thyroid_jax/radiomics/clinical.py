@@ -1,7 +1,8 @@
 """A compact radiomics target along the axes of TI-RADS: what guides a part of the grading embedding in training.
 
-Every value compares the nodule with itself or with the ring of tissue around it, because gain and depth gain differ between machines.
-No published list exists: the choice is this project's. Callipers and text must be blanked first, or they pass for echogenic foci.
+Every value compares the nodule with itself or with the ring of tissue around it, because gain and depth gain differ between machines;
+all but ``echogenicity_low`` stay as they are when the image is multiplied by a constant. No published list exists: the choice is this
+project's. Callipers and text must be blanked first, or they pass for echogenic foci.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TARGET: tuple[str, ...] = (
     "anechoic_share",  # composition: share of the smoothed nodule below the ring's 5th percentile, in [0, 1]
     "firstorder_Entropy",  # composition: entropy of 32 grey bins, in bits
     "foci_share",  # echogenic foci: share of the nodule whose white top-hat exceeds the ring's mean top-hat + 3 SD, in [0, 1]
-    "foci_density",  # echogenic foci: local maxima among those, per 1000 pixels
+    "foci_density",  # echogenic foci: number of spots that those form (a spot's hole takes one off), per 1000 pixels
 )
 _RING = 10  # pixels
 _BAND = 3  # pixels either side of the outline
@@ -42,18 +43,17 @@ class Scaling(NamedTuple):
 
     def __call__(self, values: Float["b r"]) -> Float["b r"]:
         """Scale a target; the result lies in [-3, 3]."""
-        return jnp.clip((values - self.centre) / self.spread, -3.0, 3.0)
+        return jnp.clip((values - self.centre[None, :]) / self.spread[None, :], -3.0, 3.0)
 
 
 @partial(jax.jit, static_argnames="spacing")
-def target(
-    image: Float["b h w"], mask: Bool["b h w"], *, spacing: tuple[float, float] = (1.0, 1.0)
-) -> tuple[Float["b r"], Bool["b r"]]:
+def target(image: Float["b h w"], mask: Bool["b h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> tuple[Float["b r"], Bool["b r"]]:
     """The values of :data:`TARGET`, unscaled, and whether each is defined.
 
     ``image`` in [0, 1] with exact zeros outside the scan (a letterbox border), ``mask`` the reference outline, ``spacing`` (row, column)
-    size of a pixel. Everything is undefined for a nodule of fewer than 16 pixels; what compares with the ring (10 pixels of dilation
-    minus the nodule, inside the scan) also where fewer than 16 ring pixels remain. Undefined values are 0. Not meant to be differentiated.
+    size of a pixel. Everything is undefined for a nodule of fewer than 16 pixels or one that is a line; what compares with the ring
+    (10 pixels of dilation minus the nodule, inside the scan) also where fewer than 16 ring pixels remain, or all of them are alike.
+    Undefined values are 0. Not meant to be differentiated.
     """
     values, valid = jax.vmap(partial(_one, spacing=spacing))(image, mask)
     valid = valid & jnp.isfinite(values)
@@ -61,17 +61,21 @@ def target(
 
 
 def fit_scaling(values: np.ndarray, valid: np.ndarray) -> Scaling:
-    """Median and interquartile range of each column over its valid rows (f[n r], bool[n r]); a constant or unseen column gets spread 1."""
-    seen = np.where(valid, values, np.nan)
-    low, centre, high = (np.zeros(values.shape[1]) for _ in range(3))
+    """Median and interquartile range of each column over its valid rows (f[n r], bool[n r]).
+
+    Where half of the values are the same (no foci, mostly) the range is 0 and the standard deviation takes its place; a constant or
+    unseen column gets spread 1.
+    """
+    centre, spread = np.zeros(values.shape[1]), np.ones(values.shape[1])
     for column in np.flatnonzero(valid.any(0)):
-        low[column], centre[column], high[column] = np.nanpercentile(seen[:, column], [25, 50, 75])
-    spread = np.where(high - low > 1e-6, high - low, 1.0)
+        seen = values[valid[:, column], column].astype(np.float64)
+        low, centre[column], high = np.percentile(seen, [25, 50, 75])
+        spread[column] = next((size for size in (high - low, seen.std()) if size > 1e-6), 1.0)
     return Scaling(centre.astype(np.float32), spread.astype(np.float32))
 
 
 def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]) -> tuple[Float["r"], Bool["r"]]:
-    scan = windows.highest(image, 2) > 0  # speckle has black pixels, a letterbox border has nothing else
+    scan = windows.lowest(windows.highest(image, 2), 2) > 0  # a closing: black speckle is inside, a letterbox border is not
     ring = windows.dilate(mask, _RING) & ~mask & scan
     perimeter, area = shape.outline(mask, spacing=spacing)
     m = shape.moments(mask, spacing=spacing)
@@ -83,7 +87,6 @@ def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]
     hat = windows.white_top_hat(image, 2)
     hat_mean, hat_deviation = first_order.mean_and_deviation(hat, ring)
     foci = mask & (hat > hat_mean + 3 * hat_deviation)
-    peaks = foci & (image >= windows.highest(image, 2))
     count = jnp.maximum(m.count, 1.0)
     tiny = 1e-6
     about_shape = [
@@ -96,11 +99,12 @@ def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]
         _normal_gradient(smooth, mask) / jnp.maximum(ring_deviation, tiny),
         jnp.log(jnp.maximum(nodule_mean, tiny) / jnp.maximum(ring_mean, tiny)),
         nodule_low - ring_median,
-        jnp.where(mask, smooth < ring_low, False).sum() / count,
+        (mask & (smooth < (1 - 1e-5) * ring_low)).sum() / count,  # equal is not below, however it was rounded
     ]
-    foci_values = [foci.sum() / count, 1000 * peaks.sum() / count]
+    foci_values = [foci.sum() / count, 1000 * shape.euler_number(foci) / count]
     values = jnp.stack([*about_shape, *against_ring, first_order.entropy(image, mask, bin_count=32), *foci_values])
-    large, ringed = m.count >= _SMALLEST, ring.sum() >= _SMALLEST
+    large = (m.count >= _SMALLEST) & (m.minor > tiny * m.major)
+    ringed = (ring.sum() >= _SMALLEST) & (ring_deviation > 1e-4 * ring_mean)
     needs_ring = jnp.array([False] * 4 + [True] * 4 + [False] + [True] * 2)
     return values, large & (ringed | ~needs_ring)
 

@@ -29,12 +29,14 @@ def percentiles(image: Float["h w"], mask: Bool["h w"], levels: tuple[float, ...
 def entropy(image: Float["h w"], mask: Bool["h w"], *, bin_count: int) -> Float[""]:
     """firstorder_Entropy: - sum_i p_i log2(p_i + eps) over ``bin_count`` equal bins from the masked minimum to the maximum, in bits.
 
-    0 for one grey level or an empty mask; at most log2(bin_count). eps = 2.2e-16 as in pyradiomics. IBSI TLU2.
+    A value on an edge belongs to the bin above it, the maximum to the last. 0 for one grey level or an empty mask; at most
+    log2(bin_count). eps = 2.2e-16 as in pyradiomics. IBSI TLU2.
     """
     lowest = jnp.where(mask, image, jnp.inf).min()
     highest = jnp.where(mask, image, -jnp.inf).max()
-    level = jnp.floor((image - lowest) / jnp.maximum(highest - lowest, 1e-12) * bin_count)
+    # 8-bit values often lie on an edge but for rounding: a thousandth of a bin still counts as on it.
+    level = jnp.floor((image - lowest) / jnp.maximum(highest - lowest, 1e-12) * bin_count + 1e-3)
     level = jnp.clip(jnp.where(mask, level, 0), 0, bin_count - 1).astype(jnp.int32)
     counts = jnp.zeros(bin_count).at[level.ravel()].add(mask.ravel().astype(jnp.float32))
     p = counts / jnp.maximum(counts.sum(), 1.0)
-    return -(p * jnp.log2(p + 2.2e-16)).sum() * mask.any()
+    return jnp.where(mask.any(), -(p * jnp.log2(p + 2.2e-16)).sum(), 0.0)

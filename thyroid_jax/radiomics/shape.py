@@ -10,14 +10,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Bool, Float, Int
 
 # What marching squares adds in each 2 x 2 cell, by its corners: bits 1 top-left, 2 top-right, 4 bottom-left, 8 bottom-right.
 # Outline: how many half-diagonals, straight rows, straight columns. Area: share of the cell. Diagonal corners count as two cut corners.
+# Euler: share of one part less one hole, where diagonal neighbours touch (Gray 1971).
 _HALF_DIAGONALS = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0], np.float32)
 _ALONG_ROW = np.array([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], np.float32)
 _ALONG_COLUMN = np.array([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0], np.float32)
 _AREA = np.array([0, 1, 1, 4, 1, 4, 2, 7, 1, 2, 4, 7, 4, 7, 7, 8], np.float32) / 8
+_EULER = np.array([0, 1, 1, 0, 1, 0, -2, -1, 1, -2, 0, -1, 0, -1, -1, 0], np.float32) / 4
 
 
 class Moments(NamedTuple):
@@ -36,12 +38,21 @@ def outline(mask: Bool["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> 
     A mask that touches the border is closed there. An empty mask gives (0, 0). The same mesh as pyradiomics' shape2D class
     (Lorensen & Cline 1987 in two dimensions); its area is a little smaller than the pixel count.
     """
-    m = jnp.pad(mask, 1).astype(jnp.int32)
-    cell = m[:-1, :-1] + 2 * m[:-1, 1:] + 4 * m[1:, :-1] + 8 * m[1:, 1:]
+    cell = _cells(mask)
     rows, columns = spacing
     half_diagonal = 0.5 * float(np.hypot(rows, columns))
     lengths = _HALF_DIAGONALS * half_diagonal + _ALONG_ROW * columns + _ALONG_COLUMN * rows
     return jnp.asarray(lengths)[cell].sum(), jnp.asarray(_AREA)[cell].sum() * rows * columns
+
+
+def euler_number(mask: Bool["h w"]) -> Float[""]:
+    """Number of parts less number of holes, where diagonal neighbours touch: the number of spots, when none has a hole. 0 if empty."""
+    return jnp.asarray(_EULER)[_cells(mask)].sum()
+
+
+def _cells(mask: Bool["h w"]) -> Int["h+1 w+1"]:
+    m = jnp.pad(mask, 1).astype(jnp.int32)
+    return m[:-1, :-1] + 2 * m[:-1, 1:] + 4 * m[1:, :-1] + 8 * m[1:, 1:]
 
 
 def moments(mask: Bool["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Moments:

@@ -23,10 +23,8 @@ class Checkpoints:
         if not create and not (self.folder / "last").is_dir():
             raise InputError(f"{self.folder}: no checkpoints there; train first, or name the folder of a run.")
         options = {"max_to_keep": 1, "enable_async_checkpointing": False, "create": create, "cleanup_tmp_directories": create}
-        self._last = ocp.CheckpointManager(self.folder / "last", options=ocp.CheckpointManagerOptions(**options))
-        self._best = ocp.CheckpointManager(
-            self.folder / "best", options=ocp.CheckpointManagerOptions(**options, best_fn=lambda metrics: metrics["score"])
-        )
+        self._last = _manager(self.folder / "last", options)
+        self._best = _manager(self.folder / "best", options | {"best_fn": lambda metrics: metrics["score"]})
 
     def save(self, state: TrainState, position: dict[str, Any], facts: dict[str, Any], score: float | None) -> None:
         """Write ``state`` with the data position after it. ``score`` (higher is better) or None where nothing was evaluated."""
@@ -90,6 +88,11 @@ class Checkpoints:
                 f"{path} (stored {found.get(path, 'nothing')}, wanted {asked.get(path, 'nothing')}). Use the run's own config.json, or a "
                 "new run folder."
             )
+
+
+def _manager(folder: Path, options: dict[str, Any]) -> ocp.CheckpointManager:
+    handlers = {"state": ocp.StandardCheckpointHandler(), "position": ocp.JsonCheckpointHandler(), "facts": ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options), item_handlers=handlers)
 
 
 def _with_key_data(state: TrainState) -> TrainState:

@@ -17,17 +17,21 @@ Row = dict[str, Any]
 
 
 def read_log(path: Path) -> list[Row]:
-    """Every whole line of a log; a line cut off by a kill is left out. No file gives no rows."""
+    """Every whole line of a log; a last line cut off by a kill is left out. No file gives no rows."""
     if not path.is_file():
         return []
     lines = path.read_text(errors="replace").splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise InputError(f"{path}: line {number} is not JSON ({error}); restore the file or remove that line.") from error
+            if number == len(lines):
+                break
+            raise InputError(f"{path}: line {number} is not JSON ({error}); restore the file or remove that line.") from error
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
+            raise InputError(f"{path}: line {number} is not a measurement with a step; restore the file or remove that line.")
+        rows.append(row)
     return rows
 
 
@@ -41,6 +45,7 @@ class RunLog:
         self._jsonl, self._csv = folder / "log.jsonl", folder / "metrics.csv"
         self.rows = [row for row in read_log(self._jsonl) if row["step"] <= after]
         write_text(self._jsonl, "".join(map(_line, self.rows)))
+        write_text(self._csv, table(self.rows))
 
     def add(self, row: Row) -> None:
         """Append a measurement; a value that is not finite is logged as null."""
@@ -53,7 +58,9 @@ class RunLog:
 
 
 def table(rows: list[Row]) -> str:
-    """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one."""
+    """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one. No rows give no text at all."""
+    if not rows:
+        return ""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

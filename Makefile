@@ -1,0 +1,40 @@
+# `make demo` and `make test` are all a new machine needs: each sets up .venv first, from the pinned requirements.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PY := .venv/bin/python
+
+.PHONY: demo test bench lint format requirements clean
+demo: .venv/ready
+	$(PY) -m experiments.demo
+
+test: .venv/ready
+	$(PY) -m pytest -n 2
+
+bench: .venv/ready
+	$(PY) -m experiments.benchmark
+
+lint: .venv/ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: .venv/ready
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# uv makes the environment; where it is not installed, it gets a small one of its own.
+UV := $(shell command -v uv || echo .uv/bin/uv)
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet uv
+
+.venv/ready: requirements.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	VIRTUAL_ENV=.venv $(UV) pip sync --quiet requirements.txt
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
+	touch $@
+
+# Newest versions that pyproject.toml allows, for Python 3.11. Later Pythons: pip install -e '.[data,report,dev]'.
+requirements: | $(UV)
+	$(UV) pip compile --quiet --upgrade --python-version 3.11 --all-extras --no-annotate --no-header pyproject.toml -o requirements.txt
+
+clean:
+	rm -rf .venv .uv .cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,141 @@
+"""Evaluate a run on held-out groups: a per-case table, measures with intervals, and a page to look at.
+
+python -m experiments.evaluate --run-dir DIR [--part test] [--checkpoint best]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from data_prep.schema import Card, Record
+from experiments.runtime import prepare
+from thyroid_jax.config import to_dict
+from thyroid_jax.data import source
+from thyroid_jax.errors import InputError, exits_cleanly
+from thyroid_jax.evaluate import metrics
+from thyroid_jax.evaluate.cases import Case, write_cases
+from thyroid_jax.evaluate.report import Picture, Report, write_report
+from thyroid_jax.predict import Prediction, Run, load_run, predict
+from thyroid_jax.train.log import read_log
+
+NOTES = (
+    "Outlines are compared at the pixels of the prepared image (cropped to the scan), not at the network's input size; HD95 is in those "
+    "pixels and is undefined where one of the two outlines is empty.",
+    "Intervals resample whole groups (patients or cases), 95 % percentile bootstrap. They do not cover another split or another seed.",
+    "The reference is what the data set calls so. A research tool: nothing here is advice about a patient.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Evaluate a run on held-out groups."""
+
+    run_dir: Path
+    """folder of a run made by `python -m experiments.train`"""
+    part: Literal["test", "validation", "train"] = "test"
+    """which part of the run's own split"""
+    checkpoint: Literal["best", "last"] = "best"
+    samples: int = 2000
+    """bootstrap replicates"""
+
+
+def case_of(record: Record, prediction: Prediction, grades: Sequence[str]) -> Case:
+    """A record's row of the per-case table, at the record's own resolution, against its reference outline and grade."""
+    return metrics.measure(
+        record.case,
+        record.group,
+        predicted=prediction.probability >= 0.5,
+        reference=record.mask,
+        probability=dict(zip(grades, prediction.grades)),
+        grade_truth="" if record.grade is None else grades[record.grade],
+    )
+
+
+def evaluate(run: Run, run_dir: Path, parts: source.Parts, arguments: Arguments) -> tuple[metrics.Summary, Path]:
+    """Predict one part, write ``cases.csv`` and ``report/index.html``, return (measure -> value with interval, path of the page)."""
+    records = getattr(parts, arguments.part)
+    predictions = predict(run, _Images(records))
+    cases, pictures = [], []
+    for record, prediction in zip(records, predictions):
+        cases.append(case_of(record, prediction, parts.card.grades))
+        pictures.append(Picture(record.case, record.image, record.mask, prediction.probability >= 0.5))
+    summary = metrics.segmentation_summary(cases, samples=arguments.samples) | metrics.grading_summary(cases, samples=arguments.samples)
+    write_cases(run_dir / "cases.csv", cases)
+    report = Report(
+        title=f"{parts.card.title}: {arguments.part} part",
+        subtitle=f"{arguments.checkpoint} checkpoint, step {run.step}",
+        config=_settings(to_dict(run.config)),
+        summary=summary,
+        counts={side: _counts(getattr(parts, side)) for side in source.PARTS},
+        cases=cases,
+        log=read_log(run_dir / "log.jsonl"),
+        pictures=pictures,
+        notes=(*_label_notes(parts.card), *NOTES),
+    )
+    return summary, write_report(run_dir / "report", report)
+
+
+class _Images(Sequence):
+    """The images of some records, read as they are asked for."""
+
+    def __init__(self, records: Sequence[Record]):
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index):
+        chosen = self._records[index]
+        return [record.image for record in chosen] if isinstance(index, slice) else chosen.image
+
+
+def print_summary(summary: metrics.Summary) -> None:
+    """The measures as a short table."""
+    print(f"{'measure':<22}{'value':>8}   95 % interval    n")
+    for name, entry in summary.items():
+        print(f"{name:<22}{entry['value']:>8.3f}   {entry['low']:.3f} to {entry['high']:.3f}   {entry['n']:.0f}")
+
+
+def _settings(values: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for name, value in values.items():
+        flat |= _settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _counts(records: Sequence[Record]) -> dict[str, int]:
+    groups, masks, grades = set(), 0, 0
+    for record in records:
+        groups.add(record.group)
+        masks += record.mask is not None
+        grades += record.grade is not None
+    return {"groups": len(groups), "images": len(records), "with outline": masks, "with grade": grades}
+
+
+def _label_notes(card: Card) -> list[str]:
+    system = f" Grades are of the {card.grade_system} family and are not interchangeable with other systems'." if card.grade_system else ""
+    return [f"{card.labels}{system}"]
+
+
+@exits_cleanly
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script."""
+    prepare()
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.evaluate")
+    run = load_run(arguments.run_dir, checkpoint=arguments.checkpoint)
+    split_file = arguments.run_dir / "split.json"
+    if not split_file.is_file():
+        raise InputError(f"{split_file}: no such file; the run's own split is needed to know what was held out.")
+    summary, page = evaluate(run, arguments.run_dir, source.open_parts(run.config.data, split_file), arguments)
+    print_summary(summary)
+    print(f"cases: {arguments.run_dir / 'cases.csv'}\npage:  {page}")
+
+
+if __name__ == "__main__":
+    main()

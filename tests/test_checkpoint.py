@@ -1,0 +1,85 @@
+"""Checkpoints: what is kept, exact restoring, strict refusal of another configuration."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from thyroid_jax.config import Config, ModelConfig, TrainConfig
+from thyroid_jax.errors import InputError
+from thyroid_jax.train import init_state
+from thyroid_jax.train.checkpoint import Checkpoints
+from thyroid_jax.train.devices import data_mesh
+
+CONFIG = Config(model=ModelConfig.preset("tiny"), train=TrainConfig(total_steps=10))
+
+
+@pytest.fixture(scope="module")
+def state():
+    return init_state(CONFIG)
+
+
+def at(state, step):
+    return state._replace(step=jnp.int32(step))
+
+
+def test_the_last_and_the_best_are_kept_and_come_back_to_the_bit(tmp_path, state):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.last() is None
+        assert checkpoints.best() is None
+        for step, score in ((10, 0.2), (20, 0.7), (30, 0.5), (40, None)):
+            checkpoints.save(at(state, step), {"next_index": step}, {"grades": ["a"]}, score)
+        assert (checkpoints.last(), checkpoints.best()) == (40, 20)
+    assert sorted(path.name for path in (tmp_path / "last").iterdir()) == ["40"]
+    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == ["20"]
+    with Checkpoints(tmp_path, create=False) as checkpoints:
+        last, position, facts = checkpoints.restore(jax.tree.map(jnp.zeros_like, state._replace(key=0))._replace(key=state.key))
+        best, *_ = checkpoints.restore(state, "best")
+    assert (int(last.step), int(best.step), position, facts) == (40, 20, {"next_index": 40}, {"grades": ["a"]})
+    as_bits = lambda s: s._replace(key=jax.random.key_data(s.key))
+    chex.assert_trees_all_equal(as_bits(last), as_bits(at(state, 40)))
+    assert jax.tree.structure(last) == jax.tree.structure(state)
+
+
+def test_the_best_is_the_last_where_nothing_was_scored(tmp_path, state):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at(state, 5), {}, {}, None)
+        assert int(checkpoints.restore(state, "best")[0].step) == 5
+
+
+def test_saving_the_same_step_again_after_a_kill_between_the_two_writes(tmp_path, state):
+    """Best written, killed before last: the resumed run comes to the same step and saves it once more."""
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at(state, 5), {"next_index": 1}, {}, 0.5)
+        checkpoints._last.delete(5)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert (checkpoints.last(), checkpoints.best()) == (None, 5)
+        checkpoints.save(at(state, 5), {"next_index": 1}, {}, 0.5)
+        assert (checkpoints.last(), checkpoints.best()) == (5, 5)
+
+
+def test_another_configuration_is_refused_with_the_first_array_that_differs(tmp_path, state):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, {}, {}, None)
+        other = init_state(dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, hidden=8)))
+        with pytest.raises(InputError, match=r"another configuration.*arrays differ.*stored \(.*wanted \("):
+            checkpoints.restore(other)
+
+
+def test_it_restores_onto_other_devices(tmp_path, state):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, {}, {}, None)
+        everywhere = NamedSharding(data_mesh(), PartitionSpec())
+        restored, *_ = checkpoints.restore(jax.device_put(state, everywhere))
+    assert len(jax.tree.leaves(restored.params)[0].sharding.device_set) == 8
+    chex.assert_trees_all_equal(restored.params, state.params)
+
+
+def test_a_folder_without_checkpoints_says_what_to_do(tmp_path, state):
+    with pytest.raises(InputError, match="no checkpoints there; train first"):
+        Checkpoints(tmp_path, create=False)
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="before its first checkpoint"):
+        checkpoints.restore(state)

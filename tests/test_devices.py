@@ -1,0 +1,31 @@
+"""The same update on one, two and eight devices."""
+
+import chex
+import jax
+import pytest
+
+from thyroid_jax.config import Config, ModelConfig, RLARConfig, TrainConfig
+from thyroid_jax.errors import InputError
+from thyroid_jax.train import init_state, train_step
+from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
+
+CONFIG = Config(model=ModelConfig.preset("tiny", radiomics=11), rlar=RLARConfig(weight=5.0, ramp=0.0), train=TrainConfig(total_steps=10))
+
+
+def test_the_number_of_devices_does_not_change_the_update(make_batch):
+    batch = make_batch(b=8)
+    found = []
+    for count in (1, 2, 8):
+        mesh = data_mesh(jax.devices()[:count])
+        state = copy(init_state(CONFIG), mesh)
+        for _ in range(2):
+            state, metrics = train_step(state, spread(batch, mesh), CONFIG)
+        assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == count
+        found.append(jax.device_get((state.params, metrics)))
+    for other in found[1:]:
+        chex.assert_trees_all_close(other, found[0], rtol=2e-3, atol=2e-5)
+
+
+def test_a_batch_that_devices_cannot_share_evenly_is_refused():
+    with pytest.raises(InputError, match=r"batch_size is 12.*multiple of the number of devices, 8"):
+        check_divides(12, data_mesh())

@@ -1,0 +1,70 @@
+"""Grading losses against closed forms; CORN against the distribution it implies."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+
+from thyroid_jax.losses import grading
+
+LOSSES = pytest.mark.parametrize("kind", sorted(grading.LOSSES))
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(0)
+    return jnp.array(rng.normal(size=(4, 5)), jnp.float32), jnp.array(rng.dirichlet(np.ones(5), size=4), jnp.float32)
+
+
+@LOSSES
+def test_probabilities_are_a_distribution(kind, case):
+    p = grading.probabilities(case[0], kind=kind)
+    assert float(p.min()) >= 0
+    np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
+
+
+@LOSSES
+def test_the_loss_is_the_likelihood_of_those_probabilities(kind, case):
+    logits, target = case
+    weights = np.array([1.0, 2.0, 0.5, 3.0, 1.5])
+    scale = {"cross_entropy": 1, "corn": 4}[kind]
+    p = np.asarray(grading.probabilities(logits, kind=kind), np.float64)
+    expected = -(weights * np.asarray(target) * np.log(p)).sum(-1) / scale
+    np.testing.assert_allclose(grading.LOSSES[kind](logits, target, class_weights=tuple(weights)), expected, rtol=1e-4)
+
+
+def test_corn_is_the_published_conditional_form_for_a_hard_label():
+    """Grade 2 of 0..3: passes steps 1 and 2, stops at 3."""
+    f = np.array([9.0, 0.3, -0.7, 1.1])
+    log_sigmoid = lambda x: -np.log1p(np.exp(-x))
+    expected = -(log_sigmoid(f[1]) + log_sigmoid(f[2]) + log_sigmoid(-f[3])) / 3
+    value = grading.corn(jnp.array(f[None], jnp.float32), jax.nn.one_hot(jnp.array([2]), 4))
+    assert float(value[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_cross_entropy_of_uniform_logits_is_log_k():
+    assert float(grading.cross_entropy(jnp.zeros((1, 5)), jnp.eye(5)[:1])[0]) == pytest.approx(np.log(5), rel=1e-6)
+
+
+@LOSSES
+def test_missing_grades_and_saturated_logits(kind, case):
+    logits, target = case
+    loss = grading.LOSSES[kind]
+    where = jnp.array([True, False, True, True])
+    value, gradient = jax.value_and_grad(lambda x: loss(x, target.at[1].set(jnp.nan), where=where).sum())(logits * 1e4)
+    assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
+    assert float(jnp.abs(gradient[1]).max()) == 0
+    chex.assert_trees_all_close(loss(logits, target, where=where)[2], loss(logits[2:3], target[2:3])[0], rtol=1e-6)
+
+
+@LOSSES
+def test_gradients_against_finite_differences(kind, case, x64):
+    logits, target = (jnp.asarray(np.asarray(a), jnp.float64) for a in case)
+    jax.test_util.check_grads(lambda x: grading.LOSSES[kind](x, target), (logits,), order=2, modes=["rev"], atol=1e-6, rtol=1e-6)
+
+
+def test_an_unknown_kind_names_the_known_ones(case):
+    with pytest.raises(ValueError, match="cross_entropy, corn"):
+        grading.probabilities(case[0], kind="probit")

@@ -1,0 +1,156 @@
+"""The objective: its parts, its gradient, and what must not change it."""
+
+import dataclasses
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from thyroid_jax import model
+from thyroid_jax.config import Config, GradingConfig, ModelConfig, RLARConfig
+from thyroid_jax.losses import grading, guidance, masked_mean, rlar, segmentation
+from thyroid_jax.train import objective
+
+TINY = ModelConfig.preset("tiny", radiomics=11)
+CONFIG = Config(model=TINY, rlar=RLARConfig(weight=5.0))
+NO_RLAR = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0))
+value_and_gradient = jax.jit(jax.value_and_grad(objective, has_aux=True), static_argnums=2)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return model.init(jax.random.key(0), TINY)
+
+
+def padded(batch, rows):
+    """The batch with rows of zeros below it, every flag False."""
+    return jax.tree.map(lambda a: np.concatenate([a, np.zeros((rows, *a.shape[1:]), a.dtype)]), batch)
+
+
+def test_it_is_the_weighted_sum_of_the_papers_terms(params, make_batch):
+    batch = make_batch()
+    z, skips = model.encode(params, TINY, batch.image)
+    outline = lambda z: 0.5 * segmentation.bce(model.decode(params, TINY, model.Latent(z, skips)), batch.mask) + (
+        0.5 * segmentation.soft_dice(model.decode(params, TINY, model.Latent(z, skips)), batch.mask)
+    )
+    grade = lambda z: grading.cross_entropy(model.classify(params, TINY, model.embed(params, TINY, z)), batch.grade)
+    target = guidance.guidance(model.predict_radiomics(params, TINY, model.embed(params, TINY, z)), batch.radiomics)
+    penalty = rlar.angular_penalty(rlar.adversarial_directions({"s": outline, "g": grade}, z).unit)
+    expected = outline(z).mean() + grade(z).mean() + 0.1 * target.mean() + 5.0 * 0.25 * penalty.mean()
+    assert float(objective(params, batch, CONFIG, ramp=0.25)[0]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_ramp_zero_leaves_the_multitask_value_and_the_penalty_is_felt_at_one(params, make_batch):
+    batch = make_batch(b=8, seed=1)
+    plain, _ = objective(params, batch, NO_RLAR)
+    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=5.0, kind="square"))
+    assert float(objective(params, batch, config, ramp=0.0)[0]) == pytest.approx(float(plain), rel=1e-6)
+    assert float(objective(params, batch, config, ramp=1.0)[0]) > float(plain) + 1e-5
+
+
+def test_padding_changes_nothing(params, make_batch):
+    batch = make_batch()
+    (value, metrics), gradient = value_and_gradient(params, batch, CONFIG)
+    (same, same_metrics), same_gradient = value_and_gradient(params, padded(batch, 2), CONFIG)
+    chex.assert_trees_all_close((value, metrics), (same, same_metrics), rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(gradient, same_gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_order_changes_nothing(params, make_batch):
+    batch = make_batch()
+    (value, _), gradient = value_and_gradient(params, batch, CONFIG)
+    (same, _), same_gradient = value_and_gradient(params, jax.tree.map(lambda a: a[::-1], batch), CONFIG)
+    chex.assert_trees_all_close(value, same, rtol=1e-5)
+    chex.assert_trees_all_close(gradient, same_gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_missing_label_counts_in_no_mean_and_leaves_no_direction(params, make_batch):
+    batch = make_batch()
+    missing = np.array([True, False, True])
+    hole = batch._replace(
+        mask_valid=missing,
+        grade_valid=missing,
+        radiomics_valid=missing,
+        mask=np.where(missing[:, None, None], batch.mask, np.nan),
+        grade=np.where(missing[:, None], batch.grade, np.nan),
+        radiomics=np.where(missing[:, None], batch.radiomics, np.nan),
+    )
+    (value, metrics), gradient = value_and_gradient(params, hole, CONFIG)
+    (same, same_metrics), _ = value_and_gradient(params, jax.tree.map(lambda a: a[[0, 2]], batch), CONFIG)
+    chex.assert_trees_all_close((value, metrics), (same, same_metrics), rtol=1e-4, atol=1e-6)
+    chex.assert_tree_all_finite(gradient)
+    assert float(metrics["rlar"].count) == 2
+
+
+def test_no_label_at_all_is_a_zero_with_a_zero_gradient(params, make_batch):
+    batch = make_batch()._replace(example_valid=np.zeros(3, bool))
+    (value, _), gradient = value_and_gradient(params, batch, CONFIG)
+    assert float(value) == 0
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) == 0
+
+
+@pytest.mark.parametrize("space", ["channel", "full"])
+def test_whole_gradient_against_finite_differences(space, make_batch, x64):
+    """Second order included, in float64, along random directions in parameter space."""
+    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=5.0, kind="abs", space=space))
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), model.init(jax.random.key(0), TINY))
+    batch = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64 if a.dtype == np.float32 else a.dtype), make_batch())
+    value = jax.jit(lambda p: objective(p, batch, config)[0])
+    gradient = jax.jit(jax.grad(value))(params)
+    assert float(objective(params, batch, config)[1]["rlar"].sum) > 1e-4
+    leaves, layout = jax.tree.flatten(params)
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        direction = jax.tree.unflatten(layout, [jnp.asarray(rng.normal(size=leaf.shape)) for leaf in leaves])
+        moved = lambda t, d=direction: jax.tree.map(lambda p, q: p + t * q, params, d)
+        numeric = (value(moved(1e-6)) - value(moved(-1e-6))) / 2e-6
+        exact = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), gradient, direction)))
+        assert float(exact) == pytest.approx(float(numeric), rel=1e-6)
+
+
+def test_the_encoder_runs_forward_once(params, make_batch):
+    """The directions are taken at the latent: no second pass through the encoder, with or without the penalty."""
+
+    def encoder_convolutions(config):
+        text = str(jax.make_jaxpr(partial(objective, config=config))(params, make_batch()))
+        return text.count("feature_group_count")
+
+    with_penalty, plain = encoder_convolutions(CONFIG), encoder_convolutions(NO_RLAR)
+    decoder = str(jax.make_jaxpr(lambda p, z: model.decode(p, TINY, z))(params, jax.eval_shape(lambda: _latent(params, make_batch())))).count(
+        "feature_group_count"
+    )
+    assert with_penalty <= plain + 2 * decoder
+
+
+def _latent(params, batch):
+    return model.encode(params, TINY, batch.image)
+
+
+def test_a_third_task_and_corn_fit_in(params, make_batch):
+    config = dataclasses.replace(
+        CONFIG, rlar=RLARConfig(weight=1.0, tasks=("segmentation", "grading", "guidance")), grading=GradingConfig(kind="corn")
+    )
+    value, metrics = objective(params, make_batch(), config)
+    assert np.isfinite(value)
+    assert "latent_gradient_guidance" in metrics
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_saturated_images_and_half_precision_stay_finite(params, make_batch, dtype):
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, dtype=dtype))
+    batch = make_batch()
+    for image in (np.zeros_like(batch.image), np.ones_like(batch.image)):
+        large = jax.tree.map(lambda p: 30 * p, params)
+        (value, _), gradient = value_and_gradient(large, batch._replace(image=image), config)
+        assert np.isfinite(value)
+        chex.assert_tree_all_finite(gradient)
+
+
+def test_masked_means_of_the_metrics_are_the_losses(params, make_batch):
+    value, metrics = objective(params, make_batch(), NO_RLAR)
+    total = sum(w * metrics[f"loss_{name}"].sum / metrics[f"loss_{name}"].count for name, w in (("segmentation", 1), ("grading", 1), ("guidance", 0.1)))
+    assert float(value) == pytest.approx(float(total), rel=1e-6)
+    assert masked_mean(jnp.ones(2)) == 1

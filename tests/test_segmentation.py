@@ -1,0 +1,74 @@
+"""Segmentation losses against closed forms, and per example against a loop."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+
+from thyroid_jax.losses import segmentation
+
+BOTH = pytest.mark.parametrize("loss", [segmentation.bce, segmentation.soft_dice])
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(0)
+    return jnp.array(rng.normal(size=(3, 5, 7)), jnp.float32), jnp.array(rng.uniform(size=(3, 5, 7)), jnp.float32)
+
+
+def test_bce_is_the_mean_negative_log_likelihood(case):
+    logits, target = (np.asarray(a, np.float64) for a in case)
+    p = 1 / (1 + np.exp(-logits))
+    expected = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean((1, 2))
+    np.testing.assert_allclose(segmentation.bce(*case), expected, rtol=1e-5)
+
+
+def test_soft_dice_of_half_overlapping_squares():
+    hard = np.full((1, 4, 8), -50.0, np.float32)
+    hard[:, :, :4] = 50
+    target = np.zeros((1, 4, 8), np.float32)
+    target[:, :, 2:6] = 1
+    assert segmentation.soft_dice(jnp.array(hard), jnp.array(target), smooth=0.0)[0] == pytest.approx(0.5, abs=1e-6)
+    assert segmentation.soft_dice(jnp.array(hard), jnp.array(target), smooth=8.0)[0] == pytest.approx(1 - (16 + 8) / (32 + 8), abs=1e-6)
+
+
+def test_the_written_convention_for_empty_masks():
+    empty, none = jnp.zeros((1, 4, 4)), jnp.full((1, 4, 4), -60.0)
+    area_three = none.at[0, 0, :3].set(60.0)
+    assert segmentation.soft_dice(none, empty)[0] == pytest.approx(0, abs=1e-6)
+    assert segmentation.soft_dice(area_three, empty)[0] == pytest.approx(3 / 4, abs=1e-6)
+    assert jnp.isfinite(jax.grad(lambda x: segmentation.soft_dice(x, empty).sum())(none)).all()
+
+
+@BOTH
+def test_batch_is_loop_and_jit_is_eager(loss, case):
+    loop = jnp.concatenate([loss(logits[None], target[None]) for logits, target in zip(*case)])
+    chex.assert_trees_all_close(loss(*case), loop, rtol=1e-6)
+    chex.assert_trees_all_close(loss(*case), jax.jit(loss)(*case), rtol=1e-6)
+
+
+@BOTH
+def test_a_masked_example_is_zero_whatever_it_holds(loss, case):
+    logits, target = case
+    target = target.at[1].set(jnp.nan)
+    where = jnp.array([True, False, True])
+    value, gradient = jax.value_and_grad(lambda x: loss(x, target, where=where).sum())(logits)
+    assert value == pytest.approx(float(loss(*case)[jnp.array([0, 2])].sum()), rel=1e-6)
+    assert float(jnp.abs(gradient[1]).max()) == 0
+    assert jnp.isfinite(gradient).all()
+
+
+@BOTH
+def test_saturated_logits_stay_finite(loss):
+    logits = jnp.array([[[-1e4, 1e4], [0.0, 1e4]]])
+    target = jnp.array([[[1.0, 0.0], [1.0, 1.0]]])
+    value, gradient = jax.value_and_grad(lambda x: loss(x, target).sum())(logits)
+    assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
+
+
+@BOTH
+def test_gradients_against_finite_differences(loss, case, x64):
+    logits, target = (jnp.asarray(np.asarray(a), jnp.float64) for a in case)
+    jax.test_util.check_grads(lambda x: loss(x, target), (logits,), order=2, modes=["rev"], atol=1e-6, rtol=1e-6)
