@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thyroid_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RLARConfig, TrainConfig
+from thyroid_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 
 def small() -> Config:
@@ -32,8 +32,19 @@ def tiny() -> Config:
     python -m experiments.train --config tiny --data.name phantom --data.dir data --run-dir runs/tiny
     """
     return Config(
-        model=ModelConfig.preset("tiny"), data=DataConfig(name="phantom", height=32, width=32), train=TrainConfig(epochs=2, evaluate_every=1)
+        model=ModelConfig.preset("tiny"),
+        data=DataConfig(name="phantom", height=32, width=32),
+        train=TrainConfig(epochs=2, evaluate_every=1),
     )
 
 
-CONFIGS = {"small": small, "base": base, "tiny": tiny}
+def demo() -> Config:
+    """Half a million parameters at 96 x 96 on phantoms, trained on two simulated readers; what `make demo` runs."""
+    return Config(
+        model=ModelConfig.preset("small", width=16),
+        data=DataConfig(name="phantom", height=96, width=96),
+        train=TrainConfig(epochs=12, batch_size=16, evaluate_every=3),
+    )
+
+
+CONFIGS = {"small": small, "demo": demo, "base": base, "tiny": tiny}

@@ -20,7 +20,8 @@ from thyroid_jax.data import source
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import Case, write_cases
-from thyroid_jax.evaluate.report import Picture, Report, write_report
+from thyroid_jax.evaluate.report import Picture, Report, best_median_worst, overlay_grid, png, write_report
+from thyroid_jax.files import write_bytes
 from thyroid_jax.predict import Prediction, Run, load_run, predict
 from thyroid_jax.train.log import read_log
 
@@ -43,6 +44,8 @@ class Arguments:
     checkpoint: Literal["best", "last"] = "best"
     samples: int = 2000
     """bootstrap replicates"""
+    picture: Path | None = None
+    """also write the page's outlines as one PNG, for a talk or a README"""
 
 
 def case_of(record: Record, prediction: Prediction, grades: Sequence[str]) -> Case:
@@ -60,11 +63,15 @@ def case_of(record: Record, prediction: Prediction, grades: Sequence[str]) -> Ca
 def evaluate(run: Run, run_dir: Path, parts: source.Parts, arguments: Arguments) -> tuple[metrics.Summary, Path]:
     """Predict one part, write ``cases.csv`` and ``report/index.html``, return (measure -> value with interval, path of the page)."""
     records = getattr(parts, arguments.part)
-    predictions = predict(run, _Images(records))
-    cases, pictures = [], []
-    for record, prediction in zip(records, predictions):
-        cases.append(case_of(record, prediction, parts.card.grades))
-        pictures.append(Picture(record.case, record.image, record.mask, prediction.probability >= 0.5))
+    cases = [case_of(record, prediction, parts.card.grades) for record, prediction in zip(records, predict(run, _Images(records)))]
+    shown = {case.case for group in best_median_worst(cases).values() for case in group}
+    chosen = [record for record in records if record.case in shown]  # predicted again: keeping every image would not scale
+    pictures = [
+        Picture(record.case, record.image, record.mask, prediction.probability >= 0.5)
+        for record, prediction in zip(chosen, predict(run, [record.image for record in chosen]))
+    ]
+    if arguments.picture is not None and pictures:
+        write_bytes(arguments.picture, png(overlay_grid(pictures, [_caption(case) for case in cases if case.case in shown])))
     summary = metrics.segmentation_summary(cases, samples=arguments.samples) | metrics.grading_summary(cases, samples=arguments.samples)
     write_cases(run_dir / "cases.csv", cases)
     report = Report(
@@ -79,6 +86,11 @@ def evaluate(run: Run, run_dir: Path, parts: source.Parts, arguments: Arguments)
         notes=(*_label_notes(parts.card), *NOTES),
     )
     return summary, write_report(run_dir / "report", report)
+
+
+def _caption(case: Case) -> str:
+    grades = f"{case.grade_truth or 'no grade'}, predicted {case.grade_predicted}" if case.grade_predicted else ""
+    return f"{case.case}: Dice {case.dice:.2f}\n{grades}"
 
 
 class _Images(Sequence):

@@ -76,7 +76,7 @@ def load(records: Sequence[Record], grades: int, size: tuple[int, int], *, label
         radiomics=radiomics,
         mask_valid=mask_valid,
         grade_valid=np.array(grade_valid),
-        radiomics_valid=radiomics_valid & mask_valid,
+        radiomics_valid=radiomics_valid,  # False without a mask: there is nothing to measure
         example_valid=np.ones(len(rows), bool),
     )
     return Examples(batch, cases)

@@ -1,0 +1,150 @@
+"""Configs go to JSON and back unchanged; a wrong field is named, never guessed."""
+
+import copy
+import dataclasses
+import json
+import math
+
+import pytest
+
+from experiments.configs import CONFIGS
+from thyroid_jax.config import (
+    PRESETS,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    GradingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RLARConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
+from thyroid_jax.errors import InputError
+
+
+def variants():
+    yield from (make() for make in CONFIGS.values())
+    yield from (Config(model=preset) for preset in PRESETS.values())
+    yield Config(
+        grading=GradingConfig(kind="corn", class_weights=(0.5, 1.25, 1.0)),
+        rlar=RLARConfig(tasks=("segmentation", "grading", "guidance"), kind="abs", margin=0.1, space="full"),
+        train=TrainConfig(total_steps=1234),
+    )
+
+
+@pytest.mark.parametrize("config", list(variants()))
+def test_a_config_survives_json_and_is_a_static_argument(config):
+    back = from_dict(Config, json.loads(json.dumps(to_dict(config), allow_nan=False)))
+    assert back == config and hash(back) == hash(config) and back is not config
+    for group in dataclasses.fields(Config):
+        assert type(getattr(back, group.name)) is type(getattr(config, group.name))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        back.train = TrainConfig()
+
+
+def with_change(path, value):
+    values = json.loads(json.dumps(to_dict(Config())))
+    *groups, name = path.split(".")
+    inner = values
+    for group in groups:
+        inner = inner[group]
+    if value is KeyError:
+        del inner[name]
+    else:
+        inner[name] = copy.deepcopy(value)
+    return values
+
+
+MISTYPED = [
+    ("train.epochs", "sixty"),
+    ("train.epochs", 1.5),
+    ("train.epochs", True),
+    ("train.epochs", None),
+    ("model.full_resolution", 1),
+    ("optimizer.learning_rate", "2e-3"),
+    ("optimizer.learning_rate", False),
+    ("data.name", 3),
+    ("data.labels", "both"),
+    ("data.labels", ["readers"]),
+    ("rlar.kind", "cosine"),
+    ("rlar.tasks", "segmentation"),
+    ("rlar.tasks", [1, 2]),
+    ("grading.class_weights", ["1"]),
+    ("augment", 3),
+]
+ILLEGAL = [
+    ("model.width", 0),
+    ("model.radiomics", 129),
+    ("model.radiomics", 0),
+    ("data.height", 0),
+    ("data.folds", 2),
+    ("data.fold", 5),
+    ("data.fold", -1),
+    ("data.split_seed", -1),
+    ("augment.flip", 1.5),
+    ("augment.scale", 1.0),
+    ("augment.rotate", -1.0),
+    ("segmentation.dice", -0.5),
+    ("grading.weight", math.nan),
+    ("guidance.beta", 0.0),
+    ("guidance.weight", math.inf),
+    ("rlar.tasks", ["segmentation"]),
+    ("rlar.tasks", ["segmentation", "segmentation"]),
+    ("rlar.tasks", ["segmentation", "grading", "grading"]),
+    ("rlar.tasks", ["segmentation", "density"]),
+    ("rlar.ramp", -0.1),
+    ("rlar.weight", -1.0),
+    ("optimizer.b1", 1.0),
+    ("optimizer.learning_rate", -1e-3),
+    ("train.batch_size", 0),
+    ("train.epochs", 0),
+    ("train.evaluate_every", 0),
+]
+
+
+@pytest.mark.parametrize("path, value", [*MISTYPED, *ILLEGAL])
+def test_a_value_that_cannot_be_is_named(path, value):
+    with pytest.raises(InputError, match=rf"{path}\b"):
+        from_dict(Config, with_change(path, value))
+
+
+@pytest.mark.parametrize("path", ["train", "train.epochs", "rlar.tasks"])
+def test_a_missing_field_is_named_with_its_group(path):
+    *group, name = path.split(".")
+    with pytest.raises(InputError, match=rf"{'.'.join(['config', *group])}: .*missing fields \['{name}'\]"):
+        from_dict(Config, with_change(path, KeyError))
+
+
+@pytest.mark.parametrize("path", ["epochs", "train.epoch", "rlar.temperature"])
+def test_an_unknown_field_is_named_with_its_group(path):
+    *group, name = path.split(".")
+    with pytest.raises(InputError, match=rf"{'.'.join(['config', *group])}: unknown fields \['{name}'\]"):
+        from_dict(Config, with_change(path, 1))
+
+
+@pytest.mark.parametrize("values", [None, [], "x", 3])
+def test_what_is_no_group_is_refused_with_its_file(values):
+    with pytest.raises(InputError, match=r"run/config\.json: expected a group of fields"):
+        from_dict(Config, values, where="run/config.json")
+
+
+def test_a_whole_number_stands_for_a_float():
+    config = from_dict(Config, with_change("optimizer.weight_decay", 0))
+    assert config.optimizer == OptimizerConfig(weight_decay=0.0) and type(config.optimizer.weight_decay) is float
+
+
+def test_presets_can_be_changed_and_are_checked():
+    assert ModelConfig.preset("tiny", grades=3) == dataclasses.replace(PRESETS["tiny"], grades=3)
+    with pytest.raises(InputError, match="'huge' does not exist; choose one of tiny, small, base"):
+        ModelConfig.preset("huge")
+    with pytest.raises(InputError, match=r"model\.radiomics is 17"):
+        ModelConfig.preset("tiny", radiomics=17)
+
+
+def test_the_limits_themselves_are_allowed():
+    AugmentConfig(flip=1.0, scale=0.9, blur=0.0)
+    DataConfig(folds=3, fold=2, height=1)
+    RLARConfig(weight=0.0, ramp=1.0, margin=-1.0)
+    TrainConfig(epochs=1, batch_size=1, seed=0)

@@ -1,0 +1,65 @@
+"""What a user causes ends in one message and status 2; a fault of the library keeps its traceback."""
+
+import errno
+
+import pytest
+
+from thyroid_jax.errors import InputError, exits_cleanly, raise_all
+
+
+def raising(error):
+    @exits_cleanly
+    def main(*_, **__):
+        """Words of its own."""
+        raise error
+
+    return main
+
+
+def test_an_input_error_is_printed_and_exits_with_2(capsys):
+    with pytest.raises(SystemExit) as caught:
+        raising(InputError("a.json: no such file."))()
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: a.json: no such file.\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
+def test_a_disk_that_cannot_be_written_is_the_users_to_mend(number, capsys):
+    with pytest.raises(SystemExit) as caught:
+        raising(OSError(number, "cannot be written", "runs/a"))()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("error: runs/a: cannot be written. Free some space or choose another folder")
+    with pytest.raises(SystemExit):
+        raising(OSError(number, "cannot be written"))()
+    assert capsys.readouterr().err.startswith("error: output: cannot be written.")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), TypeError("a bug"), OSError(errno.EIO, "I/O"), FileNotFoundError("gone"), KeyboardInterrupt()]
+)
+def test_anything_else_is_a_bug_and_stays_one(error, capsys):
+    with pytest.raises(type(error)) as caught:
+        raising(error)()
+    assert caught.value is error
+    assert capsys.readouterr().err == ""
+
+
+def test_a_main_that_works_gets_its_arguments_and_keeps_its_name():
+    seen = []
+
+    @exits_cleanly
+    def main(*args, **kwargs):
+        """Words of its own."""
+        seen.append((args, kwargs))
+
+    assert main(1, two=2) is None and seen == [((1,), {"two": 2})]
+    assert (main.__name__, main.__doc__) == ("main", "Words of its own.")
+
+
+def test_all_problems_are_told_at_once_and_none_is_none():
+    raise_all([], "Nothing:")
+    with pytest.raises(InputError) as caught:
+        raise_all(["first", "second"], "Two faults:")
+    assert str(caught.value) == "Two faults:\n  first\n  second"
+    assert isinstance(caught.value, ValueError)
