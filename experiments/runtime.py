@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 # Measured by `python -m experiments.benchmark`; see docs/performance.md.
-CPU_FLAGS: tuple[str, ...] = ()
+CPU_FLAGS = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",)
 
 
 def prepare() -> None:

@@ -42,7 +42,8 @@ def data(tmp_path_factory):
 
 
 def command(data, run_dir, *more):
-    fields = "--config tiny --data.name drawn --data.height 24 --data.width 32 --train.epochs 6 --train.evaluate-every 2 --train.batch-size 4"
+    fields = "--config tiny --data.name drawn --data.height 24 --data.width 32 --train.epochs 6 --train.evaluate-every 2"
+    fields += " --train.batch-size 4"
     return [sys.executable, "-m", "experiments.train", *fields.split(), "--data.dir", str(data), "--run-dir", str(run_dir), *more]
 
 
@@ -88,8 +89,10 @@ def test_a_run_folder_holds_what_it_should_and_nothing_else(finished):
 @pytest.mark.parametrize("moment", ["right after a checkpoint", "in the middle of an epoch", "at any moment"])
 def test_killed_and_run_again_it_ends_with_the_same_bits(data, finished, tmp_path, moment):
     run_dir = tmp_path / "killed"
-    process = subprocess.Popen(command(data, run_dir), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait = {"right after a checkpoint": 0.0, "in the middle of an epoch": 0.02, "at any moment": np.random.default_rng().uniform(0, 0.3)}[moment]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command(data, run_dir), env=environment(), cwd=tmp_path, **quiet)
+    anywhere = np.random.default_rng().uniform(0, 0.3)
+    wait = {"right after a checkpoint": 0.0, "in the middle of an epoch": 0.02, "at any moment": anywhere}[moment]
     deadline = time.monotonic() + 120
     while process.poll() is None and not list(run_dir.glob("checkpoints/last/[0-9]*")):
         assert time.monotonic() < deadline

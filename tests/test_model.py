@@ -119,5 +119,5 @@ def test_impossible_configurations_name_the_field():
         model.ModelConfig(depth=0)
     with pytest.raises(InputError, match=r"model\.radiomics is 200.*embedding"):
         model.ModelConfig(radiomics=200)
-    with pytest.raises(InputError, match="huge.*tiny, small, base"):
+    with pytest.raises(InputError, match=r"huge.*tiny, small, base"):
         model.ModelConfig.preset("huge")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import optax
 
 from thyroid_jax.losses.reduce import fill, keep
 from thyroid_jax.shapes import Bool, Float
 
 
-def guidance(
-    prediction: Float["b r"], target: Float["b r"], *, beta: float = 1.0, where: Bool["b"] | None = None
-) -> Float["b"]:
+def guidance(prediction: Float["b r"], target: Float["b r"], *, beta: float = 1.0, where: Bool["b"] | None = None) -> Float["b"]:
     """SmoothL1 between the predicted and the measured radiomics, mean over the r values, >= 0.
 
     d^2 / (2 beta) for |d| <= beta, |d| - beta/2 beyond, d = prediction - target in robust standard deviations, beta > 0. Images whose

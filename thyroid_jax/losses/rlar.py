@@ -49,8 +49,9 @@ def adversarial_directions(
     ``task_losses``: ordered mapping name -> (z -> f32[b]); example i's loss may depend on row i of z only. The sum over examples, not
     the mean, so that a direction does not depend on the batch. ``space="channel"`` differentiates by an offset in R^c added at every
     position (d = c: a pooled grade gradient is constant over space while a mask gradient oscillates, so cosines of the full vectors
-    crowd at 0); ``space="full"`` takes all of z (d = y x c). At least float32, whatever the networks compute in. Differentiable: the result's own
-    gradient is second order and exact. A zero gradient, as of a masked example, gives a zero direction and finite derivatives.
+    crowd at 0); ``space="full"`` takes all of z (d = y x c). At least float32, whatever the networks compute in. Differentiable: the
+    result's own gradient is second order and exact. A zero gradient, as of a masked example, gives a zero direction and finite
+    derivatives.
     """
     if space not in ("channel", "full"):
         raise ValueError(f'space {space!r}: choose "channel" or "full".')

@@ -7,7 +7,6 @@ with a zero gradient, whatever stands in their rows.
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from thyroid_jax.losses.reduce import fill, keep
@@ -23,9 +22,7 @@ def bce(logits: Float["b h w"], target: Float["b h w"], *, where: Bool["b"] | No
     return keep(optax.losses.sigmoid_binary_cross_entropy(logits, target).mean((1, 2)), where)
 
 
-def soft_dice(
-    logits: Float["b h w"], target: Float["b h w"], *, smooth: float = 1.0, where: Bool["b"] | None = None
-) -> Float["b"]:
+def soft_dice(logits: Float["b h w"], target: Float["b h w"], *, smooth: float = 1.0, where: Bool["b"] | None = None) -> Float["b"]:
     """Soft Dice loss 1 - (2 sum p m + smooth) / (sum p + sum m + smooth) with p = sigmoid(logits), in [0, 1).
 
     Empty masks: with ``smooth`` > 0 an empty target and an empty prediction agree, loss 0; an empty target and a

@@ -46,9 +46,9 @@ class Checkpoints:
         return self._best.latest_step()
 
     def restore(self, like: TrainState, which: str = "last") -> tuple[TrainState, dict[str, Any], dict[str, Any]]:
-        """(state, position, facts) of the ``"last"`` or the ``"best"``, laid out and placed as ``like`` (arrays, or shapes with shardings).
+        """(state, position, facts) of the ``"last"`` or the ``"best"``, laid out and placed as ``like``: arrays, or shapes with shardings.
 
-        Without a scored checkpoint the best is the last. One of another configuration of another configuration raises :class:`InputError` that names what differs.
+        Without a scored checkpoint the best is the last. One of another configuration raises :class:`InputError` that names what differs.
         """
         manager = self._best if which == "best" and self.best() is not None else self._last
         step = manager.latest_step()
@@ -58,9 +58,7 @@ class Checkpoints:
         self._check(manager, wanted, step)
         restored = manager.restore(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(wanted), position=ocp.args.JsonRestore(), facts=ocp.args.JsonRestore()
-            ),
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted), position=ocp.args.JsonRestore(), facts=ocp.args.JsonRestore()),
         )
         leaves = [restored["state"][path] for path in _by_path(like)]
         state = jax.tree.unflatten(jax.tree.structure(_with_key_data(like)), leaves)
@@ -84,9 +82,9 @@ class Checkpoints:
         if differing:
             path = differing[0]
             raise InputError(
-                f"{manager.directory / str(step)}: the checkpoint is of another configuration: {len(differing)} arrays differ, the first is "
-                f"{path} (stored {found.get(path, 'nothing')}, wanted {asked.get(path, 'nothing')}). Use the run's own config.json, or a "
-                "new run folder."
+                f"{manager.directory / str(step)}: the checkpoint is of another configuration: {len(differing)} arrays differ, the "
+                f"first is {path} (stored {found.get(path, 'nothing')}, wanted {asked.get(path, 'nothing')}). "
+                "Use the run's own config.json, or a new run folder."
             )
 
 

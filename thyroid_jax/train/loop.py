@@ -42,45 +42,66 @@ def fit(
     mesh = data_mesh()
     check_divides(config.train.batch_size, mesh)
     per_epoch = steps_per_epoch(len(training.cases), config.train.batch_size)
-    # Resume order: 1. a fresh state, for its layout  2. state and data position from the last checkpoint
-    # 3. forget what was logged beyond it  4. go on at its step; the schedules depend on the step alone.
-    state = copy(init_state(config), mesh)
     batches = TrainingBatches(training, config.train.batch_size, seed=config.train.seed)
+    state = copy(init_state(config), mesh)
     with Checkpoints(run_dir / "checkpoints") as checkpoints:
+        # Resume order: 1. a fresh state, for its layout  2. state and data position from the last checkpoint
+        # 3. forget what was logged beyond it  4. go on at its step; the schedules depend on the step alone.
         if checkpoints.last() is not None:
             state, position, _ = checkpoints.restore(state)
             batches.restore(position)
             say(f"going on from step {int(state.step)}")
-        first = int(state.step)
-        log = RunLog(run_dir, after=first)
+        log = RunLog(run_dir, after=int(state.step))
         stream = prefetch(batches, lambda batch: spread(batch, mesh))
-        progress = tqdm(total=config.train.total_steps, initial=first, unit="step", disable=not sys.stderr.isatty())
-        started = time.monotonic()
-        for epoch in range(first // per_epoch + 1, config.train.epochs + 1):
-            epoch_started, seen = time.monotonic(), []
-            for _ in range(per_epoch):
-                batch, position = next(stream)
-                state, metrics = train_step(state, batch, config)
-                seen.append(metrics)
-                progress.update()
-            step = int(state.step)
-            totals = check_finite(jax.device_get(seen), step - per_epoch, checkpoints)
-            seconds = time.monotonic() - epoch_started
-            row = {"split": "train", "step": step, "epoch": epoch, **averages(totals)}
-            row |= {"learning_rate": float(learning_rate(config)(step - 1)), "images_per_second": len(training.cases) / seconds}
-            log.add(row)
-            score, last = None, epoch == config.train.epochs
-            if last or epoch % config.train.evaluate_every == 0:
-                quality = validate(state, validation, config)
-                log.add({"split": "validation", "step": step, "epoch": epoch, **quality})
-                score = quality["score"]
-            if last or score is not None or epoch % config.train.checkpoint_every == 0:
-                checkpoints.save(state, position, facts, score)
-            left = (time.monotonic() - started) / (step - first) * (config.train.total_steps - step)
-            line = epoch_line(config, row, quality if score is not None else {}, seconds / per_epoch, left)
-            progress.write(line) if not progress.disable else say(line)
-        progress.close()
+        with Progress(config.train.total_steps, int(state.step), say) as progress:
+            for epoch in range(int(state.step) // per_epoch + 1, config.train.epochs + 1):
+                started, seen = time.monotonic(), []
+                for _ in range(per_epoch):
+                    batch, position = next(stream)
+                    state, metrics = train_step(state, batch, config)
+                    seen.append(metrics)
+                    progress.step()
+                totals = check_finite(jax.device_get(seen), int(state.step) - per_epoch, checkpoints)
+                row = {"split": "train", "step": int(state.step), "epoch": epoch, **averages(totals)}
+                row["learning_rate"] = float(learning_rate(config)(row["step"] - 1))
+                row["images_per_second"] = len(training.cases) / (time.monotonic() - started)
+                log.add(row)
+                quality: dict[str, float] = {}
+                last = epoch == config.train.epochs
+                if last or epoch % config.train.evaluate_every == 0:
+                    quality = validate(state, validation, config)
+                    log.add({"split": "validation", "step": row["step"], "epoch": epoch, **quality})
+                if last or quality or epoch % config.train.checkpoint_every == 0:
+                    checkpoints.save(state, position, facts, quality.get("score"))
+                progress.line(f"epoch {epoch}/{config.train.epochs}  {summary(row, quality)}")
     return state
+
+
+class Progress:
+    """A progress bar with rate and remaining time on a terminal; elsewhere one plain line for every :meth:`line`."""
+
+    def __init__(self, total: int, done: int, say: Callable[[str], None]):
+        self._bar = tqdm(total=total, initial=done, unit="step", disable=not sys.stderr.isatty())
+        self._total, self._done, self._first, self._started, self._say = total, done, done, time.monotonic(), say
+
+    def step(self) -> None:
+        """One step more."""
+        self._done += 1
+        self._bar.update()
+
+    def line(self, text: str) -> None:
+        """Print a line, above the bar where there is one, else with rate and remaining time behind it."""
+        if not self._bar.disable:
+            self._bar.write(text)
+            return
+        seconds = (time.monotonic() - self._started) / max(1, self._done - self._first)
+        self._say(f"{text}  | {seconds:.2f} s/step, {seconds * (self._total - self._done) / 60:.1f} min left")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
 
 
 def validate(state: TrainState, validation: Examples, config: Config) -> dict[str, float]:
@@ -88,7 +109,8 @@ def validate(state: TrainState, validation: Examples, config: Config) -> dict[st
 
     score = the mean of Dice and balanced accuracy, of which only those count that the labels allow; 0 where they allow neither.
     """
-    sums = [jax.device_get(evaluate_step(state.params, batch, config)) for batch, _ in evaluation_batches(validation, config.train.batch_size)]
+    batches = evaluation_batches(validation, config.train.batch_size)
+    sums = [jax.device_get(evaluate_step(state.params, batch, config)) for batch, _ in batches]
     total = add_up(sums)
     confusion = np.asarray(total["confusion"].sum)
     quality = {"dice": ratio(*total["dice"])}
@@ -101,14 +123,16 @@ def validate(state: TrainState, validation: Examples, config: Config) -> dict[st
 def check_finite(seen: Sequence[Metrics], before: int, checkpoints: Checkpoints) -> Metrics:
     """The sum of the steps' metrics; a loss or gradient norm that is not finite raises, naming step, loss parts and last checkpoint."""
     for offset, metrics in enumerate(seen, start=1):
-        if not all(np.isfinite(metrics[name].sum) for name in ("loss", "gradient_norm")):
-            parts = ", ".join(f"{name} {ratio(*metrics[name]):.4g}" for name in sorted(metrics) if "loss" in name or name in ("rlar", "gradient_norm"))
-            last = checkpoints.last()
-            kept = "no checkpoint was written yet" if last is None else f"the last good checkpoint is {checkpoints.folder / 'last' / str(last)}"
-            raise InputError(
-                f"step {before + offset}: the objective is no longer finite ({parts}); {kept}. Lower optimizer.learning_rate or the "
-                "weight of the part that failed, in a new run folder."
-            )
+        if all(np.isfinite(metrics[name].sum) for name in ("loss", "gradient_norm")):
+            continue
+        shown = [name for name in sorted(metrics) if name.startswith("loss") or name in ("rlar", "gradient_norm")]
+        parts = ", ".join(f"{name} {ratio(*metrics[name]):.4g}" for name in shown)
+        last = checkpoints.last()
+        kept = "no checkpoint was written yet" if last is None else f"the last good checkpoint is {checkpoints.folder / 'last' / str(last)}"
+        raise InputError(
+            f"step {before + offset}: the objective is no longer finite ({parts}); {kept}. Lower optimizer.learning_rate or the "
+            "weight of the part that failed, in a new run folder."
+        )
     return add_up(seen)
 
 
@@ -127,10 +151,10 @@ def ratio(total: float, count: float) -> float:
     return float(total / count) if count else math.nan
 
 
-def epoch_line(config: Config, row: dict[str, Any], quality: dict[str, float], step_seconds: float, left: float) -> str:
-    """One epoch in one line: losses, validation if there was one, seconds a step, time to go."""
-    parts = [f"epoch {row['epoch']}/{config.train.epochs}", f"loss {row['loss']:.3f}"]
+def summary(row: dict[str, Any], quality: dict[str, float]) -> str:
+    """One epoch in one line: the losses, the mean cosine, and the validation if there was one."""
+    parts = [f"loss {row['loss']:.3f}"]
     parts += [f"{name.removeprefix('loss_')} {row[name]:.3f}" for name in row if name.startswith("loss_")]
     parts += [f"cosine {row['cosine']:+.3f}"] if "cosine" in row else []
-    parts += [f"| validation {name} {value:.3f}" for name, value in quality.items() if name in ("dice", "quadratic_kappa", "score")]
-    return "  ".join([*parts, f"| {step_seconds:.2f} s/step", f"{left / 60:.1f} min left"])
+    parts += [f"| validation {name} {quality[name]:.3f}" for name in ("dice", "quadratic_kappa", "score") if name in quality]
+    return "  ".join(parts)

@@ -63,9 +63,7 @@ def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState,
     """One update as a pure function: the method, in the order in which it happens."""
     image, mask = augment(jax.random.fold_in(state.key, state.step), batch.image, batch.mask, config.augment)
     batch = batch._replace(image=image, mask=mask)
-    (_, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(
-        state.params, batch, config, ramp=penalty_ramp(state.step, config)
-    )
+    (_, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params, batch, config, ramp=penalty_ramp(state.step, config))
     change, opt_state = optimizer(config).update(gradient, state.opt_state, state.params)
     metrics |= {"gradient_norm": Pair(optax.tree.norm(gradient), jnp.float32(1.0))}
     new = TrainState(state.step + 1, optax.apply_updates(state.params, change), opt_state, state.mtl_state, state.key)
