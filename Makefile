@@ -7,7 +7,7 @@ demo: .venv/ready
 	$(PY) -m experiments.demo
 
 test: .venv/ready
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist loadfile
 
 bench: .venv/ready
 	$(PY) -m experiments.benchmark

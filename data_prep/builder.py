@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import io
-import os
 import shutil
 import sys
 import tempfile
@@ -20,8 +17,9 @@ from tqdm import tqdm
 
 from data_prep import storage
 from data_prep.duplicates import merge_groups
-from data_prep.schema import Card, Notes, Record
-from thyroid_jax.errors import InputError, raise_all
+from data_prep.schema import Card, Notes, Record, problems_of
+from thyroid_jax.errors import InputError, names_a_full_disk, raise_all
+from thyroid_jax.files import alone_in
 
 Factory = Callable[[Notes], Iterable[Record]]
 
@@ -51,7 +49,7 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{out}: is not a folder. Give another one to build in.") from error
-    with _only_build_in(out):
+    with alone_in(out):
         _check_free(card, out, overwrite)
         _remove_leftovers(out)
         staging = Path(tempfile.mkdtemp(dir=out, prefix=_STAGING))
@@ -69,15 +67,19 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
 def examine(card: Card, records: Factory) -> Survey:
     """Read everything once without writing. Raises :class:`InputError` that lists every faulty file, or when there is no record at all."""
     notes = Notes()
-    rows = [(record.case, record.group, record.content) for record in _progress(records(notes), f"{card.name}: reading")]
+    rows = []
+    for record in _progress(records(notes), f"{card.name}: reading"):
+        notes.faults += [f"{record.source}: {problem}" for problem in problems_of(record, card)]
+        rows.append((record.case, record.group, record.content))
+    times = Counter(case for case, *_ in rows)
+    notes.faults += [
+        f"case {case!r}: the reader gives it {count} times; a case is one image." for case, count in times.items() if count > 1
+    ]
     problems = notes.faults
     raise_all(problems, f"{card.name}: {len(problems)} fault{'s' if len(problems) != 1 else ''}; nothing was written.")
     if not rows:
         raise InputError(f"{card.name}: there is no usable record in it; nothing was written.")
     cases, groups, contents = zip(*rows)
-    twice = [case for case, times in Counter(cases).items() if times > 1]
-    if twice:
-        raise ValueError(f"{card.name}: the reader gives these cases more than once: {twice[:5]}")
     merged = merge_groups(groups, contents)
     notes.counts["records"] = len(rows)
     notes.counts["groups"] = len(set(merged))
@@ -107,19 +109,6 @@ _STAGING = ".building-"
 def _check_free(card: Card, out: Path, overwrite: bool) -> None:
     if (out / card.name).exists() and not overwrite:
         raise InputError(f"{out / card.name}: is already there. Add --overwrite to replace it, or give another --out.")
-
-
-@contextlib.contextmanager
-def _only_build_in(out: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go of even when this process is killed."""
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise InputError(f"{out}: another build is running in this folder. Wait for it, or give another --out.") from error
-    finally:
-        os.close(handle)
 
 
 def _remove_leftovers(out: Path) -> None:
@@ -186,15 +175,10 @@ def _write(card: Card, records: Factory, survey: Survey, staging: Path) -> None:
             yield from enumerate(_examples(card, records, survey))
 
     tfds.disable_progress_bar()  # one bar of ours instead of three
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            Builder(data_dir=str(staging), file_format="array_record").download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-            )
-    except RuntimeError as error:  # array_record reports a full disk as a RuntimeError
-        if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(staging)) from error
-        raise
+    with contextlib.redirect_stdout(io.StringIO()), names_a_full_disk(staging):
+        Builder(data_dir=str(staging), file_format="array_record").download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
 
 
 def _examples(card: Card, records: Factory, survey: Survey) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.schema import Card, Record
+from data_prep.schema import Card, Record, problems_of
 from data_prep.storage import open_records, read_metadata
 from thyroid_jax.errors import raise_all
 from thyroid_jax.files import write_bytes
@@ -59,7 +59,7 @@ def examine(card: Card, records: Sequence[Record]) -> Findings:
     groups_of: dict[str, set[str]] = defaultdict(set)
     times: Counter[str] = Counter()
     for record in records:
-        found.problems += [f"{record.case}: {problem}" for problem in _problems(card, record)]
+        found.problems += [f"{record.case}: {problem}" for problem in problems_of(record, card)]
         groups_of[record.content].add(record.group)
         times[record.case] += 1
         _count(card, record, found)
@@ -68,25 +68,6 @@ def examine(card: Card, records: Sequence[Record]) -> Findings:
     if not found.records:
         found.problems.append("there is no record in it")
     return found
-
-
-def _problems(card: Card, record: Record) -> list[str]:
-    problems = []
-    for what, mask in (("mask", record.mask), *((f"mask of reader {i + 1}", one) for i, one in enumerate(record.reader_masks))):
-        if mask is None:
-            continue
-        if mask.shape != record.image.shape:
-            problems.append(f"{what} is {mask.shape}, image is {record.image.shape}")
-        if what == "mask" and not mask.any():
-            problems.append("mask is empty; a record without outline has None")
-    for what, grade in (("grade", record.grade), *(("grade of a reader", one) for one in record.reader_grades)):
-        if grade is not None and not 0 <= grade < len(card.grades):
-            problems.append(f"{what} is {grade}, but there are {len(card.grades)} classes")
-    if record.image.size and record.image.min() == record.image.max():
-        problems.append("image is one grey value")
-    if any(side <= 0 for side in record.spacing):
-        problems.append(f"spacing is {record.spacing}")
-    return problems
 
 
 def _count(card: Card, record: Record, found: Findings) -> None:

@@ -81,3 +81,23 @@ class Notes:
     counts: Counter[str] = field(default_factory=Counter)
     dropped: list[tuple[str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+
+def problems_of(record: Record, card: Card) -> list[str]:
+    """What makes a record unusable or suspicious, in words; [] when nothing does."""
+    problems = []
+    for what, mask in (("mask", record.mask), *((f"mask of reader {i + 1}", one) for i, one in enumerate(record.reader_masks))):
+        if mask is None:
+            continue
+        if mask.shape != record.image.shape:
+            problems.append(f"{what} is {mask.shape}, image is {record.image.shape}")
+        if what == "mask" and not mask.any():
+            problems.append("mask is empty; a record without outline has None")
+    for what, grade in (("grade", record.grade), *(("grade of a reader", one) for one in record.reader_grades)):
+        if grade is not None and not 0 <= grade < len(card.grades):
+            problems.append(f"{what} is {grade}, but there are {len(card.grades)} classes")
+    if record.image.size and record.image.min() == record.image.max():
+        problems.append("image is one grey value")
+    if any(side <= 0 for side in record.spacing):
+        problems.append(f"spacing is {record.spacing}")
+    return problems

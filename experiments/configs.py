@@ -39,9 +39,9 @@ def tiny() -> Config:
 
 
 def demo() -> Config:
-    """Half a million parameters at 96 x 96 on phantoms, trained on two simulated readers; what `make demo` runs."""
+    """1.3 million parameters at 96 x 96 on phantoms, trained on two simulated readers; what `make demo` runs."""
     return Config(
-        model=ModelConfig.preset("small", width=16),
+        model=ModelConfig.preset("small"),
         data=DataConfig(name="phantom", height=96, width=96),
         train=TrainConfig(epochs=12, batch_size=16, evaluate_every=3),
     )

@@ -5,6 +5,7 @@ python -m experiments.evaluate --run-dir DIR [--part test] [--checkpoint best]
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Arguments:
 
     run_dir: Path
     """folder of a run made by `python -m experiments.train`"""
+    data_dir: Path | None = None
+    """folder of the built data set, where it is no longer the one that the run was trained from"""
     part: Literal["test", "validation", "train"] = "test"
     """which part of the run's own split"""
     checkpoint: Literal["best", "last"] = "best"
@@ -55,13 +58,17 @@ def case_of(record: Record, prediction: Prediction, grades: Sequence[str]) -> Ca
         record.group,
         predicted=prediction.probability >= 0.5,
         reference=record.mask,
-        probability=dict(zip(grades, prediction.grades)),
+        probability=dict(zip(grades, prediction.grades.tolist())),
         grade_truth="" if record.grade is None else grades[record.grade],
     )
 
 
 def evaluate(run: Run, run_dir: Path, parts: source.Parts, arguments: Arguments) -> tuple[metrics.Summary, Path]:
-    """Predict one part, write ``cases.csv`` and ``report/index.html``, return (measure -> value with interval, path of the page)."""
+    """Predict one part, write its ``cases.csv`` and report, return (measure -> value with interval, path of the page).
+
+    The test part's are the run folder's own ``cases.csv`` and ``report/index.html``; another part's lie in ``report/PART``.
+    """
+    folder, page = (run_dir, run_dir / "report") if arguments.part == "test" else (run_dir / "report" / arguments.part,) * 2
     records = getattr(parts, arguments.part)
     cases = [case_of(record, prediction, parts.card.grades) for record, prediction in zip(records, predict(run, _Images(records)))]
     shown = {case.case for group in best_median_worst(cases).values() for case in group}
@@ -73,7 +80,7 @@ def evaluate(run: Run, run_dir: Path, parts: source.Parts, arguments: Arguments)
     if arguments.picture is not None and pictures:
         write_bytes(arguments.picture, png(overlay_grid(pictures, [_caption(case) for case in cases if case.case in shown])))
     summary = metrics.segmentation_summary(cases, samples=arguments.samples) | metrics.grading_summary(cases, samples=arguments.samples)
-    write_cases(run_dir / "cases.csv", cases)
+    write_cases(folder / "cases.csv", cases)
     report = Report(
         title=f"{parts.card.title}: {arguments.part} part",
         subtitle=f"{arguments.checkpoint} checkpoint, step {run.step}",
@@ -85,7 +92,7 @@ def evaluate(run: Run, run_dir: Path, parts: source.Parts, arguments: Arguments)
         pictures=pictures,
         notes=(*_label_notes(parts.card), *NOTES),
     )
-    return summary, write_report(run_dir / "report", report)
+    return summary, write_report(page, report)
 
 
 def _caption(case: Case) -> str:
@@ -109,9 +116,10 @@ class _Images(Sequence):
 
 def print_summary(summary: metrics.Summary) -> None:
     """The measures as a short table."""
-    print(f"{'measure':<22}{'value':>8}   95 % interval    n")
+    print(f"{'measure':<20}{'value':>8}   {'95 % interval':<19}{'images':>7}{'undefined':>11}{'groups':>8}")
     for name, entry in summary.items():
-        print(f"{name:<22}{entry['value']:>8.3f}   {entry['low']:.3f} to {entry['high']:.3f}   {entry['n']:.0f}")
+        interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
+        print(f"{name:<20}{entry['value']:>8.3f}   {interval:<19}{entry['n']:>7.0f}{entry['undefined']:>11.0f}{entry['groups']:>8.0f}")
 
 
 def _settings(values: dict, prefix: str = "") -> dict[str, object]:
@@ -144,9 +152,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     split_file = arguments.run_dir / "split.json"
     if not split_file.is_file():
         raise InputError(f"{split_file}: no such file; the run's own split is needed to know what was held out.")
-    summary, page = evaluate(run, arguments.run_dir, source.open_parts(run.config.data, split_file), arguments)
+    data = run.config.data if arguments.data_dir is None else dataclasses.replace(run.config.data, dir=str(arguments.data_dir))
+    parts = source.open_parts(data, split_file)
+    if parts.digest != run.facts["digest"]:
+        raise InputError(f"{data.dir}: the data set {data.name!r} is not the one that the run was trained on; build it as it was.")
+    summary, page = evaluate(run, arguments.run_dir, parts, arguments)
     print_summary(summary)
-    print(f"cases: {arguments.run_dir / 'cases.csv'}\npage:  {page}")
+    print(f"page: {page}")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,10 @@ from thyroid_jax.config import Config, from_dict, to_dict
 from thyroid_jax.data import source
 from thyroid_jax.data.pipeline import Examples, load, scale_radiomics, steps_per_epoch
 from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.files import read_json, write_json
+from thyroid_jax.files import read_json, remove_fragments, write_json
+from thyroid_jax.model import check_size
 from thyroid_jax.radiomics import clinical
+from thyroid_jax.train.devices import check_divides, data_mesh
 from thyroid_jax.train.loop import fit
 
 
@@ -56,20 +58,34 @@ def open_run(config: Config, run_dir: Path) -> tuple[Config, Examples, Examples,
 
     A run folder that already holds another configuration raises :class:`InputError` with the fields that differ.
     """
+    check_size(config.model, config.data.height, config.data.width)
+    check_divides(config.train.batch_size, data_mesh())
     parts = source.open_parts(config.data, run_dir / "split.json")
     size, grades = (config.data.height, config.data.width), max(2, len(parts.card.grades))
     training, validation = load(parts.train, grades, size, labels=config.data.labels), load(parts.validation, grades, size)
-    scaling = clinical.fit_scaling(training.batch.radiomics, training.batch.radiomics_valid[:, None].repeat(len(clinical.TARGET), 1))
+    check_monitor(config, validation)
+    every_value = training.batch.radiomics_valid[:, None].repeat(len(clinical.TARGET), axis=1)
+    scaling = clinical.fit_scaling(training.batch.radiomics, every_value)
     training, validation = (scale_radiomics(part, scaling) for part in (training, validation))
     config = fill_in(config, training, grades)
-    claim(run_dir, config)
+    claim(run_dir, config, parts)
     facts = {
         "data": parts.card.name,
+        "digest": parts.digest,
         "grades": list(parts.card.grades),
         "grade_system": parts.card.grade_system,
         "radiomics": {"names": list(clinical.TARGET), "centre": scaling.centre.tolist(), "spread": scaling.spread.tolist()},
     }
     return config, training, validation, facts
+
+
+def check_monitor(config: Config, validation: Examples) -> None:
+    """Raise :class:`InputError` when the validation part has no label for the measure that chooses the best checkpoint."""
+    name = config.train.monitor
+    known = validation.batch.mask_valid if name == "dice" else validation.batch.grade_valid
+    if not known.any():
+        other = "quadratic_kappa" if name == "dice" else "dice"
+        raise InputError(f"train.monitor is {name!r}, but no validation image has the label for it; choose {other!r}.")
 
 
 def fill_in(config: Config, training: Examples, grades: int) -> Config:
@@ -93,19 +109,24 @@ def class_weights(grade: np.ndarray, balance: float) -> tuple[float, ...]:
     return tuple(round(float(weight), 6) for weight in raw * counts.sum() / (raw * counts).sum())
 
 
-def claim(run_dir: Path, config: Config) -> None:
-    """Write ``config.json``, or make sure that the one already there is this very config."""
+def claim(run_dir: Path, config: Config, parts: source.Parts) -> None:
+    """Write ``config.json`` and ``split.json``, or make sure that those already there are these very ones.
+
+    Where the data lie is not part of a configuration: ``data.dir`` may differ.
+    """
     path = run_dir / "config.json"
-    if not path.is_file():
-        write_json(path, to_dict(config))
-        return
-    found = from_dict(Config, read_json(path), where=str(path))
-    differing = [name for name, value in _flat(to_dict(config)) if value != dict(_flat(to_dict(found)))[name]]
-    if differing:
-        raise InputError(
-            f"{path}: the run was started with another configuration; {', '.join(differing)} differ. "
-            "Give the same settings to go on with it, or name a new --run-dir."
-        )
+    if path.is_file():
+        found = dict(_flat(to_dict(from_dict(Config, read_json(path), where=str(path)))))
+        differing = [name for name, value in _flat(to_dict(config)) if name != "data.dir" and value != found[name]]
+        if differing:
+            raise InputError(
+                f"{path}: the run was started with another configuration; {', '.join(differing)} differ. "
+                "Give the same settings to go on with it, or name a new --run-dir."
+            )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    remove_fragments(run_dir)
+    write_json(run_dir / "split.json", parts.split)
+    write_json(path, to_dict(config))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,6 +1,8 @@
 """JAX made strict for the tests: eight CPU devices, no silent broadcasting between ranks, every annotated call checked."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -11,6 +13,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -27,8 +30,6 @@ def x64():
 @pytest.fixture
 def make_batch():
     """Random batches of any shape, every label present: make_batch(b=3, h=16, w=24, k=5, r=11, seed=0)."""
-    import numpy as np
-
     from thyroid_jax.batch import Batch
 
     def make(b=3, h=16, w=24, k=5, r=11, seed=0):
@@ -49,3 +50,62 @@ def make_batch():
         )
 
     return make
+
+
+def drawn_records(notes):
+    """Thirty discs, darker and rougher with the grade; two images of every case."""
+    from data_prep.schema import Record
+
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:24, :32]
+    for number in range(30):
+        grade = number // 2 % 3
+        mask = (rows - rng.uniform(9, 15)) ** 2 + (columns - rng.uniform(12, 20)) ** 2 < rng.uniform(4, 7) ** 2
+        image = np.clip(150 - 30 * grade * mask + rng.normal(size=mask.shape) * (10 + 5 * grade), 1, 255).astype(np.uint8)
+        yield Record(case=f"{number // 2}_{number % 2}", group=str(number // 2), source="-", image=image, mask=mask, grade=grade)
+
+
+@pytest.fixture(scope="session")
+def drawn_data(tmp_path_factory):
+    """Folder with the small data set "drawn" built in it."""
+    from data_prep import builder
+    from data_prep.schema import Card
+
+    folder = tmp_path_factory.mktemp("data")
+    grades = ("low", "middle", "high")
+    card = Card(name="drawn", title="Drawn", source="test", licence="-", labels="Drawn discs.", grouping="case", grades=grades)
+    builder.build(card, drawn_records, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_command(drawn_data):
+    """What to hand to subprocess to train on "drawn": train_command(run_dir, "--more", "fields")."""
+
+    def command(run_dir, *more):
+        fields = "--config tiny --data.name drawn --data.height 24 --data.width 32"
+        fields += " --train.epochs 6 --train.evaluate-every 2 --train.batch-size 4"
+        places = ["--data.dir", str(drawn_data), "--run-dir", str(run_dir)]
+        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
+        return {"args": [sys.executable, "-m", "experiments.train", *fields.split(), *places, *more], "env": environment}
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def train(train_command):
+    """Train on "drawn" in a process of its own and wait for it."""
+
+    def run(run_dir, *more):
+        return subprocess.run(**train_command(run_dir, *more), capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(train, tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    result = train(run_dir)
+    assert result.returncode == 0, result.stderr
+    return run_dir

@@ -1,6 +1,8 @@
 """Checkpoints: what is kept, exact restoring, strict refusal of another configuration."""
 
 import dataclasses
+import errno
+import shutil
 
 import chex
 import jax
@@ -59,6 +61,31 @@ def test_saving_the_same_step_again_after_a_kill_between_the_two_writes(tmp_path
         assert (checkpoints.last(), checkpoints.best()) == (None, 5)
         checkpoints.save(at(state, 5), {"next_index": 1}, {}, 0.5)
         assert (checkpoints.last(), checkpoints.best()) == (5, 5)
+
+
+def test_a_worse_checkpoint_that_a_kill_left_beside_the_best_is_not_taken_for_it(tmp_path, state):
+    with Checkpoints(tmp_path / "one") as one, Checkpoints(tmp_path / "two") as two:
+        one.save(at(state, 10), {}, {}, 0.9)
+        two.save(at(state, 20), {}, {}, 0.1)
+    shutil.copytree(tmp_path / "two" / "best" / "20", tmp_path / "one" / "best" / "20")
+    with Checkpoints(tmp_path / "one") as checkpoints:
+        assert checkpoints.best() == 10
+        assert int(checkpoints.restore(state, "best")[0].step) == 10
+
+
+def test_a_full_disk_is_named_and_leaves_no_fragment(tmp_path, state, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at(state, 10), {}, {}, None)
+
+        def full(*args, **kwargs):
+            (tmp_path / "last" / "20.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+            raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [os_error_code='28']")
+
+        monkeypatch.setattr(checkpoints._last, "save", full)
+        with pytest.raises(OSError, match="No space left on device") as error:
+            checkpoints.save(at(state, 20), {}, {}, None)
+        assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path))
+    assert sorted(path.name for path in (tmp_path / "last").iterdir()) == ["10"]
 
 
 def test_another_configuration_is_refused_with_the_first_array_that_differs(tmp_path, state):

@@ -18,9 +18,12 @@ def test_the_number_of_devices_does_not_change_the_update(make_batch):
     for count in (1, 2, 8):
         mesh = data_mesh(jax.devices()[:count])
         state = copy(init_state(CONFIG), mesh)
-        for _ in range(2):
+        for repeat in range(3):
+            before = train_step._cache_size()
             state, metrics = train_step(state, spread(batch, mesh), CONFIG)
-        assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == count
+            assert repeat == 0 or train_step._cache_size() == before  # compiled once
+        for leaf in jax.tree.leaves(state):
+            assert len(leaf.sharding.device_set) == count and leaf.is_fully_replicated
         found.append(jax.device_get((state.params, metrics)))
     for other in found[1:]:
         chex.assert_trees_all_close(other, found[0], rtol=2e-3, atol=2e-5)

@@ -1,13 +1,12 @@
 """A whole run, killed at any moment and gone on with: the same parameters to the bit. A run that blows up: stopped and named."""
 
+import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import chex
 import jax
@@ -15,54 +14,10 @@ import numpy as np
 import pytest
 
 from data_prep import builder
-from data_prep.schema import Card, Record
+from data_prep.storage import open_records
 from thyroid_jax.config import Config, ModelConfig
+from thyroid_jax.files import alone_in
 from thyroid_jax.predict import load_run
-
-ROOT = Path(__file__).parent.parent
-CARD = Card(name="drawn", title="Drawn", source="test", licence="-", labels="-", grouping="case", grades=("low", "middle", "high"))
-
-
-def drawn(notes):
-    """Thirty discs, darker and rougher with the grade; two images of every case."""
-    rng = np.random.default_rng(0)
-    for number in range(30):
-        grade = number // 2 % 3
-        rows, columns = np.mgrid[:24, :32]
-        mask = (rows - rng.uniform(9, 15)) ** 2 + (columns - rng.uniform(12, 20)) ** 2 < rng.uniform(4, 7) ** 2
-        image = np.clip(150 - 30 * grade * mask + rng.normal(size=mask.shape) * (10 + 5 * grade), 1, 255).astype(np.uint8)
-        yield Record(case=f"{number // 2}_{number % 2}", group=str(number // 2), source="-", image=image, mask=mask, grade=grade)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    builder.build(CARD, drawn, folder)
-    return folder
-
-
-def command(data, run_dir, *more):
-    fields = "--config tiny --data.name drawn --data.height 24 --data.width 32 --train.epochs 6 --train.evaluate-every 2"
-    fields += " --train.batch-size 4"
-    return [sys.executable, "-m", "experiments.train", *fields.split(), "--data.dir", str(data), "--run-dir", str(run_dir), *more]
-
-
-def environment():
-    own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return own | {"PYTHONPATH": str(ROOT)}
-
-
-def train(data, run_dir, *more):
-    return subprocess.run(command(data, run_dir, *more), env=environment(), cwd=run_dir.parent, capture_output=True, text=True, timeout=300)
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    """An uninterrupted run."""
-    run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    result = train(data, run_dir)
-    assert result.returncode == 0, result.stderr
-    return run_dir
 
 
 def rows(run_dir):
@@ -86,45 +41,47 @@ def test_a_run_folder_holds_what_it_should_and_nothing_else(finished):
     assert (finished / "metrics.csv").read_text().count("\n") == len(log) + 1
 
 
-@pytest.mark.parametrize("moment", ["right after a checkpoint", "in the middle of an epoch", "at any moment"])
-def test_killed_and_run_again_it_ends_with_the_same_bits(data, finished, tmp_path, moment):
+@pytest.mark.parametrize("moment", ["before the first checkpoint", "right after a checkpoint", "in an epoch", "at any moment"])
+def test_killed_and_run_again_it_ends_with_the_same_bits(finished, tmp_path, moment, train_command, train):
     run_dir = tmp_path / "killed"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command(data, run_dir), env=environment(), cwd=tmp_path, **quiet)
-    anywhere = np.random.default_rng().uniform(0, 0.3)
-    wait = {"right after a checkpoint": 0.0, "in the middle of an epoch": 0.02, "at any moment": anywhere}[moment]
+    process = subprocess.Popen(**train_command(run_dir), **quiet)
+    delay = {"in an epoch": 0.02, "at any moment": np.random.default_rng().uniform(0, 0.3)}.get(moment, 0.0)
+    print(f"killed {delay:.4f} s later")  # pytest shows it when the test fails
+    sign = "config.json" if moment == "before the first checkpoint" else "checkpoints/last/[0-9]*"
     deadline = time.monotonic() + 120
-    while process.poll() is None and not list(run_dir.glob("checkpoints/last/[0-9]*")):
+    while process.poll() is None and not list(run_dir.glob(sign)):
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    time.sleep(wait)
+    time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    result = train(data, run_dir)
+    result = train(run_dir)
     assert result.returncode == 0, result.stderr
     chex.assert_trees_all_equal(jax.device_get(parameters(run_dir)), jax.device_get(parameters(finished)))
     chex.assert_trees_all_equal(jax.device_get(parameters(run_dir, "best")), jax.device_get(parameters(finished, "best")))
     assert rows(run_dir) == rows(finished)
+    assert {path.name for path in run_dir.iterdir()} == {path.name for path in finished.iterdir()}
 
 
-def test_the_same_command_after_the_end_does_nothing_more(data, finished):
+def test_the_same_command_after_the_end_does_nothing_more(finished, train):
     before = rows(finished)
-    result = train(data, finished)
+    result = train(finished)
     assert result.returncode == 0, result.stderr
     assert "going on from step" in result.stdout
     assert rows(finished) == before
 
 
-def test_another_configuration_in_the_same_folder_is_refused(data, finished):
-    result = train(data, finished, "--optimizer.learning-rate", "0.5", "--rlar.weight", "3")
+def test_another_configuration_in_the_same_folder_is_refused(finished, train):
+    result = train(finished, "--optimizer.learning-rate", "0.5", "--rlar.weight", "3")
     assert result.returncode == 2
     assert "optimizer.learning_rate, rlar.weight differ" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_run_that_blows_up_names_the_step_the_parts_and_the_last_good_checkpoint(data, tmp_path):
+def test_a_run_that_blows_up_names_the_step_the_parts_and_the_last_good_checkpoint(tmp_path, train):
     run_dir = tmp_path / "hot"
-    result = train(data, run_dir, "--optimizer.learning-rate", "1e30", "--optimizer.clip", "0", "--optimizer.warmup", "0.5")
+    result = train(run_dir, "--optimizer.learning-rate", "1e30", "--optimizer.clip", "0", "--optimizer.warmup", "0.5")
     assert result.returncode == 2, result.stdout
     assert "no longer finite" in result.stderr
     assert "step " in result.stderr and "loss_segmentation" in result.stderr and "loss_grading" in result.stderr
@@ -135,13 +92,13 @@ def test_a_run_that_blows_up_names_the_step_the_parts_and_the_last_good_checkpoi
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(parameters(run_dir))))
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path, data):
+def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path, train):
     run_dir = tmp_path / "mixed"
     shutil.copytree(finished, run_dir)
     config = json.loads((run_dir / "config.json").read_text())
     config["model"]["hidden"] = 8
     (run_dir / "config.json").write_text(json.dumps(config))
-    result = train(data, run_dir, "--model.hidden", "8")
+    result = train(run_dir, "--model.hidden", "8")
     assert result.returncode == 2
     assert "checkpoint is of another configuration" in result.stderr
 
@@ -152,15 +109,41 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path, da
         (["--data.name", "nothing"], "'nothing' has not been built there"),
         (["--data.height", "25"], "must be multiples of 4"),
         (["--train.batch-size", "0"], "batch_size"),
+        (["--run-dir", "/dev/null/run"], "Name a folder"),
         (["--data.folds", "40"], "only 15 groups"),
         (["--data.fold", "9"], "the folds are 0 to 4"),
     ],
 )
-def test_settings_that_cannot_work_end_in_one_message(data, tmp_path, more, message):
-    result = train(data, tmp_path / "run", *more)
+def test_settings_that_cannot_work_end_in_one_message(tmp_path, more, message, train):
+    result = train(tmp_path / "run", *more)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()  # nothing stands in the way of the corrected command
+
+
+def test_changed_data_are_noticed(finished, tmp_path, train_command, drawn_data):
+    """Rebuilt with other pictures, the same names: neither going on nor evaluating mixes the two."""
+    data, run_dir = tmp_path / "data", tmp_path / "run"
+    card, records = open_records(drawn_data, "drawn")
+    changed = [dataclasses.replace(record, image=255 - record.image) for record in records]
+    builder.build(card, lambda notes: iter(changed), data)
+    shutil.copytree(finished, run_dir)
+    command = train_command(run_dir, "--data.dir", str(data))
+    evaluate = [sys.executable, "-m", "experiments.evaluate", "--run-dir", str(run_dir), "--data-dir", str(data)]
+    for arguments in (command["args"], evaluate):
+        result = subprocess.run(arguments, env=command["env"], capture_output=True, text=True, check=False)
+        assert result.returncode == 2, result.stdout
+        assert "data" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_two_processes_cannot_train_in_one_folder(finished, tmp_path, train):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    with alone_in(run_dir):
+        result = train(run_dir)
+    assert result.returncode == 2
+    assert "another process is writing into this folder" in result.stderr
 
 
 def test_the_presets_can_be_read_back():

@@ -39,6 +39,14 @@ def cases(part):
     return [record.case for record in part]
 
 
+def open_and_save(config, file):
+    """What a first training run does."""
+    parts = source.open_parts(config, file)
+    assert not file.exists()
+    write_json(file, parts.split)
+    return parts
+
+
 def test_parts_share_no_group_and_hold_every_record(config, tmp_path):
     parts = source.open_parts(config, tmp_path / "split.json")
     assert parts.card == CARD
@@ -61,7 +69,7 @@ def test_folds_take_turns(config, tmp_path):
 
 def test_a_saved_split_is_used_again_not_made_again(config, tmp_path):
     file = tmp_path / "split.json"
-    first = source.open_parts(config, file)
+    first = open_and_save(config, file)
     split = read_json(file)
     assert (split["fold"], split["folds"], split["seed"]) == (0, 4, 0)
     moved = split["train"][0], split["train"][1]  # both images of one patient
@@ -73,14 +81,14 @@ def test_a_saved_split_is_used_again_not_made_again(config, tmp_path):
 
 @pytest.mark.parametrize("change", [{"fold": 1}, {"folds": 3}, {"split_seed": 7}])
 def test_a_split_made_for_other_folds_is_refused(config, tmp_path, change):
-    source.open_parts(config, tmp_path / "split.json")
+    open_and_save(config, tmp_path / "split.json")
     with pytest.raises(InputError, match=r"split\.json: made for .*'fold': 0, 'folds': 4, 'seed': 0.* new run folder"):
         source.open_parts(replace(config, **change), tmp_path / "split.json")
 
 
 def test_a_split_without_fold_numbers_is_taken_as_it_is(config, tmp_path):
     file = tmp_path / "split.json"
-    source.open_parts(config, file)
+    open_and_save(config, file)
     by_hand = {side: read_json(file)[side] for side in source.PARTS}
     write_json(file, by_hand)
     assert cases(source.open_parts(replace(config, fold=2), file).test) == by_hand["test"]
@@ -88,7 +96,7 @@ def test_a_split_without_fold_numbers_is_taken_as_it_is(config, tmp_path):
 
 def test_data_that_no_longer_fit_the_split_are_refused(config, tmp_path):
     file = tmp_path / "split.json"
-    source.open_parts(config, file)
+    open_and_save(config, file)
     builder.build(CARD, lambda notes: toys(20), tmp_path / "fewer")
     with pytest.raises(InputError, match=r"(?s)does not fit the data set.*case 2\d' is not in the data set"):
         source.open_parts(replace(config, dir=str(tmp_path / "fewer")), file)
@@ -122,3 +130,13 @@ def test_a_data_set_that_was_never_built(config, tmp_path):
     with pytest.raises(InputError, match="has not been built there"):
         source.open_parts(replace(config, dir=str(tmp_path)), tmp_path / "split.json")
     assert not (tmp_path / "split.json").exists()
+
+
+def test_the_digest_tells_other_pixels_grades_and_groups_apart(config, tmp_path):
+    digests = [source.open_parts(config, tmp_path / "split.json").digest]
+    for name, change in (("pixels", lambda r: {"image": 255 - r.image}), ("grades", lambda r: {"grade": 1 - r.grade})):
+        builder.build(CARD, lambda notes, change=change: (replace(record, **change(record)) for record in toys()), tmp_path / name)
+        digests.append(source.open_parts(replace(config, dir=str(tmp_path / name)), tmp_path / "split.json").digest)
+    builder.build(CARD, lambda notes: toys(), tmp_path / "same")
+    assert len(set(digests)) == 3
+    assert source.open_parts(replace(config, dir=str(tmp_path / "same")), tmp_path / "split.json").digest == digests[0]

@@ -119,6 +119,12 @@ def test_ramp_of_the_penalty():
     assert float(penalty_ramp(jnp.int32(0), flat)) == 1
 
 
+def test_without_a_known_length_rate_and_penalty_are_constant():
+    config = dataclasses.replace(CONFIG, train=TrainConfig())
+    assert [float(learning_rate(config)(step)) for step in (0, 1, 1000)] == 3 * [pytest.approx(config.optimizer.learning_rate)]
+    assert float(penalty_ramp(jnp.int32(0), config)) == 1
+
+
 def test_weight_decay_leaves_biases_and_scales_alone(make_batch):
     config = dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, warmup=0.0))
     state = init_state(config)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -22,8 +25,31 @@ def raise_all(problems: Sequence[str], heading: str) -> None:
         raise InputError("\n  ".join([heading, *problems]))
 
 
+@contextlib.contextmanager
+def names_a_full_disk(place: Path | str) -> Iterator[None]:
+    """Turn what libraries make of a full disk (RuntimeError, ValueError, an OSError without a file) into one OSError naming ``place``."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        full = any(sign in str(error) for sign in ("No space left", "RESOURCE_EXHAUSTED")) or getattr(error, "errno", 0) == errno.ENOSPC
+        if not full or getattr(error, "filename", None):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
+
+
+_ADVICE = {
+    errno.ENOSPC: "Free some space or choose another folder, then run the same command again.",
+    errno.EDQUOT: "Free some space or choose another folder, then run the same command again.",
+    errno.EACCES: "Choose a folder that you may write to.",
+    errno.EROFS: "Choose a folder that you may write to.",
+    errno.EEXIST: "Choose another name, or move away what is there.",
+    errno.ENOTDIR: "Name a folder.",
+    errno.EISDIR: "Name a file.",
+}
+
+
 def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a script's ``main``: an :class:`InputError` or a full disk prints one message and exits 2 instead of a traceback."""
+    """Wrap a script's ``main``: an :class:`InputError`, a full disk or an unusable path prints one message and exits 2, no traceback."""
 
     @wraps(main)
     def wrapped(*args, **kwargs) -> None:
@@ -32,10 +58,9 @@ def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
         except InputError as error:
             sys.exit(_say(error))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if error.errno not in _ADVICE:
                 raise
-            advice = "Free some space or choose another folder, then run the same command again."
-            sys.exit(_say(f"{error.filename or 'output'}: {error.strerror}. {advice}"))
+            sys.exit(_say(f"{error.filename or 'output'}: {error.strerror}. {_ADVICE[error.errno]}"))
 
     return wrapped
 

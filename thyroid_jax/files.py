@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thyroid_jax.errors import InputError
+from thyroid_jax.errors import InputError, names_a_full_disk
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write ``content`` to ``path`` in one step; on any failure (a full disk, say) the old file stays and no fragment is left."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with names_a_full_disk(path):
+        _write_beside_and_rename(path, content)
+
+
+def remove_fragments(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote left beside its files in ``folder``."""
+    for fragment in folder.glob(f".*{_FRAGMENT}*"):
+        fragment.unlink()
+
+
+_FRAGMENT = ".writing-"
+
+
+def _write_beside_and_rename(path: Path, content: bytes) -> None:
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{_FRAGMENT}")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -56,3 +73,16 @@ def read_json(path: Path | str, *, largest: int = 64 << 20) -> Any:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON value")
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system lets go of even when this process is killed; :class:`InputError` if another holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise InputError(f"{folder}: another process is writing into this folder. Wait for it, or name another folder.") from error
+    finally:
+        os.close(handle)

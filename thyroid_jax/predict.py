@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from thyroid_jax import model
 from thyroid_jax.config import Config, from_dict
@@ -40,8 +41,10 @@ def load_run(run_dir: Path | str, *, checkpoint: str = "best") -> Run:
     """Read a run folder's config and its ``"best"`` or ``"last"`` checkpoint; a folder without either raises :class:`InputError`."""
     run_dir = Path(run_dir)
     config = from_dict(Config, read_json(run_dir / "config.json"), where=str(run_dir / "config.json"))
+    one = SingleDeviceSharding(jax.devices()[0])
+    layout = jax.tree.map(lambda leaf: leaf.update(sharding=one), jax.eval_shape(partial(init_state, config)))
     with Checkpoints(run_dir / "checkpoints", create=False) as checkpoints:
-        state, _, facts = checkpoints.restore(init_state(config), checkpoint)
+        state, _, facts = checkpoints.restore(layout, checkpoint)
     return Run(config, state.params, facts, int(state.step))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +34,18 @@ class Subset(Sequence[Record]):
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set's card and its three parts."""
+    """A data set's card and its three parts, the split that makes them, and a digest of all cases, groups and pixels."""
 
     card: Card
     train: Subset
     validation: Subset
     test: Subset
+    split: dict[str, object]
+    digest: str
 
 
 def open_parts(config: DataConfig, split_file: Path) -> Parts:
-    """Open the built data set and split it by ``split_file``; where there is none yet, make the split and save it there.
+    """Open the built data set and split it by ``split_file``; where there is none yet, make the split (the caller saves it).
 
     Groups are dealt into ``config.folds`` folds, stratified by grade; fold ``config.fold`` is the test part, the next one the validation
     part. A split is made once: a saved one that does not fit the data, or was made for another fold, raises :class:`InputError` rather
@@ -53,13 +56,20 @@ def open_parts(config: DataConfig, split_file: Path) -> Parts:
     for record in records:
         metas.append(splits.Meta(record.case, record.group, record.content))
         grades.append(None if record.grade is None else card.grades[record.grade])
-    if not split_file.is_file():
+    if split_file.is_file():
+        split = splits.load_split(split_file, metas)
+        _check_asked(split, config, split_file)
+    else:
         folds = splits.assign_folds([meta.group for meta in metas], grades, folds=config.folds, seed=config.split_seed)
-        splits.save_split(split_file, splits.make_split(metas, folds, config.fold, config.split_seed), metas)
-    split = splits.load_split(split_file, metas)
+        split = splits.make_split(metas, folds, config.fold, config.split_seed)
+    row = {meta.case: index for index, meta in enumerate(metas)}
+    subsets = {side: Subset(records, [row[case] for case in split[side]]) for side in splits.SIDES}
+    digest = hashlib.sha256(repr(sorted(zip(metas, map(str, grades)))).encode()).hexdigest()[:32]
+    return Parts(card, **subsets, split=split, digest=digest)
+
+
+def _check_asked(split: dict[str, object], config: DataConfig, split_file: Path) -> None:
     asked = {"fold": config.fold, "folds": config.folds, "seed": config.split_seed}
     if any(split.get(name, value) != value for name, value in asked.items()):
         made = {name: split.get(name) for name in asked}
         raise InputError(f"{split_file}: made for {made}, but {asked} is asked for; ask for the same, or choose a new run folder.")
-    row = {meta.case: index for index, meta in enumerate(metas)}
-    return Parts(card, **{side: Subset(records, [row[case] for case in split[side]]) for side in splits.SIDES})

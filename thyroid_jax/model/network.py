@@ -60,14 +60,18 @@ def init(key: Key, config: ModelConfig) -> Params:
     }
 
 
+def check_size(config: ModelConfig, height: int, width: int) -> None:
+    """Raise :class:`InputError` unless both sides are positive multiples of ``2 ** config.depth``."""
+    if height % 2**config.depth or width % 2**config.depth or 0 in (height, width):
+        raise InputError(
+            f"the image is {height} x {width} pixels; with model.depth = {config.depth} both sides must be multiples of "
+            f"{2**config.depth}: letterbox it to such a size, or choose a smaller depth."
+        )
+
+
 def encode(params: Params, config: ModelConfig, image: Float["b h w 1"]) -> Latent:
     """Image in [0, 1] to the shared latent. h and w must be positive multiples of ``2 ** config.depth``, else :class:`InputError`."""
-    h, w = image.shape[1:3]
-    if h % 2**config.depth or w % 2**config.depth or 0 in (h, w):
-        raise InputError(
-            f"the image is {h} x {w} pixels; with model.depth = {config.depth} both sides must be multiples of {2**config.depth}: "
-            "letterbox it to such a size, or choose a smaller depth."
-        )
+    check_size(config, *image.shape[1:3])
     z, skips = Encoder(config).apply({"params": params["encoder"]}, image)
     return Latent(z.astype(jnp.promote_types(z.dtype, jnp.float32)), skips)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from thyroid_jax.errors import InputError
+from thyroid_jax.errors import InputError, names_a_full_disk
 from thyroid_jax.train.step import TrainState
 
 
@@ -32,10 +35,11 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_by_path(state)), position=ocp.args.JsonSave(position), facts=ocp.args.JsonSave(facts)
         )
-        # The best first: killed between the two, the run goes back to the last one and comes to this very state again.
-        if score is not None and step not in self._best.all_steps():
-            self._best.save(step, args=items, metrics={"score": float(score)}, force=True)
-        self._last.save(step, args=items, force=True)
+        with self._whole_or_nothing():
+            # The best first: killed between the two, the run goes back to the last one and comes to this very state again.
+            if score is not None and step not in self._best.all_steps():
+                self._best.save(step, args=items, metrics={"score": float(score)}, force=True)
+            self._last.save(step, args=items, force=True)
 
     def last(self) -> int | None:
         """Step of the newest checkpoint, or None."""
@@ -43,15 +47,16 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """Step of the best checkpoint, or None where none was ever scored."""
-        return self._best.latest_step()
+        return self._best.best_step()
 
     def restore(self, like: TrainState, which: str = "last") -> tuple[TrainState, dict[str, Any], dict[str, Any]]:
         """(state, position, facts) of the ``"last"`` or the ``"best"``, laid out and placed as ``like``: arrays, or shapes with shardings.
 
         Without a scored checkpoint the best is the last. One of another configuration raises :class:`InputError` that names what differs.
         """
-        manager = self._best if which == "best" and self.best() is not None else self._last
-        step = manager.latest_step()
+        manager, step = self._last, self.last()
+        if which == "best" and self.best() is not None:
+            manager, step = self._best, self.best()
         if step is None:
             raise InputError(f"{self.folder}: the run was stopped before its first checkpoint; run the training command again.")
         wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, _by_path(like))
@@ -74,6 +79,17 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        """A write that fails leaves no fragment to fill the disk, and a full disk is named."""
+        try:
+            with names_a_full_disk(self.folder):
+                yield
+        except BaseException:
+            for fragment in self.folder.glob("*/*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(fragment, ignore_errors=True)
+            raise
 
     def _check(self, manager: ocp.CheckpointManager, wanted: dict[str, jax.ShapeDtypeStruct], step: int) -> None:
         found = {path: tuple(leaf.shape) for path, leaf in manager.item_metadata(step)["state"].items()}

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from thyroid_jax.errors import InputError
+from thyroid_jax.errors import InputError, names_a_full_disk
 from thyroid_jax.files import write_text
 
 Row = dict[str, Any]
@@ -50,7 +50,7 @@ class RunLog:
     def add(self, row: Row) -> None:
         """Append a measurement; a value that is not finite is logged as null."""
         self.rows.append({name: _finite(value) for name, value in row.items()})
-        with open(self._jsonl, "a") as file:
+        with names_a_full_disk(self._jsonl), open(self._jsonl, "a") as file:
             file.write(_line(self.rows[-1]))
             file.flush()
             os.fsync(file.fileno())

@@ -11,12 +11,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from thyroid_jax.config import Config
 from thyroid_jax.data.pipeline import Examples, TrainingBatches, evaluation_batches, prefetch, steps_per_epoch
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import metrics as measures
+from thyroid_jax.files import alone_in
 from thyroid_jax.train.checkpoint import Checkpoints
 from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
 from thyroid_jax.train.log import RunLog
@@ -44,11 +46,12 @@ def fit(
     per_epoch = steps_per_epoch(len(training.cases), config.train.batch_size)
     batches = TrainingBatches(training, config.train.batch_size, seed=config.train.seed)
     state = copy(init_state(config), mesh)
-    with Checkpoints(run_dir / "checkpoints") as checkpoints:
+    with alone_in(run_dir), Checkpoints(run_dir / "checkpoints") as checkpoints:
         # Resume order: 1. a fresh state, for its layout  2. state and data position from the last checkpoint
         # 3. forget what was logged beyond it  4. go on at its step; the schedules depend on the step alone.
         if checkpoints.last() is not None:
-            state, position, _ = checkpoints.restore(state)
+            state, position, known = checkpoints.restore(state)
+            check_facts(facts, known, run_dir)
             batches.restore(position)
             say(f"going on from step {int(state.step)}")
         log = RunLog(run_dir, after=int(state.step))
@@ -69,7 +72,7 @@ def fit(
                 quality: dict[str, float] = {}
                 last = epoch == config.train.epochs
                 if last or epoch % config.train.evaluate_every == 0:
-                    quality = validate(state, validation, config)
+                    quality = validate(state, validation, config, mesh)
                     log.add({"split": "validation", "step": row["step"], "epoch": epoch, **quality})
                 if last or quality or epoch % config.train.checkpoint_every == 0:
                     checkpoints.save(state, position, facts, quality.get("score"))
@@ -104,20 +107,31 @@ class Progress:
         self._bar.close()
 
 
-def validate(state: TrainState, validation: Examples, config: Config) -> dict[str, float]:
-    """Dice at network size, accuracy, balanced accuracy and quadratic-weighted kappa of the validation part, and their ``score``.
+def check_facts(facts: dict[str, Any], known: dict[str, Any], run_dir: Path) -> None:
+    """Raise :class:`InputError` when the data are no longer those that the checkpoint was trained on."""
+    differing = sorted(name for name in facts.keys() | known.keys() if facts.get(name) != known.get(name))
+    if differing:
+        raise InputError(
+            f"{run_dir}: the data changed since this run was started ({', '.join(differing)} differ); build them as they were, or "
+            "train on the new ones in a new run folder."
+        )
 
-    score = the mean of Dice and balanced accuracy, of which only those count that the labels allow; 0 where they allow neither.
+
+def validate(state: TrainState, validation: Examples, config: Config, mesh: Mesh) -> dict[str, float]:
+    """Dice at network size, accuracy, balanced accuracy and quadratic-weighted kappa of the validation part, and the ``score``.
+
+    The score, by which the best checkpoint is chosen, is ``config.train.monitor``, and -1 where that is undefined (a kappa when all is
+    one grade).
     """
     batches = evaluation_batches(validation, config.train.batch_size)
-    sums = [jax.device_get(evaluate_step(state.params, batch, config)) for batch, _ in batches]
+    sums = [jax.device_get(evaluate_step(state.params, spread(batch, mesh), config)) for batch, _ in batches]
     total = add_up(sums)
     confusion = np.asarray(total["confusion"].sum)
     quality = {"dice": ratio(*total["dice"])}
     for name in ("accuracy", "balanced_accuracy", "quadratic_kappa"):
         quality[name] = float(getattr(measures, name)(confusion))
-    known = [quality[name] for name in ("dice", "balanced_accuracy") if math.isfinite(quality[name])]
-    return quality | {"score": float(np.mean(known)) if known else 0.0}
+    score = quality[config.train.monitor]
+    return quality | {"score": score if math.isfinite(score) else -1.0}
 
 
 def check_finite(seen: Sequence[Metrics], before: int, checkpoints: Checkpoints) -> Metrics:
@@ -156,5 +170,5 @@ def summary(row: dict[str, Any], quality: dict[str, float]) -> str:
     parts = [f"loss {row['loss']:.3f}"]
     parts += [f"{name.removeprefix('loss_')} {row[name]:.3f}" for name in row if name.startswith("loss_")]
     parts += [f"cosine {row['cosine']:+.3f}"] if "cosine" in row else []
-    parts += [f"| validation {name} {quality[name]:.3f}" for name in ("dice", "quadratic_kappa", "score") if name in quality]
+    parts += [f"| validation {name} {quality[name]:.3f}" for name in ("dice", "balanced_accuracy", "quadratic_kappa") if name in quality]
     return "  ".join(parts)

@@ -93,9 +93,9 @@ def objective(params: model.Params, batch: Batch, config: Config, *, ramp: Float
 
 
 def direction_metrics(directions: rlar.Directions, names: tuple[str, ...], where: Bool["b"], margin: float) -> Metrics:
-    """How the tasks' directions lie: mean cosine, mean |cosine|, share above the margin, and each task's gradient norm."""
-    s = rlar.cosines(directions.unit).mean(0)
-    alignment = {"cosine": s, "cosine_size": jnp.abs(s), "cosine_above_margin": (s > margin).astype(jnp.float32)}
+    """How the tasks' directions lie: mean cosine, |cosine| and share above the margin over the pairs; gradient norms."""
+    s = rlar.cosines(directions.unit)
+    alignment = {"cosine": s.mean(0), "cosine_size": jnp.abs(s).mean(0), "cosine_above_margin": (s > margin).mean(0)}
     norms = {f"latent_gradient_{name}": norm for name, norm in zip(names, directions.norm)}
     return {name: pair(jax.lax.stop_gradient(values), where) for name, values in (alignment | norms).items()}
 

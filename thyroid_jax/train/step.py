@@ -29,8 +29,10 @@ class TrainState(NamedTuple):
 
 
 def learning_rate(config: Config) -> optax.Schedule:
-    """Linear warm-up, then a cosine down to ``final_share``, by step over ``config.train.total_steps``."""
+    """Linear warm-up, then a cosine down to ``final_share``, by step over ``config.train.total_steps``; constant where that is 0."""
     o, steps = config.optimizer, config.train.total_steps
+    if steps == 0:
+        return optax.constant_schedule(o.learning_rate)
     warmup = max(1, round(o.warmup * steps))
     return optax.warmup_cosine_decay_schedule(
         0.0, o.learning_rate, warmup, max(steps, warmup + 1), end_value=o.learning_rate * o.final_share
@@ -78,7 +80,7 @@ def train_step(state: TrainState, batch: Batch, config: Config) -> tuple[TrainSt
 
 @partial(jax.jit, static_argnums=2)
 def evaluate_step(params: model.Params, batch: Batch, config: Config) -> Metrics:
-    """Validation sums at network size: hard Dice, losses' inputs aside, and the confusion matrix f32[k k] (truth, prediction).
+    """Validation sums at network size: hard Dice, and the confusion matrix f32[k k] (truth, prediction).
 
     Dice of each image at probability 0.5 against the mask at 0.5; two empty masks agree, 1.
     """

@@ -1,0 +1,57 @@
+"""The documents' Python examples run as they stand, and their links and commands lead somewhere."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.storage import open_records
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def python_blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_readmes_example_of_the_method_runs():
+    (block,) = python_blocks(ROOT / "README.md")
+    names = {}
+    exec(block, names)
+    assert names["penalty"].shape == (4,)
+    assert names["directions"].unit.shape == (2, 4, 64)
+
+
+def test_the_example_of_an_own_data_set_builds_one(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "my_folder"
+    lines = ["name,patient,grade"]
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 255, (20, 30), np.uint8)).save(folder / "images" / f"a{number}.png")
+        Image.fromarray(np.pad(np.full((6, 8), 255, np.uint8), ((7, 7), (11, 11)))).save(folder / "masks" / f"a{number}.png")
+        lines.append(f"a{number},p{number // 2},{['low', 'high', '', 'middle'][number]}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    (block,) = python_blocks(ROOT / "docs" / "data.md")
+    monkeypatch.chdir(tmp_path)
+    exec(block, {"__name__": "example"})
+    card, records = open_records(tmp_path / "data", "mine")
+    assert card.grades == ("low", "middle", "high")
+    assert [record.grade for record in records] == [0, 2, None, 1]
+    assert [record.group for record in records] == ["p0", "p0", "p1", "p1"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_commands_to_modules(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (page.parent / target).is_file(), target
+    for module in re.findall(r"python -m ([a-z_.]+)", text):
+        assert module == "pip" or importlib.util.find_spec(module), module
+    for path in re.findall(r"`((?:thyroid_jax|data_prep|experiments)/[\w/]+\.py)`", text):
+        assert (ROOT / path).is_file(), path
