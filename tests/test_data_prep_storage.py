@@ -1,6 +1,7 @@
 """Records round-trip through a TFDS data set exactly, and builds are all or nothing."""
 
 import copy
+import dataclasses
 import errno
 import fcntl
 import os
@@ -123,6 +124,19 @@ def test_all_faults_are_listed_and_nothing_is_written(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_records_that_cannot_be_right_are_faults_named_by_file(tmp_path):
+    def wrong(notes):
+        one, two, three, four = toys(4)
+        yield dataclasses.replace(one, source="1.png", mask=np.ones((2, 3), bool))
+        yield dataclasses.replace(two, source="2.png", grade=7)
+        yield dataclasses.replace(three, source="3.png")
+        yield dataclasses.replace(four, source="4.png", case=three.case)
+
+    with pytest.raises(InputError, match=r"(?s)3 faults.*1\.png: mask is \(2, 3\).*2\.png: grade is 7.*gives it 2 times"):
+        builder.build(CARD, wrong, tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_empty_data_set_is_refused(tmp_path):
     with pytest.raises(InputError, match="no usable record"):
         builder.build(CARD, lambda notes: [], tmp_path / "out")
@@ -209,7 +223,7 @@ def test_two_builds_in_one_folder_do_not_mix(tmp_path):
     handle = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another build is running"):
+        with pytest.raises(InputError, match="another process is writing"):
             builder.build(CARD, factory, tmp_path)
     finally:
         os.close(handle)
@@ -254,7 +268,9 @@ def test_check_describes_and_draws(built, tmp_path):
         assert sheet.size == (6 * 240, 2 * 194)
 
 
-def test_check_lists_everything_that_is_wrong(tmp_path):
+def test_check_lists_everything_that_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "problems_of", lambda record, card: [])  # as if built before builds looked at this
+
     def wrong(notes):
         image = next(iter(toys(1))).image
         yield Record("a", "1", "a", image, mask=np.zeros_like(image, bool))

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from thyroid_jax.errors import InputError, exits_cleanly, raise_all
+from thyroid_jax.errors import InputError, exits_cleanly, names_a_full_disk, raise_all
 
 
 def raising(error):
@@ -24,12 +24,15 @@ def test_an_input_error_is_printed_and_exits_with_2(capsys):
     assert (out, err) == ("", "error: a.json: no such file.\n")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR])
 def test_a_disk_that_cannot_be_written_is_the_users_to_mend(number, capsys):
     with pytest.raises(SystemExit) as caught:
         raising(OSError(number, "cannot be written", "runs/a"))()
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("error: runs/a: cannot be written. Free some space or choose another folder")
+    advice = {"Free some space": (errno.ENOSPC, errno.EDQUOT), "may write to": (errno.EACCES, errno.EROFS)}
+    message = capsys.readouterr().err
+    assert message.startswith("error: runs/a: cannot be written. ")
+    assert all(words in message for words, numbers in advice.items() if number in numbers)
     with pytest.raises(SystemExit):
         raising(OSError(number, "cannot be written"))()
     assert capsys.readouterr().err.startswith("error: output: cannot be written.")
@@ -63,3 +66,24 @@ def test_all_problems_are_told_at_once_and_none_is_none():
         raise_all(["first", "second"], "Two faults:")
     assert str(caught.value) == "Two faults:\n  first\n  second"
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("writing: No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: chunk"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_every_way_to_report_a_full_disk_becomes_one_that_names_the_place(error):
+    with pytest.raises(OSError) as full, names_a_full_disk("somewhere"):
+        raise error
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "somewhere")
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "broken"), KeyError("x")])
+def test_other_errors_pass_through(error):
+    with pytest.raises(type(error)) as same, names_a_full_disk("somewhere"):
+        raise error
+    assert same.value is error

@@ -60,7 +60,8 @@ def undo_letterbox(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def load(records: Sequence[Record], grades: int, size: tuple[int, int], *, labels: str = "reference") -> Examples:
     """Decode and letterbox every record once; the guidance target is measured here, unscaled (see :func:`scale_radiomics`).
 
-    ``labels="readers"`` takes, where a record has them, the mean of its readers' outlines and the distribution of their grades;
+    ``labels="readers"`` takes, where a record has them, the mean of its readers' outlines and the distribution of their grades, and
+    measures the target on the pixels that at least half of them drew;
     ``"reference"`` its reference outline and grade. ``size`` is (height, width). Host memory: 2 bytes a pixel.
     """
     rows = [_row(record, grades, size, labels) for record in records]  # one record in memory at a time
