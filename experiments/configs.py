@@ -39,11 +39,12 @@ def tiny() -> Config:
 
 
 def demo() -> Config:
-    """1.3 million parameters at 96 x 96 on phantoms, trained on two simulated readers; what `make demo` runs."""
+    """Half a million parameters at 96 x 96 on phantoms, trained on two simulated readers; what `make demo` runs."""
     return Config(
-        model=ModelConfig.preset("small"),
+        model=ModelConfig.preset("small", depth=4),
         data=DataConfig(name="phantom", height=96, width=96),
-        train=TrainConfig(epochs=12, batch_size=16, evaluate_every=3),
+        optimizer=OptimizerConfig(learning_rate=2e-3),
+        train=TrainConfig(epochs=20, batch_size=16, evaluate_every=4),
     )
 
 

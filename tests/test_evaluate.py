@@ -45,7 +45,7 @@ def test_cases_are_the_held_out_ones_and_their_dice_is_that_of_the_model(evaluat
 
 
 def test_the_table_has_the_promised_columns(evaluated):
-    header = next(csv.reader((evaluated / "cases.csv").open(newline="").read().splitlines()))
+    header = next(csv.reader((evaluated / "cases.csv").read_text().splitlines()))
     assert header[:5] == ["case", "group", "dice", "iou", "hd95_px"]
     assert header[-3:] == ["prob_low", "prob_middle", "prob_high"]
 
@@ -54,7 +54,7 @@ def test_the_page_opens_from_disk_and_tells_what_was_compared(evaluated):
     page = (evaluated / "report" / "index.html").read_text()
     assert "Drawn: test part" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
-    for word in ("Dice", "HD95", "kappa", "confusion", "network's input size"):
+    for word in ("Dice", "HD95", "kappa", "confusion", "pixels of the prepared image"):
         assert word.lower() in page.lower(), word
 
 
@@ -66,7 +66,7 @@ def test_the_page_opens_from_disk_and_tells_what_was_compared(evaluated):
         (lambda run: (run / "split.json").unlink(), "the run's own split is needed"),
         (lambda run: (run / "config.json").write_text("{"), "not valid JSON"),
         (lambda run: (run / "config.json").write_text(json.dumps({"model": {}})), "missing fields"),
-        (lambda run: shutil.rmtree(next((run / "checkpoints" / "best").iterdir()) / "state"), "checkpoint"),
+        (lambda run: shutil.rmtree(next((run / "checkpoints" / "best").iterdir()) / "state"), "is damaged"),
     ],
 )
 def test_a_spoilt_run_ends_in_one_message(finished, tmp_path, capsys, spoil, message):

@@ -213,7 +213,7 @@ class OptimizerConfig:
 class TrainConfig:
     """Length, batch and book-keeping of a run."""
 
-    epochs: int = 120
+    epochs: int = 100
     batch_size: int = 8
     seed: int = 0
     evaluate_every: int = 5

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from thyroid_jax.config import ModelConfig
-from thyroid_jax.model.layers import ResidualBlock, compute_dtype, halve, squares_to_channels
+from thyroid_jax.model.layers import Normalize, ResidualBlock, compute_dtype, halve, squares_to_channels
 from thyroid_jax.shapes import Float
 
 
@@ -34,4 +34,5 @@ class Encoder(nn.Module):
             for _ in range(config.blocks):
                 x = ResidualBlock(width, config.groups, dtype)(x)
             skips.append(x)
-        return skips[-1], tuple(skips[:-1])
+        # Pre-activation blocks end in a sum: normalised and activated, features that are rare in space survive the heads' average.
+        return nn.silu(Normalize(config.groups, dtype)(x)), tuple(skips[:-1])

@@ -92,13 +92,17 @@ class Checkpoints:
             raise
 
     def _check(self, manager: ocp.CheckpointManager, wanted: dict[str, jax.ShapeDtypeStruct], step: int) -> None:
-        found = {path: tuple(leaf.shape) for path, leaf in manager.item_metadata(step)["state"].items()}
+        place = manager.directory / str(step)
+        try:
+            found = {path: tuple(leaf.shape) for path, leaf in manager.item_metadata(step)["state"].items()}
+        except (KeyError, AttributeError, ValueError, OSError) as error:
+            raise InputError(f"{place}: the checkpoint is damaged ({error}); restore it, or train in a new run folder.") from error
         asked = {path: tuple(leaf.shape) for path, leaf in wanted.items()}
         differing = sorted(path for path in found.keys() | asked.keys() if found.get(path) != asked.get(path))
         if differing:
             path = differing[0]
             raise InputError(
-                f"{manager.directory / str(step)}: the checkpoint is of another configuration: {len(differing)} arrays differ, the "
+                f"{place}: the checkpoint is of another configuration: {len(differing)} arrays differ, the "
                 f"first is {path} (stored {found.get(path, 'nothing')}, wanted {asked.get(path, 'nothing')}). "
                 "Use the run's own config.json, or a new run folder."
             )
