@@ -88,6 +88,17 @@ def test_a_full_disk_is_named_and_leaves_no_fragment(tmp_path, state, monkeypatc
     assert sorted(path.name for path in (tmp_path / "last").iterdir()) == ["10"]
 
 
+def test_a_disk_without_room_is_noticed_before_anything_is_written(tmp_path, state, monkeypatch):
+    """Orbax's writers would each print a traceback of their own."""
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**7, 9 * 10**6, 10**6))
+        with pytest.raises(OSError, match="No space left on device") as error:
+            checkpoints.save(state, {}, {}, 0.5)
+        assert error.value.errno == errno.ENOSPC
+        assert checkpoints.last() is None and checkpoints.best() is None
+    assert not any((tmp_path / "best").iterdir()) and not any((tmp_path / "last").iterdir())
+
+
 def test_another_configuration_is_refused_with_the_first_array_that_differs(tmp_path, state):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, {}, {}, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ import orbax.checkpoint as ocp
 
 from thyroid_jax.errors import InputError, names_a_full_disk
 from thyroid_jax.train.step import TrainState
+
+_OVERHEAD = 1 << 20  # bytes of metadata that a checkpoint needs beside its arrays, at most
 
 
 class Checkpoints:
@@ -35,6 +39,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_by_path(state)), position=ocp.args.JsonSave(position), facts=ocp.args.JsonSave(facts)
         )
+        self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(_by_path(state))), copies=2)
         with self._whole_or_nothing():
             # The best first: killed between the two, the run goes back to the last one and comes to this very state again.
             if score is not None and step not in self._best.all_steps():
@@ -79,6 +84,11 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _check_room(self, size: int, *, copies: int) -> None:
+        """Refuse to start on a disk that cannot hold the files: orbax's writers all report a full one, each with a traceback."""
+        if shutil.disk_usage(self.folder).free < copies * (size + _OVERHEAD):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
     @contextlib.contextmanager
     def _whole_or_nothing(self) -> Iterator[None]:
