@@ -144,7 +144,7 @@ def test_presets_can_be_changed_and_are_checked():
 
 
 def test_the_limits_themselves_are_allowed():
-    AugmentConfig(flip=1.0, scale=0.9, blur=0.0)
-    DataConfig(folds=3, fold=2, height=1)
-    RLARConfig(weight=0.0, ramp=1.0, margin=-1.0)
-    TrainConfig(epochs=1, batch_size=1, seed=0)
+    assert AugmentConfig(flip=1.0, scale=0.9, blur=0.0).scale == 0.9
+    assert DataConfig(folds=3, fold=2, height=1).fold == 2
+    assert RLARConfig(weight=0.0, ramp=1.0, margin=-1.0).margin == -1
+    assert TrainConfig(epochs=1, batch_size=1, seed=0).epochs == 1
