@@ -1,6 +1,6 @@
 """Time the training step, paired: plain multitask, with RLAR, and with other XLA flags, in turn within one run.
 
-python -m experiments.benchmark [--config small] [--batch-size 8] [--rounds 10]
+python -m experiments.benchmark [--config small] [--batch-size 8] [--rounds 10] [--flags xla_this=1 xla_that=2]
 
 Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns, one step at a time, so a ratio of
 medians holds on a machine whose speed drifts; the absolute times are of this machine, at this moment.
@@ -41,6 +41,8 @@ class Arguments:
     batch_size: int = 8
     rounds: int = 10
     """timed steps of each variant"""
+    flags: tuple[str, ...] = ()
+    """further XLA flags to time RLAR with, one at a time, without their leading dashes: xla_this=1 xla_that=2"""
     worker: str = ""
     """(used by the script itself)"""
 
@@ -52,12 +54,15 @@ class Variant(NamedTuple):
     flags: tuple[str, ...]
 
 
-VARIANTS = {
-    "plain": Variant(0.0, CPU_FLAGS),
-    "RLAR": Variant(1.0, CPU_FLAGS),
-    "plain, XLA's defaults": Variant(0.0, ()),
-    "RLAR, XLA's defaults": Variant(1.0, ()),
-}
+def variants(arguments: Arguments) -> dict[str, Variant]:
+    """Name -> variant: ours, XLA's defaults, and RLAR with each flag that was asked for."""
+    chosen = {
+        "plain": Variant(0.0, CPU_FLAGS),
+        "RLAR": Variant(1.0, CPU_FLAGS),
+        "plain, XLA's defaults": Variant(0.0, ()),
+        "RLAR, XLA's defaults": Variant(1.0, ()),
+    }
+    return chosen | {f"RLAR, flag {number}": Variant(1.0, (f"--{flag}",)) for number, flag in enumerate(arguments.flags, start=1)}
 
 
 def random_batch(config: Config, batch_size: int) -> Batch:
@@ -79,7 +84,7 @@ def work(arguments: Arguments) -> None:
     config = CONFIGS[arguments.config]()
     config = dataclasses.replace(
         config,
-        rlar=dataclasses.replace(config.rlar, weight=VARIANTS[arguments.worker].rlar),
+        rlar=dataclasses.replace(config.rlar, weight=variants(arguments)[arguments.worker].rlar),
         train=dataclasses.replace(config.train, total_steps=1000),
     )
     state, batch = init_state(config), jax.device_put(random_batch(config, arguments.batch_size))
@@ -97,9 +102,10 @@ def work(arguments: Arguments) -> None:
 
 def start(name: str, arguments: Arguments) -> subprocess.Popen:
     """A worker process for one variant, with its own XLA flags and nothing compiled in advance."""
-    environment = os.environ | {"XLA_FLAGS": " ".join(VARIANTS[name].flags)}
+    environment = os.environ | {"XLA_FLAGS": " ".join(variants(arguments)[name].flags)}
     command = [sys.executable, "-m", "experiments.benchmark", "--worker", name]
     command += ["--config", arguments.config, "--batch-size", str(arguments.batch_size)]
+    command += ["--flags", *arguments.flags] if arguments.flags else []
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -114,10 +120,10 @@ def ask(worker: subprocess.Popen, name: str) -> Any:
 def compare(arguments: Arguments) -> None:
     """Start every variant, let them take turns, print medians and their ratio to the first."""
     workers, facts = {}, {}
-    for name in VARIANTS:  # one after the other, so that compile times do not disturb each other
+    for name in variants(arguments):  # one after the other, so that compile times do not disturb each other
         workers[name] = start(name, arguments)
         facts[name] = ask(workers[name], name)
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    seconds: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(arguments.rounds):
         for name, worker in workers.items():
             worker.stdin.write("go\n")
