@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from thyroid_jax.errors import InputError, raise_all
-from thyroid_jax.files import read_json, write_json
+from thyroid_jax.files import read_json
 
 SIDES = ("train", "validation", "test")
 
@@ -92,12 +92,6 @@ def make_split(records: Sequence[Meta], folds: Sequence[int], fold: int, seed: i
     split = {**sides, "fold": fold, "folds": count, "seed": seed}
     raise_all(_problems(split, records), "This split cannot be used:")
     return split
-
-
-def save_split(path: Path | str, split: Mapping[str, object], records: Sequence[Meta]) -> None:
-    """Check ``split`` against ``records`` and write it as JSON. Raises :class:`InputError` when it does not hold, and writes nothing."""
-    raise_all(_problems(split, records), f"{path}: this split is not saved:")
-    write_json(path, dict(split))
 
 
 def load_split(path: Path | str, records: Sequence[Meta]) -> dict[str, object]:
