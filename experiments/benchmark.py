@@ -1,8 +1,8 @@
-"""Time the training step, paired: plain multitask, with RLAR, and with other XLA flags, in turn within one run.
+"""Time the training step, paired: plain multitask, RLAR, the multitask baselines, other XLA flags, in turn within one run.
 
-python -m experiments.benchmark [--config small] [--batch-size 8] [--rounds 10] [--flags xla_this=1 xla_that=2]
+python -m experiments.benchmark [--only rlar] [--config small] [--batch-size 8] [--rounds 8] [--flags xla_this=1 xla_that=2]
 
-Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns, one step at a time, so a ratio of
+Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns, four steps at a time, so a ratio of
 medians holds on a machine whose speed drifts; the absolute times are of this machine, at this moment.
 """
 
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -29,18 +29,25 @@ from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config
 from thyroid_jax.errors import InputError, exits_cleanly
+from thyroid_jax.mtl.scalarize import SCALARIZERS
+from thyroid_jax.mtl.weigh import WEIGHERS
 from thyroid_jax.train.step import init_state, train_step
+
+
+STEPS = 4  # in a row between two variants' turns: a penalty on every fourth step is met once
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time the training step, paired: plain multitask, with RLAR, and with other XLA flags."""
+    """Time the training step, paired: plain multitask, RLAR, the multitask baselines, and other XLA flags."""
 
     config: str = "small"
     """one of the named configs"""
+    only: Literal["all", "rlar", "multitask", "flags"] = "all"
+    """one group of variants, beside the plain step"""
     batch_size: int = 8
-    rounds: int = 10
-    """timed steps of each variant"""
+    rounds: int = 8
+    """turns of each variant, four timed steps a turn"""
     flags: tuple[str, ...] = ()
     """further XLA flags to time RLAR with, one at a time, without their leading dashes: xla_this=1 xla_that=2"""
     worker: str = ""
@@ -48,21 +55,36 @@ class Arguments:
 
 
 class Variant(NamedTuple):
-    """One column of the comparison: the penalty's weight (0 is the plain multitask step) and the XLA flags."""
+    """One row of the comparison: RLAR's fields, the multitask method's fields, and the XLA flags."""
 
-    rlar: float
-    flags: tuple[str, ...]
+    rlar: dict[str, Any]
+    mtl: dict[str, Any]
+    flags: tuple[str, ...] = CPU_FLAGS
 
 
 def variants(arguments: Arguments) -> dict[str, Variant]:
-    """Name -> variant: ours, XLA's defaults, and RLAR with each flag that was asked for."""
-    chosen = {
-        "plain": Variant(0.0, CPU_FLAGS),
-        "RLAR": Variant(1.0, CPU_FLAGS),
-        "plain, XLA's defaults": Variant(0.0, ()),
-        "RLAR, XLA's defaults": Variant(1.0, ()),
+    """Name -> variant; the first is the plain multitask step, to which the others are compared."""
+    off, on = {"weight": 0.0}, {"weight": 1.0}
+    rlar = {
+        "RLAR": Variant(on, {}),
+        "RLAR, forward mode": Variant(on | {"derivative": "forward"}, {}),
+        "RLAR, full space": Variant(on | {"space": "full"}, {}),
+        "RLAR, every 4th step": Variant(on | {"every": 4}, {}),
+        "RLAR, outline held": Variant(on | {"hold": ("segmentation",)}, {}),
+        "RLAR, three tasks": Variant(on | {"tasks": ("segmentation", "grading", "guidance")}, {}),
     }
-    return chosen | {f"RLAR, flag {number}": Variant(1.0, (f"--{flag}",)) for number, flag in enumerate(arguments.flags, start=1)}
+    methods = [name for name in WEIGHERS if name != "equal"]
+    multitask = {name: Variant(off, {"method": name}) for name in SCALARIZERS if name != "equal"}
+    multitask |= {f"{name}, latent": Variant(off, {"method": name}) for name in methods}
+    multitask |= {f"{name}, parameters": Variant(off, {"method": name, "at": "parameters"}) for name in methods}
+    multitask |= {"CosReg": Variant(off, {"cosreg": 0.1})}
+    flags = {"plain, XLA's defaults": Variant(off, {}, ()), "RLAR, XLA's defaults": Variant(on, {}, ())}
+    flags |= {f"RLAR, flag {number}": Variant(on, {}, (f"--{flag}",)) for number, flag in enumerate(arguments.flags, start=1)}
+    groups = {"rlar": rlar, "multitask": multitask, "flags": flags}
+    chosen = {"plain": Variant(off, {})}
+    for name, group in groups.items():
+        chosen |= group if arguments.only in ("all", name) else {}
+    return chosen
 
 
 def random_batch(config: Config, batch_size: int) -> Batch:
@@ -80,11 +102,12 @@ def random_batch(config: Config, batch_size: int) -> Batch:
 
 
 def work(arguments: Arguments) -> None:
-    """Compile one variant, then time one step for every line that comes in; a JSON line answers each."""
-    config = CONFIGS[arguments.config]()
+    """Compile one variant, then time some steps for every line that comes in; a JSON line, seconds a step, answers each."""
+    config, variant = CONFIGS[arguments.config](), variants(arguments)[arguments.worker]
     config = dataclasses.replace(
         config,
-        rlar=dataclasses.replace(config.rlar, weight=variants(arguments)[arguments.worker].rlar),
+        rlar=dataclasses.replace(config.rlar, **variant.rlar),
+        mtl=dataclasses.replace(config.mtl, **variant.mtl),
         train=dataclasses.replace(config.train, total_steps=1000),
     )
     state, batch = init_state(config), jax.device_put(random_batch(config, arguments.batch_size))
@@ -96,15 +119,17 @@ def work(arguments: Arguments) -> None:
     print(json.dumps({"compile": seconds, "gflop": cost["flops"] / 1e9, "mib": memory.temp_size_in_bytes / 2**20}), flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
-        state, _ = jax.block_until_ready(compiled(state, batch))
-        print(json.dumps(time.perf_counter() - started), flush=True)
+        for _ in range(STEPS):
+            state, _ = compiled(state, batch)
+        jax.block_until_ready(state)
+        print(json.dumps((time.perf_counter() - started) / STEPS), flush=True)
 
 
 def start(name: str, arguments: Arguments) -> subprocess.Popen:
     """A worker process for one variant, with its own XLA flags and nothing compiled in advance."""
     environment = os.environ | {"XLA_FLAGS": " ".join(variants(arguments)[name].flags)}
     command = [sys.executable, "-m", "experiments.benchmark", "--worker", name]
-    command += ["--config", arguments.config, "--batch-size", str(arguments.batch_size)]
+    command += ["--config", arguments.config, "--only", arguments.only, "--batch-size", str(arguments.batch_size)]
     command += ["--flags", *arguments.flags] if arguments.flags else []
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -136,13 +161,16 @@ def compare(arguments: Arguments) -> None:
     parameters = model.parameter_count(jax.eval_shape(lambda: model.init(jax.random.key(0), config.model)))
     device = jax.devices()[0]
     print(f"{arguments.config}: {parameters:,} parameters, batch {arguments.batch_size} x {config.data.height} x {config.data.width}")
-    print(f"jax {jax.__version__} on {len(jax.devices())} x {device.device_kind}, {os.cpu_count()} cores, {arguments.rounds} rounds")
-    print(f"{'step':<26}{'median s':>10}{'ratio':>8}{'lowest':>10}{'images/s':>10}{'GFLOP':>9}{'temp MiB':>10}{'compile s':>11}")
-    first = statistics.median(next(iter(seconds.values())))
+    where = f"{len(jax.devices())} x {device.device_kind}, {os.cpu_count()} cores"
+    print(f"jax {jax.__version__} on {where}, {arguments.rounds} rounds of {STEPS} steps; time, FLOPs, memory as ratios to the first row")
+    print("\n| step | median s | time | GFLOP | FLOPs | temporary MiB | memory | compile s |\n" + "|---" * 8 + "|")
+    plain = next(iter(workers))
     for name, times in seconds.items():
-        median, f = statistics.median(times), facts[name]
-        row = f"{median:>10.4f}{median / first:>8.2f}{min(times):>10.4f}{arguments.batch_size / median:>10.1f}"
-        print(f"{name:<26}{row}{f['gflop']:>9.1f}{f['mib']:>10.0f}{f['compile']:>11.1f}")
+        f, first = facts[name], facts[plain]
+        time_ratio = statistics.median(own / reference for own, reference in zip(times, seconds[plain]))
+        flops, memory = f["gflop"] / first["gflop"], f["mib"] / first["mib"]
+        row = f"{statistics.median(times):.4f} | {time_ratio:.2f} | {f['gflop']:.1f} | {flops:.2f} | {f['mib']:.0f} | {memory:.2f}"
+        print(f"| {name} | {row} | {f['compile']:.1f} |")
 
 
 @exits_cleanly

@@ -18,7 +18,7 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # thyroid_jax.evaluate works on numbers and tables of any kind; the rest says exactly what it takes.
-CHECKED = ["batch", "config", "data", "errors", "files", "losses", "model", "predict", "radiomics", "shapes", "tirads", "train"]
+CHECKED = ["batch", "config", "data", "errors", "files", "losses", "model", "mtl", "predict", "radiomics", "shapes", "tirads", "train"]
 jaxtyping.install_import_hook(["data_prep", *(f"thyroid_jax.{name}" for name in CHECKED)], "typechecker.check")
 
 

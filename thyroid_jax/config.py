@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from thyroid_jax.errors import InputError
 
+TASKS = ("segmentation", "grading", "guidance")
+
 
 def _within(group: Any, where: str, names: tuple[str, ...], lowest: float | int, highest: float | int = math.inf) -> None:
     """Raise :class:`InputError` unless every named field of ``group`` is finite and lies between the bounds, both included."""
@@ -167,25 +169,69 @@ class GuidanceConfig:
 
 @dataclass(frozen=True)
 class RLARConfig:
-    """Representation-level adversarial regularisation."""
+    """Representation-level adversarial regularisation. docs/rlar.md says how the defaults were chosen."""
 
     weight: float = 1.0
+    """of the penalty, or with `scale relative` the share that its gradient has in the tasks' at the latent; 0 for no RLAR"""
+    scale: Literal["fixed", "relative"] = "fixed"
+    """relative: the penalty is rescaled every step so that |its gradient| = weight |the tasks' gradient| at the latent"""
     kind: Literal["hinge", "square", "abs"] = "hinge"
     margin: float = 0.0
     space: Literal["channel", "full"] = "channel"
     tasks: tuple[str, ...] = ("segmentation", "grading")
     """whose directions are compared; add "guidance" for the three-task variant"""
+    hold: tuple[str, ...] = ()
+    """tasks whose directions are constants (stop-gradient): only the others turn; cheaper, and not exact any more"""
+    every: int = 1
+    """the penalty on every n-th step only, weighted n times; cheaper, and not exact any more"""
+    derivative: Literal["reverse", "forward"] = "reverse"
+    """how the exact second-order gradient is formed: reverse over reverse, or forward over reverse; the same numbers"""
     reliability: float = 0.0
     """tau of the weight min(1, min_t |g_t| / tau); 0 switches it off"""
     ramp: float = 0.1
     """the weight rises linearly over this share of all steps"""
 
     def __post_init__(self):
-        if not 2 <= len(set(self.tasks)) == len(self.tasks) or not set(self.tasks) <= {"segmentation", "grading", "guidance"}:
-            raise InputError(f"rlar.tasks is {self.tasks}; name at least two of segmentation, grading, guidance, each once.")
+        if not 2 <= len(set(self.tasks)) == len(self.tasks) or not set(self.tasks) <= set(TASKS):
+            raise InputError(f"rlar.tasks is {self.tasks}; name at least two of {', '.join(TASKS)}, each once.")
+        if not set(self.hold) < set(self.tasks):
+            raise InputError(f"rlar.hold is {self.hold}; name tasks of rlar.tasks, but not all of them: one at least must turn.")
         _within(self, "rlar", ("weight", "reliability"), 0)
         _within(self, "rlar", ("margin",), -1, 1)
         _within(self, "rlar", ("ramp",), 0, 1)
+        _within(self, "rlar", ("every",), 1)
+
+
+@dataclass(frozen=True)
+class MTLConfig:
+    """How the tasks' losses or gradients are weighed against each other. docs/multitask.md compares the methods."""
+
+    method: Literal[
+        "equal",
+        "uncertainty",
+        "dwa",
+        "rlw",
+        "gls",
+        "imtl_l",
+        "gradnorm",
+        "famo",
+        "mgda",
+        "pcgrad",
+        "cagrad",
+        "imtl_g",
+        "aligned_mtl",
+        "upgrad",
+        "dualproj",
+        "nash_mtl",
+    ] = "equal"
+    """equal: the losses as weighted by their groups; up to famo weights of losses, from mgda on weights of gradients"""
+    at: Literal["latent", "parameters"] = "latent"
+    """what methods that weigh gradients compare: those at the encoder's outputs, or those of its parameters"""
+    cosreg: float = 0.0
+    """weight of CosReg, the squared cosine between the tasks' gradients in the encoder's parameters; 0 switches it off"""
+
+    def __post_init__(self):
+        _within(self, "mtl", ("cosreg",), 0)
 
 
 @dataclass(frozen=True)
@@ -220,6 +266,8 @@ class TrainConfig:
     """epochs between evaluations of the validation part"""
     checkpoint_every: int = 1
     """epochs between checkpoints"""
+    diagnose_every: int = 0
+    """steps between diagnoses of the tasks' gradients (`thyroid_jax/train/diagnose.py`); 0 for none"""
     monitor: Literal["dice", "accuracy", "balanced_accuracy", "quadratic_kappa"] = "dice"
     """validation measure whose highest value marks the best checkpoint; on small sets the grade's measures are too noisy to choose by"""
     total_steps: int = 0
@@ -227,7 +275,7 @@ class TrainConfig:
 
     def __post_init__(self):
         _within(self, "train", ("epochs", "batch_size", "evaluate_every", "checkpoint_every"), 1)
-        _within(self, "train", ("total_steps",), 0)
+        _within(self, "train", ("total_steps", "diagnose_every"), 0)
         _within(self, "train", ("seed",), 0, 2**32 - 1)
 
 
@@ -242,8 +290,20 @@ class Config:
     grading: GradingConfig = field(default_factory=GradingConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     rlar: RLARConfig = field(default_factory=RLARConfig)
+    mtl: MTLConfig = field(default_factory=MTLConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self):
+        weights = {name: getattr(self, name).weight for name in TASKS}
+        if not any(weights.values()):
+            raise InputError(f"the weights of {', '.join(TASKS)} are all 0; there is nothing to learn.")
+        untrained = [name for name in self.rlar.tasks if not weights[name]]
+        if self.rlar.weight and untrained:
+            raise InputError(
+                f"rlar.tasks names {', '.join(untrained)}, whose weight is 0: an untrained task has no direction worth turning from. "
+                "Set rlar.weight 0, or name trained tasks."
+            )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ Paper: arXiv 2603.21095. The abstract states the idea; the space, the penalty's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from thyroid_jax.losses.reduce import keep
 from thyroid_jax.shapes import Bool, Float
 
+Space = Literal["channel", "full"]
 TaskLosses = Mapping[str, Callable[[jax.Array], jax.Array]]
 _EPS = 1e-12  # far below any gradient that means something, and its square is still a normal float32
 
@@ -40,7 +41,7 @@ class Directions(NamedTuple):
 
 
 def adversarial_directions(
-    task_losses: TaskLosses, latent: Float["b y x c"], *, space: Literal["channel", "full"] = "channel"
+    task_losses: TaskLosses, latent: Float["b y x c"], *, space: Space = "channel", hold: Collection[str] = ()
 ) -> Directions:
     """Normalised gradient of each task's per-example loss with respect to the latent.
 
@@ -50,26 +51,103 @@ def adversarial_directions(
     the mean, so that a direction does not depend on the batch. ``space="channel"`` differentiates by an offset in R^c added at every
     position (d = c: a pooled grade gradient is constant over space while a mask gradient oscillates, so cosines of the full vectors
     crowd at 0); ``space="full"`` takes all of z (d = y x c). At least float32, whatever the networks compute in. Differentiable: the
-    result's own gradient is second order and exact. A zero gradient, as of a masked example, gives a zero direction and finite
-    derivatives.
+    result's own gradient is second order and exact, by reverse mode over reverse mode; :func:`forward_over_reverse` gives the same
+    the other way. The directions of the tasks named in ``hold`` are constants to it: only the others turn. A zero gradient, as of a
+    masked example, gives a zero direction and finite derivatives.
     """
+    latent = latent.astype(jnp.promote_types(latent.dtype, jnp.float32))
+    gradients, losses = [], []
+    for name, loss in task_losses.items():
+        (_, values), g = jax.value_and_grad(_total(loss), has_aux=True)(latent)
+        gradients.append(_flatten(jax.lax.stop_gradient(g) if name in hold else g, space))
+        losses.append(values)
+    return _directions(jnp.stack(gradients), jnp.stack(losses))
+
+
+class TaskGradient(NamedTuple):
+    """One task's per-example losses f32[b], and the gradient of their sum with respect to the parameters and to the latent."""
+
+    loss: Float["b"]
+    parameters: Any
+    latent: Float["b y x c"]
+
+
+class Penalty(NamedTuple):
+    """A scalar penalty on the directions, what came with it, and its exact gradient, second order, in parameters and latent."""
+
+    value: Float[""]
+    aux: Any
+    parameters: Any
+    latent: Float["b y x c"]
+
+
+def task_gradient(loss: Callable[[Any, jax.Array], jax.Array], parameters: Any, latent: Float["b y x c"]) -> TaskGradient:
+    """One task's losses and the gradient of their sum; ``loss``: (parameters, z) -> f32[b], ``parameters`` any tree."""
+    (of_parameters, of_latent), values = jax.grad(_total(loss), argnums=(0, 1), has_aux=True)(parameters, latent)
+    return TaskGradient(values, of_parameters, of_latent)
+
+
+def forward_over_reverse(
+    task_losses: Mapping[str, Callable[[Any, jax.Array], jax.Array]],
+    parameters: Any,
+    latent: Float["b y x c"],
+    penalty: Callable[[Directions], tuple[jax.Array, Any]],
+    *,
+    space: Space = "channel",
+    hold: Collection[str] = (),
+) -> tuple[dict[str, TaskGradient], Penalty]:
+    """Every task's own gradient at the latent, and the exact gradient of a penalty on their directions.
+
+    With g_t the tasks' latent gradients and v_t = d penalty / d g_t,
+
+        d penalty / d (theta, z) = sum_t  d/de  [ d (sum_i L_t,i)(theta, z + e v_t) / d (theta, z) ]  at e = 0
+
+    because second derivatives commute: a directional derivative (forward mode) of the gradient (reverse mode) that training needs
+    anyway. ``task_losses``: ordered mapping name -> ((parameters, z) -> f32[b]), where ``parameters`` is any tree: heads, decoder, skips.
+    ``penalty`` maps :class:`Directions` to (scalar, anything to hand through). What comes back ends at the latent: whoever encoded z
+    pulls a sum of these back through the encoder, once. ``space`` and ``hold`` as in :func:`adversarial_directions`; a held task costs
+    no second-order pass.
+    """
+    latent = latent.astype(jnp.promote_types(latent.dtype, jnp.float32))
+    first, push = {}, {}
+    for name, loss in task_losses.items():
+        first[name], push[name] = jax.linearize(lambda z, loss=loss: task_gradient(loss, parameters, z), latent)
+
+    losses = jnp.stack([task.loss for task in first.values()])
+    of_gradients = lambda g: penalty(_directions(g, losses))
+    (value, aux), v = jax.value_and_grad(of_gradients, has_aux=True)(jnp.stack([_flatten(task.latent, space) for task in first.values()]))
+
+    turned = [push[name](_unflatten(v_t, latent.shape, space)) for name, v_t in zip(first, v) if name not in hold]
+    _, of_parameters, of_latent = jax.tree.map(lambda *terms: sum(terms), *turned)
+    return first, Penalty(value, aux, of_parameters, of_latent)
+
+
+def _total(loss: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The sum over the examples, and the examples' losses beside it; at least float32."""
+
+    def total(*arguments: Any) -> tuple[jax.Array, jax.Array]:
+        values = loss(*arguments)
+        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+        return values.sum(), values
+
+    return total
+
+
+def _flatten(g: Float["b y x c"], space: str) -> Float["b d"]:
+    """Latent gradient as one vector an example: summed over space, which is the gradient by an offset in R^c, or all of it."""
     if space not in ("channel", "full"):
         raise ValueError(f'space {space!r}: choose "channel" or "full".')
-    latent = latent.astype(jnp.promote_types(latent.dtype, jnp.float32))
-    probe = jnp.zeros_like(latent[:, :1, :1, :]) if space == "channel" else jnp.zeros_like(latent)
+    return g.sum((1, 2)) if space == "channel" else g.reshape(g.shape[0], -1)
 
-    def gradient(loss: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array]:
-        def total(offset: jax.Array) -> tuple[jax.Array, jax.Array]:
-            values = loss(latent + offset).astype(latent.dtype)
-            return values.sum(), values
 
-        g, values = jax.grad(total, has_aux=True)(probe)
-        return g.reshape(latent.shape[0], -1), values
+def _unflatten(v: Float["b d"], shape: tuple[int, ...], space: str) -> Float["b y x c"]:
+    """The transpose of :func:`_flatten`: an offset repeated over space, or the vector in the latent's shape."""
+    return jnp.broadcast_to(v[:, None, None, :], shape) if space == "channel" else v.reshape(shape)
 
-    gradients, losses = zip(*(gradient(loss) for loss in task_losses.values()))
-    g = jnp.stack(gradients)
+
+def _directions(g: Float["t b d"], losses: Float["t b"]) -> Directions:
     norm = jnp.sqrt((g**2).sum(-1) + _EPS**2)  # one root of the sum of squares: a bare norm has no gradient at 0
-    return Directions(unit=g / norm[..., None], norm=norm, loss=jnp.stack(losses))
+    return Directions(unit=g / norm[..., None], norm=norm, loss=losses)
 
 
 def cosines(unit: Float["t b d"]) -> Float["p b"]:

@@ -6,25 +6,30 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from thyroid_jax.config import ModelConfig
-from thyroid_jax.model.layers import Normalize, ResidualBlock, channels_to_squares, compute_dtype, double
+from thyroid_jax.model.layers import Normalize, channels_to_squares, compute_dtype, double
 from thyroid_jax.shapes import Float
 
 
 class Decoder(nn.Module):
-    """Latent f32[b y x c] and skips, finest first -> mask logits f32[b h w], float32."""
+    """Latent f32[b y x c] and skips, finest first -> mask logits f32[b h w], float32.
+
+    Every level adds the coarser level, doubled, to a convolution of its skip, and refines the sum. What only the skips need is kept
+    apart from what comes from z: the second-order pass of the angular penalty starts at the latent and leaves the skips' part out.
+    """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, z: Float["b y x c"], skips: tuple[jnp.ndarray, ...]) -> Float["b h w"]:
         config, dtype = self.config, compute_dtype(self.config.dtype)
+        active = lambda x: nn.silu(Normalize(config.groups, dtype)(x))
         x = z
         for skip in reversed(skips):
-            x = double(nn.Conv(skip.shape[-1], (1, 1), dtype=dtype)(x))  # fewer channels first, then the larger image
-            x = jnp.concatenate([x, skip], axis=-1)
+            conv = lambda kernel, c=skip.shape[-1]: nn.Conv(c, (kernel, kernel), use_bias=False, dtype=dtype)
+            x = double(conv(1)(x)) + conv(3)(active(skip))  # fewer channels first, then the larger image
             for _ in range(config.blocks):
-                x = ResidualBlock(skip.shape[-1], config.groups, dtype)(x)
-        x = nn.silu(Normalize(config.groups, dtype)(x))
+                x = x + conv(3)(active(x))
+        x = active(x)
         # A nodule fills about a tenth of an image: start from that share, not from a half.
         logits = nn.Conv(1 if config.full_resolution else 4, (1, 1), bias_init=nn.initializers.constant(-2.0))(x)
         return (logits if config.full_resolution else channels_to_squares(logits))[..., 0]

@@ -17,9 +17,10 @@ def compute_dtype(name: str) -> jnp.dtype | None:
 
 
 class Normalize(nn.Module):
-    """GroupNorm over each example on its own; the number of groups is the largest divisor of c that is at most ``groups``.
+    """GroupNorm over each example on its own (arXiv 1803.08494); groups: the largest divisor of c that is at most ``groups``.
 
-    Stateless on purpose: an example's latent gradient then depends on that example alone.
+    Stateless on purpose: an example's latent gradient then depends on that example alone. Written as one multiplication and one addition
+    a pixel, with statistics per channel first: a tenth faster than flax's on two CPU cores, forwards and back (docs/performance.md).
     """
 
     groups: int
@@ -27,8 +28,16 @@ class Normalize(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float["b h w c"]) -> Float["b h w c"]:
-        groups = max(g for g in range(1, self.groups + 1) if x.shape[-1] % g == 0)
-        return nn.GroupNorm(num_groups=groups, dtype=self.dtype)(x)
+        b, _, _, c = x.shape
+        groups = max(g for g in range(1, self.groups + 1) if c % g == 0)
+        scale, bias = self.param("scale", nn.initializers.ones, (c,)), self.param("bias", nn.initializers.zeros, (c,))
+        precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        grouped = lambda moment: moment.mean((1, 2)).reshape(b, groups, -1).mean(-1)
+        mean, square = grouped(precise), grouped(precise**2)
+        per_channel = lambda value: jnp.repeat(value, c // groups, axis=1)
+        slope = per_channel(jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + 1e-6)) * scale[None]
+        offset = bias[None] - per_channel(mean) * slope
+        return (precise * slope[:, None, None] + offset[:, None, None]).astype(x.dtype if self.dtype is None else self.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -10,25 +10,76 @@ import jax.numpy as jnp
 
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
-from thyroid_jax.config import Config
+from thyroid_jax.config import TASKS, Config
 from thyroid_jax.losses import grading, guidance, masked_mean, rlar, segmentation
+from thyroid_jax.mtl import gradients
 from thyroid_jax.shapes import Bool, Float
 
 
 class Pair(NamedTuple):
     """A metric as a sum and the count it runs over: add pairs up, then divide; exact for padded batches."""
 
-    sum: Float[""]
+    sum: Float["*n"]
     count: Float[""]
 
 
 Metrics = dict[str, Pair]
 
 
+class Terms(NamedTuple):
+    """The objective before it is added up: each trained task's mean loss times its weight, the weighted regularisers, and metrics."""
+
+    losses: dict[str, Float[""]]
+    regulariser: Float[""]
+    metrics: Metrics
+
+
+def objective(params: model.Params, batch: Batch, config: Config, *, ramp: Float[""] | float = 1.0) -> tuple[Float[""], Metrics]:
+    """L = w_seg L_seg + w_grade L_grade + w_guidance L_guidance + w_rlar ramp L_RLAR (+ w_cosreg L_CosReg), and its parts.
+
+    ``ramp`` in [0, 1] is how much of the angular penalty's weight is already on. Each L is a mean over the examples on which it is
+    defined. A task or penalty of weight 0 is not computed at all. Multitask methods other than ``equal`` weigh the same terms
+    otherwise: :mod:`thyroid_jax.train.gradient`.
+    """
+    losses, regulariser, metrics = terms(params, batch, config, ramp=ramp)
+    total = sum(losses.values()) + regulariser
+    return total, {"loss": one(total)} | metrics
+
+
+def terms(params: model.Params, batch: Batch, config: Config, *, ramp: Float[""] | float = 1.0) -> Terms:
+    """The objective's terms, from one pass through the encoder."""
+    z, skips = model.encode(params, config.model, batch.image)
+    tasks, where = task_losses(params, skips, batch, config), task_valid(batch)
+    probed = config.rlar.tasks if config.rlar.weight else ()
+    losses = {name: task(z) for name, task in tasks.items() if name not in probed}
+    metrics: Metrics = {}
+
+    regulariser = jnp.float32(0.0)
+    if probed:
+        chosen = {name: tasks[name] for name in probed}
+        directions = rlar.adversarial_directions(chosen, z, space=config.rlar.space, hold=config.rlar.hold)
+        losses |= dict(zip(probed, directions.loss))
+        penalty, seen = angular(directions, where, config)
+        regulariser = config.rlar.weight * ramp * penalty
+        metrics |= seen
+    if config.mtl.cosreg:
+        cosine = cosreg(params, batch, config)
+        regulariser = regulariser + config.mtl.cosreg * cosine
+        metrics |= {"cosreg": one(cosine)}
+
+    metrics |= {f"loss_{name}": pair(losses[name], where[name]) for name in tasks}
+    return Terms({name: trained(config)[name] * masked_mean(losses[name], where[name]) for name in tasks}, regulariser, metrics)
+
+
+def trained(config: Config) -> dict[str, float]:
+    """Tasks with a weight above 0, in their fixed order, and those weights."""
+    return {name: getattr(config, name).weight for name in TASKS if getattr(config, name).weight}
+
+
 def task_losses(
     params: model.Params, skips: tuple[jax.Array, ...], batch: Batch, config: Config
 ) -> dict[str, Callable[[jax.Array], Float["b"]]]:
-    """Each task's per-example loss as a function of the latent z alone; examples without that label lose 0."""
+    """Each trained task's per-example loss as a function of the latent z alone; examples without that label lose 0."""
     where = task_valid(batch)
 
     def outline(z: jax.Array) -> jax.Array:
@@ -47,7 +98,8 @@ def task_losses(
         predicted = model.predict_radiomics(params, config.model, model.embed(params, config.model, z))
         return guidance.guidance(predicted, batch.radiomics, beta=config.guidance.beta, where=where["guidance"])
 
-    return {"segmentation": outline, "grading": grade, "guidance": radiomics}
+    every = {"segmentation": outline, "grading": grade, "guidance": radiomics}
+    return {name: every[name] for name in trained(config)}
 
 
 def task_valid(batch: Batch) -> dict[str, Bool["b"]]:
@@ -59,37 +111,25 @@ def task_valid(batch: Batch) -> dict[str, Bool["b"]]:
     }
 
 
-def objective(params: model.Params, batch: Batch, config: Config, *, ramp: Float[""] | float = 1.0) -> tuple[Float[""], Metrics]:
-    """L = w_seg L_seg + w_grade L_grade + w_guidance L_guidance + w_rlar ramp L_RLAR, and its parts as (sum, count).
+def angular(directions: rlar.Directions, where: dict[str, Bool["b"]], config: Config) -> tuple[Float[""], Metrics]:
+    """RLAR's penalty, mean over the examples on which every probed task is defined, and how the directions lie."""
+    names = config.rlar.tasks
+    both = jnp.stack([where[name] for name in names]).all(0)
+    angles = rlar.angular_penalty(directions.unit, kind=config.rlar.kind, margin=config.rlar.margin, where=both)
+    penalty = masked_mean(angles * rlar.reliability(directions.norm, tau=config.rlar.reliability), both)
+    return penalty, direction_metrics(directions, names, both, config.rlar.margin) | {"rlar": pair(angles, both)}
 
-    ``ramp`` in [0, 1] is how much of the angular penalty's weight is already on. Each L is a mean over the examples on which it is
-    defined. With ``config.rlar.weight == 0`` nothing of the penalty is computed and this is the plain multitask objective.
-    """
-    z, skips = model.encode(params, config.model, batch.image)
-    tasks, where = task_losses(params, skips, batch, config), task_valid(batch)
-    probed = config.rlar.tasks if config.rlar.weight else ()
-    losses = {name: task(z) for name, task in tasks.items() if name not in probed}
-    metrics: Metrics = {}
 
-    penalty = jnp.float32(0.0)
-    if probed:
-        directions = rlar.adversarial_directions({name: tasks[name] for name in probed}, z, space=config.rlar.space)
-        losses |= dict(zip(probed, directions.loss))
-        both = jnp.stack([where[name] for name in probed]).all(0)
-        angular = rlar.angular_penalty(directions.unit, kind=config.rlar.kind, margin=config.rlar.margin, where=both)
-        penalty = masked_mean(angular * rlar.reliability(directions.norm, tau=config.rlar.reliability), both)
-        metrics |= direction_metrics(directions, probed, both, config.rlar.margin) | {"rlar": pair(angular, both)}
+def cosreg(params: model.Params, batch: Batch, config: Config) -> Float[""]:
+    """CosReg between the trained tasks' mean losses, in the encoder's parameters; 0 for a single task."""
 
-    means = {name: masked_mean(losses[name], where[name]) for name in tasks}
-    total = (
-        config.segmentation.weight * means["segmentation"]
-        + config.grading.weight * means["grading"]
-        + config.guidance.weight * means["guidance"]
-    )
-    if probed:
-        total = total + config.rlar.weight * ramp * penalty
-    metrics |= {f"loss_{name}": pair(losses[name], where[name]) for name in tasks}
-    return total, {"loss": Pair(total, jnp.float32(1.0))} | metrics
+    def mean_loss(name: str, encoder: model.Params) -> jax.Array:
+        z, skips = model.encode(params | {"encoder": encoder}, config.model, batch.image)
+        return masked_mean(task_losses(params, skips, batch, config)[name](z), task_valid(batch)[name])
+
+    names = list(trained(config))
+    losses = {name: lambda encoder, name=name: mean_loss(name, encoder) for name in names}
+    return gradients.cosreg(losses, params["encoder"]) if len(names) > 1 else jnp.float32(0.0)
 
 
 def direction_metrics(directions: rlar.Directions, names: tuple[str, ...], where: Bool["b"], margin: float) -> Metrics:
@@ -103,3 +143,8 @@ def direction_metrics(directions: rlar.Directions, names: tuple[str, ...], where
 def pair(values: Float["b"], where: Bool["b"]) -> Pair:
     """(sum, count) of per-example values over the examples whose flag is True."""
     return Pair(jnp.where(where, values, 0.0).sum(), where.sum().astype(jnp.float32))
+
+
+def one(value: Float["*n"]) -> Pair:
+    """A value that belongs to the whole batch, counted once."""
+    return Pair(value, jnp.float32(1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,12 +15,16 @@ from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config
 from thyroid_jax.data.augment import augment
 from thyroid_jax.losses import grading
+from thyroid_jax.mtl import scalarize
 from thyroid_jax.shapes import Float, Int, Key
-from thyroid_jax.train.objective import Metrics, Pair, objective, pair, task_valid
+from thyroid_jax.train.gradient import gradient
+from thyroid_jax.train.objective import Metrics, Pair, one, pair, task_valid, terms, trained
+
+_LOTS = 0x6C6F7473  # folded into a key where a multitask method draws lots, apart from the augmentation's keys
 
 
 class TrainState(NamedTuple):
-    """Everything that changes in training, one plain pytree. ``mtl_state`` belongs to the multitask weighting; () for fixed weights."""
+    """Everything that changes in training, one plain pytree. ``mtl_state`` belongs to ``config.mtl.method``; () where it has none."""
 
     step: Int[""]
     params: model.Params
@@ -58,18 +63,43 @@ def init_state(config: Config, key: Key | None = None) -> TrainState:
     key = jax.random.key(config.train.seed) if key is None else key
     init_key, key = jax.random.split(key)
     params = model.init(init_key, config.model)
-    return TrainState(jnp.int32(0), params, jax.jit(optimizer(config).init)(params), (), key)
+    return TrainState(jnp.int32(0), params, jax.jit(optimizer(config).init)(params), multitask_state(config, key), key)
+
+
+def multitask_state(config: Config, key: Key) -> Any:
+    """Fresh state of ``config.mtl.method``."""
+    if config.mtl.method not in scalarize.SCALARIZERS:
+        return ()
+    per_epoch = max(1, config.train.total_steps // config.train.epochs)
+    return scalarize.init(config.mtl.method, len(trained(config)), key=jax.random.fold_in(key, _LOTS), steps_per_epoch=per_epoch)
 
 
 def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState, Metrics]:
     """One update as a pure function: the method, in the order in which it happens."""
-    image, mask = augment(jax.random.fold_in(state.key, state.step), batch.image, batch.mask, config.augment)
+    key = jax.random.fold_in(state.key, state.step)
+    image, mask = augment(key, batch.image, batch.mask, config.augment)
     batch = batch._replace(image=image, mask=mask)
-    (_, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params, batch, config, ramp=penalty_ramp(state.step, config))
-    change, opt_state = optimizer(config).update(gradient, state.opt_state, state.params)
-    metrics |= {"gradient_norm": Pair(optax.tree.norm(gradient), jnp.float32(1.0))}
-    new = TrainState(state.step + 1, optax.apply_updates(state.params, change), opt_state, state.mtl_state, state.key)
-    return new, metrics
+    change, metrics, mtl_state = gradient(
+        state.params,
+        batch,
+        config,
+        ramp=penalty_ramp(state.step, config),
+        step=state.step,
+        state=state.mtl_state,
+        key=jax.random.fold_in(key, _LOTS),
+    )
+    metrics |= {"gradient_norm": one(optax.tree.norm(change))}
+    change, opt_state = optimizer(config).update(change, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, change)
+    if config.mtl.method == "famo":  # which asks how far each loss fell on the very same batch
+        mtl_state = scalarize.famo_observe(mtl_state, losses_vector(params, batch, config))
+    return TrainState(state.step + 1, params, opt_state, mtl_state, state.key), metrics
+
+
+def losses_vector(params: model.Params, batch: Batch, config: Config) -> Float["t"]:
+    """The trained tasks' weighted mean losses, without any regulariser."""
+    bare = dataclasses.replace(config, rlar=dataclasses.replace(config.rlar, weight=0.0), mtl=dataclasses.replace(config.mtl, cosreg=0.0))
+    return jnp.stack(list(terms(params, batch, bare).losses.values()))
 
 
 @partial(jax.jit, static_argnums=2, donate_argnums=0)

@@ -1,0 +1,1 @@
+"""Multitask weighting: of the losses (scalarize) and of the gradients (weigh)."""

@@ -1,0 +1,52 @@
+"""From trees of task gradients to their Gramian and back, and the parameter-level penalty that RLAR is to be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from thyroid_jax.shapes import Float
+
+
+def gramian(gradients: Sequence[Any]) -> Float["t t"]:
+    """G_tu = <g_t, g_u> over all leaves of the tasks' gradient trees, at least float32."""
+
+    def inner(g: Any, h: Any) -> jax.Array:
+        precise = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+        return sum(jnp.vdot(precise(a), precise(b)) for a, b in zip(jax.tree.leaves(g), jax.tree.leaves(h), strict=True))
+
+    t = len(gradients)
+    upper = {(i, j): inner(gradients[i], gradients[j]) for i in range(t) for j in range(i, t)}
+    return jnp.stack([jnp.stack([upper[min(i, j), max(i, j)] for j in range(t)]) for i in range(t)])
+
+
+def combine(weights: Float["t"], gradients: Sequence[Any]) -> Any:
+    """sum_t w_t g_t, leaf by leaf, in the leaves' own precision."""
+    return jax.tree.map(lambda *leaves: sum(w.astype(leaf.dtype) * leaf for w, leaf in zip(weights, leaves, strict=True)), *gradients)
+
+
+def cosines(gram: Float["t t"]) -> Float["p"]:
+    """Cosine of every pair of tasks, pairs in the order of itertools.combinations; 0 where a gradient is zero."""
+    values = []
+    for i, j in combinations(range(gram.shape[0]), 2):
+        lengths = jnp.sqrt(gram[i, i]) * jnp.sqrt(gram[j, j])
+        values.append(jnp.where(lengths > 0, gram[i, j] / jnp.where(lengths > 0, lengths, 1.0), 0.0))
+    return jnp.stack(values)
+
+
+def cosreg(task_losses: Mapping[str, Callable[[Any], jax.Array]], shared: Any) -> Float[""]:
+    """CosReg: mean over the pairs of tasks of cos^2 between their gradients in the shared parameters (arXiv 1912.06844), in [0, 1].
+
+    ``task_losses``: ordered mapping name -> (shared -> scalar). Differentiable; its gradient is second order through everything between
+    the shared parameters and the losses, so a step costs about three plain ones. A zero gradient counts as cosine 0.
+    """
+    gradients = [jax.grad(loss)(shared) for loss in task_losses.values()]
+    gram = gramian(gradients)
+    square = jnp.diagonal(gram)
+    square = jnp.where(square > 0, square, 1.0)  # cos^2 needs no root, and so has no singular derivative at 0
+    pairs = combinations(range(len(gradients)), 2)
+    return jnp.stack([(gram[i, j] / square[i]) * (gram[i, j] / square[j]) for i, j in pairs]).mean()

@@ -1,0 +1,166 @@
+"""The gradient of one step. One scalar's where that is enough; task by task where a method compares the tasks' own gradients.
+
+Both roads give the same numbers where both apply. The second one stops every task's gradient at the encoder's outputs, which costs no more
+than one backward pass, and decides there what goes back through the encoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from thyroid_jax import model
+from thyroid_jax.batch import Batch
+from thyroid_jax.config import Config
+from thyroid_jax.losses import masked_mean, rlar
+from thyroid_jax.mtl.gradients import combine, gramian
+from thyroid_jax.mtl.scalarize import SCALARIZERS
+from thyroid_jax.mtl.weigh import WEIGHERS
+from thyroid_jax.shapes import Float, Int, Key
+from thyroid_jax.train.objective import Metrics, angular, cosreg, one, pair, task_losses, task_valid, terms, trained
+
+Gradient = tuple[model.Params, Metrics, Any]  # of the parameters; what to log; the multitask method's next state
+_EPS = 1e-20  # beside squared norms: below any gradient that float32 still resolves in a step
+
+
+def gradient(params: model.Params, batch: Batch, config: Config, *, ramp: Any, step: Int[""], state: Any, key: Key) -> Gradient:
+    """Gradient of the objective as the configured multitask method weighs it; RLAR's part on every ``rlar.every``-th step.
+
+    ``state`` is the method's (:mod:`thyroid_jax.mtl.scalarize`), () for those without; ``key`` is for methods that draw lots.
+    """
+    every, weight = config.rlar.every, config.rlar.weight
+    if not weight or every == 1:
+        return _gradient(params, batch, config, ramp, state, key)
+
+    def variant(weight: float) -> Any:
+        changed = dataclasses.replace(config, rlar=dataclasses.replace(config.rlar, weight=weight, every=1))
+        return lambda: _gradient(params, batch, changed, ramp, state, key)
+
+    with_penalty, without = variant(weight * every), variant(0.0)
+    unseen = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(with_penalty)[1])  # counted zero times
+
+    def skipped() -> Gradient:
+        change, metrics, new = without()
+        return change, unseen | metrics, new
+
+    return jax.lax.cond(step % every == 0, with_penalty, skipped)
+
+
+def _gradient(params: model.Params, batch: Batch, config: Config, ramp: Any, state: Any, key: Key) -> Gradient:
+    compares = (config.mtl.method in WEIGHERS and config.mtl.method != "equal") or config.mtl.method == "gradnorm"
+    forward = config.rlar.weight and (config.rlar.derivative == "forward" or config.rlar.scale == "relative")
+    road = by_task if compares or forward else by_scalar
+    return road(params, batch, config, ramp, state, key)
+
+
+def by_scalar(params: model.Params, batch: Batch, config: Config, ramp: Any, state: Any, key: Key) -> Gradient:
+    """Reverse mode through one number: the weighted sum of the losses and the regularisers."""
+
+    def total(params: model.Params) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        losses, regulariser, metrics = terms(params, batch, config, ramp=ramp)
+        weights, new, seen = loss_weights(losses, config, state)
+        value = sum(weights[name] * loss for name, loss in losses.items()) + regulariser
+        return value, ({"loss": one(value)} | metrics | seen, new)
+
+    change, (metrics, new) = jax.grad(total, has_aux=True)(params)
+    return change, metrics, new
+
+
+def by_task(params: model.Params, batch: Batch, config: Config, ramp: Any, state: Any, key: Key) -> Gradient:
+    """Each task's gradient up to the encoder's outputs, weighed there or in the encoder's parameters; RLAR forward over reverse.
+
+    The encoder is what the tasks share: methods that weigh gradients weigh what goes into it, while decoder and heads follow their own
+    tasks' losses. The penalty's gradient is added unweighed.
+    """
+    encoder, rest = {"encoder": params["encoder"]}, {name: tree for name, tree in params.items() if name != "encoder"}
+    latent, pull = jax.vjp(lambda encoder: model.encode(rest | encoder, config.model, batch.image), encoder)
+    where, weight = task_valid(batch), trained(config)
+
+    # 1. every task's gradient at the encoder's outputs, and the penalty's
+    first, penalty = at_latent(params, latent, batch, config)
+    share = {name: weight[name] / jnp.maximum(where[name].sum(), 1) for name in weight}  # the examples' sum -> the weighted mean
+    losses = {name: weight[name] * masked_mean(task.loss, where[name]) for name, task in first.items()}
+    outputs = [scaled(share[name], model.Latent(task.latent, task.parameters[1])) for name, task in first.items()]
+    own = [scaled(share[name], task.parameters[0]) for name, task in first.items()]
+    metrics = {f"loss_{name}": pair(task.loss, where[name]) for name, task in first.items()}
+
+    # 2. what the method makes of them
+    early = config.mtl.at == "latent"
+    compared = outputs if early else [pull(output)[0] for output in outputs]
+    on_shared, on_own, state, seen = weigh(gramian(compared), losses, config, state, key)
+    shared, change = combine(on_shared, compared), combine(on_own, own)
+    total = sum(w * loss for w, loss in zip(on_own, losses.values()))
+
+    # 3. the penalty, and back through the encoder
+    if penalty is not None:
+        factor = config.rlar.weight * ramp
+        if config.rlar.scale == "relative":
+            tasks = combine(on_shared, [output.z for output in outputs])
+            factor = factor * jnp.sqrt((tasks**2).sum() / ((penalty.latent**2).sum() + _EPS))
+            metrics |= {"rlar_factor": one(factor)}
+        extra = scaled(factor, model.Latent(penalty.latent, penalty.parameters[1]))
+        shared = added(shared, extra if early else pull(extra)[0])
+        change = added(change, scaled(factor, penalty.parameters[0]))
+        total, metrics = total + factor * penalty.value, metrics | penalty.aux
+    change = change | (pull(shared)[0] if early else shared)
+    if config.mtl.cosreg:
+        value, more = jax.value_and_grad(cosreg)(params, batch, config)
+        change, total = added(change, scaled(config.mtl.cosreg, more)), total + config.mtl.cosreg * value
+        metrics |= {"cosreg": one(value)}
+    return change, {"loss": one(total)} | metrics | seen, state
+
+
+def at_latent(
+    params: model.Params, latent: model.Latent, batch: Batch, config: Config
+) -> tuple[dict[str, rlar.TaskGradient], rlar.Penalty | None]:
+    """Each trained task's gradient and the penalty's, in ((decoder and heads, skips), z); None without RLAR."""
+    rest = {name: tree for name, tree in params.items() if name != "encoder"}
+    below = (rest, latent.skips)
+    tasks = {name: lambda outer, z, name=name: task_losses(outer[0], outer[1], batch, config)[name](z) for name in trained(config)}
+    first, penalty = {}, None
+    if config.rlar.weight:
+        first, penalty = rlar.forward_over_reverse(
+            {name: tasks[name] for name in config.rlar.tasks},
+            below,
+            latent.z,
+            lambda directions: angular(directions, task_valid(batch), config),
+            space=config.rlar.space,
+            hold=config.rlar.hold,
+        )
+    return {name: first.get(name) or rlar.task_gradient(task, below, latent.z) for name, task in tasks.items()}, penalty
+
+
+def weigh(
+    gram: Float["t t"], losses: dict[str, Float[""]], config: Config, state: Any, key: Key
+) -> tuple[Float["t"], Float["t"], Any, Metrics]:
+    """The method's weights of the shared part's and of the own parts' gradients, its next state, and what to log."""
+    if config.mtl.method in SCALARIZERS:
+        if config.mtl.method == "gradnorm":
+            state = state._replace(norms=jnp.sqrt(jnp.diagonal(gram)))
+        weights, state, seen = loss_weights(losses, config, state)
+        vector = jnp.stack([jnp.asarray(weight, gram.dtype) for weight in weights.values()])
+        return vector, vector, state, seen
+    weights = WEIGHERS[config.mtl.method](gram, key=key)
+    return weights, jnp.ones_like(weights), state, {f"weight_{name}": one(w) for name, w in zip(losses, weights)}
+
+
+def loss_weights(losses: dict[str, Float[""]], config: Config, state: Any) -> tuple[dict[str, Any], Any, Metrics]:
+    """A loss-level method's weight of every task's loss, its next state, and what to log; 1 for the others."""
+    if config.mtl.method == "equal" or config.mtl.method not in SCALARIZERS:
+        return dict.fromkeys(losses, 1.0), state, {}
+    vector, new = SCALARIZERS[config.mtl.method](jax.lax.stop_gradient(jnp.stack(list(losses.values()))), state)
+    weights = dict(zip(losses, vector))
+    return weights, new, {f"weight_{name}": one(weight) for name, weight in weights.items()}
+
+
+def scaled(factor: Any, tree: Any) -> Any:
+    """A tree times a scalar, in the leaves' own precision."""
+    return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, tree)
+
+
+def added(one: Any, other: Any) -> Any:
+    """The sum of two trees."""
+    return jax.tree.map(jnp.add, one, other)
