@@ -31,20 +31,19 @@ from thyroid_jax.config import Config
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
-from thyroid_jax.train.step import init_state, train_step
-
+from thyroid_jax.train.step import at_step, compiled_step, init_state
 
 STEPS = 4  # in a row between two variants' turns: a penalty on every fourth step is met once
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time the training step, paired: plain multitask, RLAR, the multitask baselines, and other XLA flags."""
+    """Time the training step, paired: plain multitask and RLAR, the multitask baselines, or other XLA flags."""
 
     config: str = "small"
     """one of the named configs"""
-    only: Literal["all", "rlar", "multitask", "flags"] = "all"
-    """one group of variants, beside the plain step"""
+    only: Literal["rlar", "losses", "latent", "parameters", "flags"] = "rlar"
+    """the group of variants that is compared to the plain step: RLAR, multitask methods by what they weigh, or XLA's flags"""
     batch_size: int = 8
     rounds: int = 8
     """turns of each variant, four timed steps a turn"""
@@ -74,17 +73,14 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
         "RLAR, three tasks": Variant(on | {"tasks": ("segmentation", "grading", "guidance")}, {}),
     }
     methods = [name for name in WEIGHERS if name != "equal"]
-    multitask = {name: Variant(off, {"method": name}) for name in SCALARIZERS if name != "equal"}
-    multitask |= {f"{name}, latent": Variant(off, {"method": name}) for name in methods}
-    multitask |= {f"{name}, parameters": Variant(off, {"method": name, "at": "parameters"}) for name in methods}
-    multitask |= {"CosReg": Variant(off, {"cosreg": 0.1})}
+    losses = {name: Variant(off, {"method": name}) for name in SCALARIZERS if name != "equal"}
+    latent = {f"{name}, latent": Variant(off, {"method": name}) for name in methods}
+    parameters = {f"{name}, parameters": Variant(off, {"method": name, "at": "parameters"}) for name in methods}
+    parameters |= {"CosReg": Variant(off, {"cosreg": 0.1})}
     flags = {"plain, XLA's defaults": Variant(off, {}, ()), "RLAR, XLA's defaults": Variant(on, {}, ())}
     flags |= {f"RLAR, flag {number}": Variant(on, {}, (f"--{flag}",)) for number, flag in enumerate(arguments.flags, start=1)}
-    groups = {"rlar": rlar, "multitask": multitask, "flags": flags}
-    chosen = {"plain": Variant(off, {})}
-    for name, group in groups.items():
-        chosen |= group if arguments.only in ("all", name) else {}
-    return chosen
+    groups = {"rlar": rlar, "losses": losses, "latent": latent, "parameters": parameters, "flags": flags}
+    return {"plain": Variant(off, {})} | groups[arguments.only]
 
 
 def random_batch(config: Config, batch_size: int) -> Batch:
@@ -112,15 +108,18 @@ def work(arguments: Arguments) -> None:
     )
     state, batch = init_state(config), jax.device_put(random_batch(config, arguments.batch_size))
     started = time.perf_counter()
-    compiled = train_step.lower(state, batch, config).compile()
+    kinds = [at_step(config, step) for step in range(STEPS)]
+    compiled = {kind: compiled_step.lower(state, batch, kind).compile() for kind in dict.fromkeys(kinds)}
     seconds = time.perf_counter() - started
-    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    state, _ = jax.block_until_ready(compiled(state, batch))
-    print(json.dumps({"compile": seconds, "gflop": cost["flops"] / 1e9, "mib": memory.temp_size_in_bytes / 2**20}), flush=True)
+    gflop = sum(compiled[kind].cost_analysis()["flops"] for kind in kinds) / STEPS / 1e9
+    mib = max(step.memory_analysis().temp_size_in_bytes for step in compiled.values()) / 2**20
+    for step in compiled.values():
+        state, _ = jax.block_until_ready(step(state, batch))
+    print(json.dumps({"compile": seconds, "gflop": gflop, "mib": mib}), flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
-        for _ in range(STEPS):
-            state, _ = compiled(state, batch)
+        for kind in kinds:
+            state, _ = compiled[kind](state, batch)
         jax.block_until_ready(state)
         print(json.dumps((time.perf_counter() - started) / STEPS), flush=True)
 

@@ -51,6 +51,18 @@ class Arguments:
     """also write the page's outlines as one PNG, for a talk or a README"""
 
 
+def open_finished(run_dir: Path, checkpoint: str = "best", data_dir: Path | None = None) -> tuple[Run, source.Parts]:
+    """A trained run and the very data it was trained on, split as it was; other data raise :class:`InputError`."""
+    run, split_file = load_run(run_dir, checkpoint=checkpoint), run_dir / "split.json"
+    if not split_file.is_file():
+        raise InputError(f"{split_file}: no such file; the run's own split is needed to know what was held out.")
+    data = run.config.data if data_dir is None else dataclasses.replace(run.config.data, dir=str(data_dir))
+    parts = source.open_parts(data, split_file)
+    if parts.digest != run.facts["digest"]:
+        raise InputError(f"{data.dir}: the data set {data.name!r} is not the one that the run was trained on; build it as it was.")
+    return run, parts
+
+
 def case_of(record: Record, prediction: Prediction, grades: Sequence[str]) -> Case:
     """A record's row of the per-case table, at the record's own resolution, against its reference outline and grade."""
     return metrics.measure(
@@ -148,14 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     prepare()
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.evaluate")
-    run = load_run(arguments.run_dir, checkpoint=arguments.checkpoint)
-    split_file = arguments.run_dir / "split.json"
-    if not split_file.is_file():
-        raise InputError(f"{split_file}: no such file; the run's own split is needed to know what was held out.")
-    data = run.config.data if arguments.data_dir is None else dataclasses.replace(run.config.data, dir=str(arguments.data_dir))
-    parts = source.open_parts(data, split_file)
-    if parts.digest != run.facts["digest"]:
-        raise InputError(f"{data.dir}: the data set {data.name!r} is not the one that the run was trained on; build it as it was.")
+    run, parts = open_finished(arguments.run_dir, arguments.checkpoint, arguments.data_dir)
     summary, page = evaluate(run, arguments.run_dir, parts, arguments)
     print_summary(summary)
     print(f"page: {page}")

@@ -298,6 +298,8 @@ class Config:
         weights = {name: getattr(self, name).weight for name in TASKS}
         if not any(weights.values()):
             raise InputError(f"the weights of {', '.join(TASKS)} are all 0; there is nothing to learn.")
+        if self.mtl.cosreg and sum(weight > 0 for weight in weights.values()) < 2:
+            raise InputError("mtl.cosreg compares two tasks at least, and only one has a weight above 0; set mtl.cosreg 0.")
         untrained = [name for name in self.rlar.tasks if not weights[name]]
         if self.rlar.weight and untrained:
             raise InputError(

@@ -59,9 +59,19 @@ def adversarial_directions(
     gradients, losses = [], []
     for name, loss in task_losses.items():
         (_, values), g = jax.value_and_grad(_total(loss), has_aux=True)(latent)
-        gradients.append(_flatten(jax.lax.stop_gradient(g) if name in hold else g, space))
+        gradients.append(jax.lax.stop_gradient(g) if name in hold else g)
         losses.append(values)
-    return _directions(jnp.stack(gradients), jnp.stack(losses))
+    return normalise(jnp.stack(gradients), jnp.stack(losses), space=space)
+
+
+def normalise(gradients: Float["t b y x c"], losses: Float["t b"], *, space: str = "channel") -> Directions:
+    """Latent gradients of the tasks' summed losses to directions: see :func:`adversarial_directions`."""
+    if space not in ("channel", "full"):
+        raise ValueError(f'space {space!r}: choose "channel" or "full".')
+    # The gradient by an offset that is added at every position is the sum over the positions.
+    g = gradients.sum((2, 3)) if space == "channel" else gradients.reshape(*losses.shape, -1)
+    norm = jnp.sqrt((g**2).sum(-1) + _EPS**2)  # one root of the sum of squares: a bare norm has no gradient at 0
+    return Directions(unit=g / norm[..., None], norm=norm, loss=losses)
 
 
 class TaskGradient(NamedTuple):
@@ -114,10 +124,10 @@ def forward_over_reverse(
         first[name], push[name] = jax.linearize(lambda z, loss=loss: task_gradient(loss, parameters, z), latent)
 
     losses = jnp.stack([task.loss for task in first.values()])
-    of_gradients = lambda g: penalty(_directions(g, losses))
-    (value, aux), v = jax.value_and_grad(of_gradients, has_aux=True)(jnp.stack([_flatten(task.latent, space) for task in first.values()]))
+    of_gradients = lambda g: penalty(normalise(g, losses, space=space))
+    (value, aux), v = jax.value_and_grad(of_gradients, has_aux=True)(jnp.stack([task.latent for task in first.values()]))
 
-    turned = [push[name](_unflatten(v_t, latent.shape, space)) for name, v_t in zip(first, v) if name not in hold]
+    turned = [push[name](v_t) for name, v_t in zip(first, v) if name not in hold]
     _, of_parameters, of_latent = jax.tree.map(lambda *terms: sum(terms), *turned)
     return first, Penalty(value, aux, of_parameters, of_latent)
 
@@ -131,23 +141,6 @@ def _total(loss: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, jax
         return values.sum(), values
 
     return total
-
-
-def _flatten(g: Float["b y x c"], space: str) -> Float["b d"]:
-    """Latent gradient as one vector an example: summed over space, which is the gradient by an offset in R^c, or all of it."""
-    if space not in ("channel", "full"):
-        raise ValueError(f'space {space!r}: choose "channel" or "full".')
-    return g.sum((1, 2)) if space == "channel" else g.reshape(g.shape[0], -1)
-
-
-def _unflatten(v: Float["b d"], shape: tuple[int, ...], space: str) -> Float["b y x c"]:
-    """The transpose of :func:`_flatten`: an offset repeated over space, or the vector in the latent's shape."""
-    return jnp.broadcast_to(v[:, None, None, :], shape) if space == "channel" else v.reshape(shape)
-
-
-def _directions(g: Float["t b d"], losses: Float["t b"]) -> Directions:
-    norm = jnp.sqrt((g**2).sum(-1) + _EPS**2)  # one root of the sum of squares: a bare norm has no gradient at 0
-    return Directions(unit=g / norm[..., None], norm=norm, loss=losses)
 
 
 def cosines(unit: Float["t b d"]) -> Float["p b"]:

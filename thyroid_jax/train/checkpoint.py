@@ -70,9 +70,9 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted), position=ocp.args.JsonRestore(), facts=ocp.args.JsonRestore()),
         )
-        leaves = [restored["state"][path] for path in _by_path(like)]
-        state = jax.tree.unflatten(jax.tree.structure(_with_key_data(like)), leaves)
-        return state._replace(key=jax.random.wrap_key_data(state.key)), restored["position"], restored["facts"]
+        stored, (asked, layout) = [restored["state"][path] for path in _by_path(like)], jax.tree.flatten(like)
+        leaves = [jax.random.wrap_key_data(leaf) if _is_key(old) else leaf for leaf, old in zip(stored, asked, strict=True)]
+        return jax.tree.unflatten(layout, leaves), restored["position"], restored["facts"]
 
     def close(self) -> None:
         """Wait for writes and let go of the folder."""
@@ -123,12 +123,17 @@ def _manager(folder: Path, options: dict[str, Any]) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options), item_handlers=handlers)
 
 
-def _with_key_data(state: TrainState) -> TrainState:
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_data(leaf: Any) -> Any:
     """Random keys have no file format: their integers stand in for them."""
     read = jax.random.key_data
-    return state._replace(key=jax.eval_shape(read, state.key) if isinstance(state.key, jax.ShapeDtypeStruct) else read(state.key))
+    return jax.eval_shape(read, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else read(leaf)
 
 
 def _by_path(state: TrainState) -> dict[str, Any]:
     """The state's leaves by their path: a flat, strictly checked layout that does not depend on optax's classes."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(_with_key_data(state))}
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): _key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves}

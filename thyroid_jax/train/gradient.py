@@ -6,7 +6,6 @@ than one backward pass, and decides there what goes back through the encoder.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -16,53 +15,50 @@ from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config
 from thyroid_jax.losses import masked_mean, rlar
-from thyroid_jax.mtl.gradients import combine, gramian
+from thyroid_jax.mtl.gradients import combine, cosreg, gramian
 from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
-from thyroid_jax.shapes import Float, Int, Key
-from thyroid_jax.train.objective import Metrics, angular, cosreg, one, pair, task_losses, task_valid, terms, trained
+from thyroid_jax.shapes import Bool, Float, Key
+from thyroid_jax.train.objective import (
+    Metrics,
+    angular,
+    encoder_and_rest,
+    mean_losses,
+    one,
+    pair,
+    task_losses,
+    task_valid,
+    terms,
+    trained,
+)
 
 Gradient = tuple[model.Params, Metrics, Any]  # of the parameters; what to log; the multitask method's next state
 _EPS = 1e-20  # beside squared norms: below any gradient that float32 still resolves in a step
 
 
-def gradient(params: model.Params, batch: Batch, config: Config, *, ramp: Any, step: Int[""], state: Any, key: Key) -> Gradient:
-    """Gradient of the objective as the configured multitask method weighs it; RLAR's part on every ``rlar.every``-th step.
+def gradient(params: model.Params, batch: Batch, config: Config, *, ramp: Any, state: Any, key: Key) -> Gradient:
+    """Gradient of the objective as the configured multitask method weighs it.
 
     ``state`` is the method's (:mod:`thyroid_jax.mtl.scalarize`), () for those without; ``key`` is for methods that draw lots.
     """
-    every, weight = config.rlar.every, config.rlar.weight
-    if not weight or every == 1:
-        return _gradient(params, batch, config, ramp, state, key)
-
-    def variant(weight: float) -> Any:
-        changed = dataclasses.replace(config, rlar=dataclasses.replace(config.rlar, weight=weight, every=1))
-        return lambda: _gradient(params, batch, changed, ramp, state, key)
-
-    with_penalty, without = variant(weight * every), variant(0.0)
-    unseen = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(with_penalty)[1])  # counted zero times
-
-    def skipped() -> Gradient:
-        change, metrics, new = without()
-        return change, unseen | metrics, new
-
-    return jax.lax.cond(step % every == 0, with_penalty, skipped)
-
-
-def _gradient(params: model.Params, batch: Batch, config: Config, ramp: Any, state: Any, key: Key) -> Gradient:
-    compares = (config.mtl.method in WEIGHERS and config.mtl.method != "equal") or config.mtl.method == "gradnorm"
+    compares = config.mtl.method == "gradnorm" or config.mtl.method not in SCALARIZERS
     forward = config.rlar.weight and (config.rlar.derivative == "forward" or config.rlar.scale == "relative")
     road = by_task if compares or forward else by_scalar
-    return road(params, batch, config, ramp, state, key)
+    change, metrics, state = road(params, batch, config, ramp, state, key)
+    if config.mtl.cosreg:
+        value, (of_encoder, of_rest) = cosreg(*mean_losses(params, batch, config))
+        change = added(change, scaled(config.mtl.cosreg, of_encoder | of_rest))
+        metrics |= {"loss": one(metrics["loss"].sum + config.mtl.cosreg * value), "cosreg": one(value)}
+    return change, metrics, state
 
 
 def by_scalar(params: model.Params, batch: Batch, config: Config, ramp: Any, state: Any, key: Key) -> Gradient:
     """Reverse mode through one number: the weighted sum of the losses and the regularisers."""
 
     def total(params: model.Params) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        losses, regulariser, metrics = terms(params, batch, config, ramp=ramp)
+        losses, penalty, metrics = terms(params, batch, config, ramp=ramp)
         weights, new, seen = loss_weights(losses, config, state)
-        value = sum(weights[name] * loss for name, loss in losses.items()) + regulariser
+        value = sum(weights[name] * loss for name, loss in losses.items()) + penalty
         return value, ({"loss": one(value)} | metrics | seen, new)
 
     change, (metrics, new) = jax.grad(total, has_aux=True)(params)
@@ -75,16 +71,14 @@ def by_task(params: model.Params, batch: Batch, config: Config, ramp: Any, state
     The encoder is what the tasks share: methods that weigh gradients weigh what goes into it, while decoder and heads follow their own
     tasks' losses. The penalty's gradient is added unweighed.
     """
-    encoder, rest = {"encoder": params["encoder"]}, {name: tree for name, tree in params.items() if name != "encoder"}
+    encoder, rest = encoder_and_rest(params)
     latent, pull = jax.vjp(lambda encoder: model.encode(rest | encoder, config.model, batch.image), encoder)
-    where, weight = task_valid(batch), trained(config)
+    where = task_valid(batch)
 
     # 1. every task's gradient at the encoder's outputs, and the penalty's
     first, penalty = at_latent(params, latent, batch, config)
-    share = {name: weight[name] / jnp.maximum(where[name].sum(), 1) for name in weight}  # the examples' sum -> the weighted mean
-    losses = {name: weight[name] * masked_mean(task.loss, where[name]) for name, task in first.items()}
-    outputs = [scaled(share[name], model.Latent(task.latent, task.parameters[1])) for name, task in first.items()]
-    own = [scaled(share[name], task.parameters[0]) for name, task in first.items()]
+    losses = {name: weight * masked_mean(first[name].loss, where[name]) for name, weight in trained(config).items()}
+    outputs, own = zip(*weighted(first, where, config).values())
     metrics = {f"loss_{name}": pair(task.loss, where[name]) for name, task in first.items()}
 
     # 2. what the method makes of them
@@ -106,10 +100,6 @@ def by_task(params: model.Params, batch: Batch, config: Config, ramp: Any, state
         change = added(change, scaled(factor, penalty.parameters[0]))
         total, metrics = total + factor * penalty.value, metrics | penalty.aux
     change = change | (pull(shared)[0] if early else shared)
-    if config.mtl.cosreg:
-        value, more = jax.value_and_grad(cosreg)(params, batch, config)
-        change, total = added(change, scaled(config.mtl.cosreg, more)), total + config.mtl.cosreg * value
-        metrics |= {"cosreg": one(value)}
     return change, {"loss": one(total)} | metrics | seen, state
 
 
@@ -117,8 +107,7 @@ def at_latent(
     params: model.Params, latent: model.Latent, batch: Batch, config: Config
 ) -> tuple[dict[str, rlar.TaskGradient], rlar.Penalty | None]:
     """Each trained task's gradient and the penalty's, in ((decoder and heads, skips), z); None without RLAR."""
-    rest = {name: tree for name, tree in params.items() if name != "encoder"}
-    below = (rest, latent.skips)
+    below = (encoder_and_rest(params)[1], latent.skips)
     tasks = {name: lambda outer, z, name=name: task_losses(outer[0], outer[1], batch, config)[name](z) for name in trained(config)}
     first, penalty = {}, None
     if config.rlar.weight:
@@ -131,6 +120,18 @@ def at_latent(
             hold=config.rlar.hold,
         )
     return {name: first.get(name) or rlar.task_gradient(task, below, latent.z) for name, task in tasks.items()}, penalty
+
+
+def weighted(
+    first: dict[str, rlar.TaskGradient], where: dict[str, Bool["b"]], config: Config
+) -> dict[str, tuple[model.Latent, model.Params]]:
+    """From gradients of sums over the examples to those of the weighted mean losses: (at the encoder's outputs, in decoder and heads)."""
+    parts = {}
+    for name, weight in trained(config).items():
+        rest, skips = first[name].parameters
+        share = weight / jnp.maximum(where[name].sum(), 1)
+        parts[name] = scaled(share, model.Latent(first[name].latent, skips)), scaled(share, rest)
+    return parts
 
 
 def weigh(

@@ -58,12 +58,15 @@ class RunLog:
 
 
 def table(rows: list[Row]) -> str:
-    """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one. No rows give no text at all."""
+    """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one. No rows give no text at all.
+
+    Values that are lists, such as histograms, stay in the JSON lines.
+    """
     if not rows:
         return ""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys(name for row in rows for name, value in row.items() if not isinstance(value, list)))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

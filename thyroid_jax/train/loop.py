@@ -21,8 +21,9 @@ from thyroid_jax.evaluate import metrics as measures
 from thyroid_jax.files import alone_in
 from thyroid_jax.train.checkpoint import Checkpoints
 from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
+from thyroid_jax.train.diagnose import diagnose
 from thyroid_jax.train.log import RunLog
-from thyroid_jax.train.objective import Metrics
+from thyroid_jax.train.objective import Metrics, Pair
 from thyroid_jax.train.step import TrainState, evaluate_step, init_state, learning_rate, train_step
 
 
@@ -58,9 +59,11 @@ def fit(
         stream = prefetch(batches, lambda batch: spread(batch, mesh))
         with Progress(config.train.total_steps, int(state.step), say) as progress:
             for epoch in range(int(state.step) // per_epoch + 1, config.train.epochs + 1):
-                started, seen = time.monotonic(), []
-                for _ in range(per_epoch):
+                started, seen, probes = time.monotonic(), [], []
+                for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
                     batch, position = next(stream)
+                    if config.train.diagnose_every and step % config.train.diagnose_every == 0:
+                        probes.append(diagnose(state.params, batch, config))
                     state, metrics = train_step(state, batch, config)
                     seen.append(metrics)
                     progress.step()
@@ -69,6 +72,9 @@ def fit(
                 row["learning_rate"] = float(learning_rate(config)(row["step"] - 1))
                 row["images_per_second"] = len(training.cases) / (time.monotonic() - started)
                 log.add(row)
+                if probes:
+                    found = averages(add_up(jax.device_get(probes)))
+                    log.add({"split": "diagnosis", "step": row["step"], "epoch": epoch, **found})
                 quality: dict[str, float] = {}
                 last = epoch == config.train.epochs
                 if last or epoch % config.train.evaluate_every == 0:
@@ -151,13 +157,17 @@ def check_finite(seen: Sequence[Metrics], before: int, checkpoints: Checkpoints)
 
 
 def add_up(seen: Sequence[Metrics]) -> Metrics:
-    """Sum of (sum, count) pairs over steps or batches."""
-    return jax.tree.map(lambda *values: np.sum(values, axis=0, dtype=np.float64), *seen)
+    """Sum of (sum, count) pairs over steps or batches, each metric over those that have it."""
+    total: dict[str, list[Pair]] = {}
+    for metrics in seen:
+        for name, pair in metrics.items():
+            total.setdefault(name, []).append(pair)
+    return {name: Pair(*(np.sum(values, axis=0, dtype=np.float64) for values in zip(*pairs))) for name, pairs in total.items()}
 
 
-def averages(metrics: Metrics) -> dict[str, float]:
-    """sum / count of every metric; NaN where nothing was counted."""
-    return {name: ratio(*pair) for name, pair in sorted(metrics.items())}
+def averages(metrics: Metrics) -> dict[str, float | list[float]]:
+    """sum / count of every metric, a list for histograms; NaN where nothing was counted."""
+    return {name: ratio(*pair) if np.ndim(pair.sum) == 0 else np.divide(*pair).tolist() for name, pair in sorted(metrics.items())}
 
 
 def ratio(total: float, count: float) -> float:

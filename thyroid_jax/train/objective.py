@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,10 +28,10 @@ Metrics = dict[str, Pair]
 
 
 class Terms(NamedTuple):
-    """The objective before it is added up: each trained task's mean loss times its weight, the weighted regularisers, and metrics."""
+    """The objective before it is added up: each trained task's mean loss times its weight, the weighted penalty, and metrics."""
 
     losses: dict[str, Float[""]]
-    regulariser: Float[""]
+    penalty: Float[""]
     metrics: Metrics
 
 
@@ -41,8 +42,11 @@ def objective(params: model.Params, batch: Batch, config: Config, *, ramp: Float
     defined. A task or penalty of weight 0 is not computed at all. Multitask methods other than ``equal`` weigh the same terms
     otherwise: :mod:`thyroid_jax.train.gradient`.
     """
-    losses, regulariser, metrics = terms(params, batch, config, ramp=ramp)
-    total = sum(losses.values()) + regulariser
+    losses, penalty, metrics = terms(params, batch, config, ramp=ramp)
+    total = sum(losses.values()) + penalty
+    if config.mtl.cosreg:
+        tasks, encoder, others = mean_losses(params, batch, config)
+        total += config.mtl.cosreg * gradients.alignment([jax.grad(task)(encoder, others) for task in tasks.values()])
     return total, {"loss": one(total)} | metrics
 
 
@@ -54,21 +58,17 @@ def terms(params: model.Params, batch: Batch, config: Config, *, ramp: Float[""]
     losses = {name: task(z) for name, task in tasks.items() if name not in probed}
     metrics: Metrics = {}
 
-    regulariser = jnp.float32(0.0)
+    penalty = jnp.float32(0.0)
     if probed:
         chosen = {name: tasks[name] for name in probed}
         directions = rlar.adversarial_directions(chosen, z, space=config.rlar.space, hold=config.rlar.hold)
         losses |= dict(zip(probed, directions.loss))
-        penalty, seen = angular(directions, where, config)
-        regulariser = config.rlar.weight * ramp * penalty
+        mean, seen = angular(directions, where, config)
+        penalty = config.rlar.weight * ramp * mean
         metrics |= seen
-    if config.mtl.cosreg:
-        cosine = cosreg(params, batch, config)
-        regulariser = regulariser + config.mtl.cosreg * cosine
-        metrics |= {"cosreg": one(cosine)}
 
     metrics |= {f"loss_{name}": pair(losses[name], where[name]) for name in tasks}
-    return Terms({name: trained(config)[name] * masked_mean(losses[name], where[name]) for name in tasks}, regulariser, metrics)
+    return Terms({name: trained(config)[name] * masked_mean(losses[name], where[name]) for name in tasks}, penalty, metrics)
 
 
 def trained(config: Config) -> dict[str, float]:
@@ -120,16 +120,22 @@ def angular(directions: rlar.Directions, where: dict[str, Bool["b"]], config: Co
     return penalty, direction_metrics(directions, names, both, config.rlar.margin) | {"rlar": pair(angles, both)}
 
 
-def cosreg(params: model.Params, batch: Batch, config: Config) -> Float[""]:
-    """CosReg between the trained tasks' mean losses, in the encoder's parameters; 0 for a single task."""
+def mean_losses(
+    params: model.Params, batch: Batch, config: Config
+) -> tuple[dict[str, Callable[[model.Params, model.Params], Float[""]]], model.Params, model.Params]:
+    """Each trained task's mean loss as a function of (encoder, decoder and heads), and these two parts of ``params``."""
+    encoder, rest = encoder_and_rest(params)
 
-    def mean_loss(name: str, encoder: model.Params) -> jax.Array:
-        z, skips = model.encode(params | {"encoder": encoder}, config.model, batch.image)
-        return masked_mean(task_losses(params, skips, batch, config)[name](z), task_valid(batch)[name])
+    def mean_loss(name: str, encoder: model.Params, rest: model.Params) -> jax.Array:
+        z, skips = model.encode(encoder, config.model, batch.image)
+        return masked_mean(task_losses(rest, skips, batch, config)[name](z), task_valid(batch)[name])
 
-    names = list(trained(config))
-    losses = {name: lambda encoder, name=name: mean_loss(name, encoder) for name in names}
-    return gradients.cosreg(losses, params["encoder"]) if len(names) > 1 else jnp.float32(0.0)
+    return {name: partial(mean_loss, name) for name in trained(config)}, encoder, rest
+
+
+def encoder_and_rest(params: model.Params) -> tuple[model.Params, model.Params]:
+    """The parameters that the tasks share, and the others."""
+    return {"encoder": params["encoder"]}, {name: tree for name, tree in params.items() if name != "encoder"}
 
 
 def direction_metrics(directions: rlar.Directions, names: tuple[str, ...], where: Bool["b"], margin: float) -> Metrics:

@@ -1,0 +1,199 @@
+"""Draw what RLAR's probe sees: the two tasks' loss landscapes along their adversarial directions, and the angles over the training.
+
+python -m experiments.probe --run-dir DIR [--case ID] [--part test] [--space channel]
+
+Writes ``report/landscape.png`` for one image, and ``report/angles.png`` where the run was trained with ``--train.diagnose-every``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from data_prep.schema import Record
+from experiments.evaluate import open_finished
+from experiments.runtime import prepare
+from thyroid_jax import model
+from thyroid_jax.batch import Batch
+from thyroid_jax.config import Config
+from thyroid_jax.data.pipeline import load, take
+from thyroid_jax.errors import InputError, exits_cleanly
+from thyroid_jax.files import write_bytes
+from thyroid_jax.losses import rlar
+from thyroid_jax.predict import Run
+from thyroid_jax.train.diagnose import BINS
+from thyroid_jax.train.log import Row, read_log
+from thyroid_jax.train.objective import task_losses
+
+COLOURS = {"segmentation": "#0072B2", "grading": "#D55E00"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Draw what RLAR's probe sees in a finished run."""
+
+    run_dir: Path
+    """folder of a run made by `python -m experiments.train`"""
+    data_dir: Path | None = None
+    """folder of the built data set, where it is no longer the one that the run was trained from"""
+    part: Literal["test", "validation", "train"] = "test"
+    case: str = ""
+    """image to draw, by its case identifier; by default the one whose directions are most aligned"""
+    space: Literal["channel", "full"] = "channel"
+    reach: float = 0.5
+    """how far to go from the latent, as a share of its own length in that space"""
+    points: int = 41
+    """of the grid, a side"""
+    checkpoint: Literal["best", "last"] = "best"
+
+
+class Landscape(NamedTuple):
+    """Two tasks' losses f[n n] of one image on the plane of their directions: row y, column x is z + length (x e1 + y e2).
+
+    e1 is the first task's direction, and the second's is (cosine, sqrt(1 - cosine^2)) in the plane. ``axis`` f[n]: shares of ``length``.
+    """
+
+    losses: dict[str, np.ndarray]
+    cosine: float
+    axis: np.ndarray
+    length: float
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def probe(params: model.Params, batch: Batch, config: Config, space: str) -> rlar.Directions:
+    """Directions of the outline's and the grade's loss for every image of a batch."""
+    z, skips = model.encode(params, config.model, batch.image)
+    tasks = task_losses(params, skips, batch, config)
+    return rlar.adversarial_directions({name: tasks[name] for name in COLOURS}, z, space=space)
+
+
+def landscape(params: model.Params, batch: Batch, config: Config, *, space: str, reach: float, points: int) -> Landscape:
+    """The losses of a batch of one image around its latent; ``space``, ``reach``, ``points`` as in :class:`Arguments`."""
+    first, second = np.asarray(probe(params, batch, config, space).unit[:, 0])
+    z, skips = model.encode(params, config.model, batch.image)
+    length = float(jnp.sqrt((z**2).sum() / (z[0, :, :, 0].size if space == "channel" else 1)))  # of a typical position, or of all
+    cosine = float(first @ second)
+    rest = second - cosine * first
+    if np.linalg.norm(rest) < 1e-4:  # one line: any direction beside it will do for the plane's second axis
+        rest = np.random.default_rng(0).normal(size=first.size)
+        rest -= (rest @ first) * first
+    basis = np.stack([first, rest / np.linalg.norm(rest)]).astype(np.float32)
+    shape = (2, 1, 1, -1) if space == "channel" else (2, *z.shape[1:])
+
+    @jax.jit
+    def row(y: jax.Array) -> dict[str, jax.Array]:
+        steps = jnp.stack([axis, jnp.full_like(axis, y)], axis=1) * length
+        moved = z + jnp.einsum("np,pyxc->nyxc", steps, basis.reshape(shape))
+        repeated = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), points, axis=0), (skips, batch))
+        tasks = task_losses(params, repeated[0], repeated[1], config)
+        return {name: tasks[name](moved) for name in COLOURS}
+
+    axis = jnp.linspace(-reach, reach, points)
+    rows = [jax.device_get(row(y)) for y in axis]
+    return Landscape({name: np.stack([r[name] for r in rows]) for name in COLOURS}, cosine, np.asarray(axis), length)
+
+
+def draw_landscape(found: Landscape, image: np.ndarray, mask: np.ndarray, title: str) -> bytes:
+    """PNG: the image with its reference outline, and each task's loss over the plane with both directions as arrows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), dpi=110, layout="constrained")
+    figure.suptitle(title)
+    left, *panels = figure.subplots(1, 3)
+    left.imshow(image, cmap="gray", vmin=0, vmax=1)
+    left.contour(mask, [0.5], colors=COLOURS["segmentation"], linewidths=1.5)
+    left.set_axis_off()
+    reach = float(found.axis[-1])
+    tips = {"segmentation": (1.0, 0.0), "grading": (found.cosine, float(np.sqrt(max(0.0, 1 - found.cosine**2))))}
+    for panel, name in zip(panels, COLOURS):
+        filled = panel.contourf(found.axis, found.axis, found.losses[name], levels=18, cmap="Greys")
+        panel.contour(found.axis, found.axis, found.losses[name], levels=18, colors="k", linewidths=0.3)
+        for task, (x, y) in tips.items():
+            panel.annotate("", xy=(0.8 * reach * x, 0.8 * reach * y), xytext=(0, 0), arrowprops={"color": COLOURS[task], "width": 2})
+            panel.plot([], [], color=COLOURS[task], linewidth=3, label=f"{task} hurts most this way")
+        panel.set(title=f"{name} loss", xlabel="step along the outline's direction", aspect="equal")
+        figure.colorbar(filled, ax=panel, shrink=0.85)
+    panels[0].set_ylabel("step across it, in the grade's direction")
+    panels[0].legend(loc="lower left", fontsize=8)
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file)
+    return file.getvalue()
+
+
+def draw_angles(rows: Sequence[Row]) -> bytes:
+    """PNG: the histogram of cosines over the epochs in both spaces, white where no example lies, with the mean cosine as a line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), dpi=110, layout="constrained")
+    epochs = np.array([row["epoch"] for row in rows])
+    edges = np.append(epochs - 0.5, epochs[-1] + 0.5)
+    for panel, space in zip(figure.subplots(1, 2, sharey=True), ("channel", "full")):
+        shares = np.array([row[f"cosine_histogram_{space}"] for row in rows]).T
+        bins = np.linspace(-1, 1, BINS + 1)
+        drawn = panel.pcolormesh(edges, bins, np.ma.masked_equal(shares, 0), cmap="viridis_r", vmin=0, rasterized=True)
+        panel.plot(epochs, [row[f"cosine_{space}"] for row in rows], color="k", linewidth=1.2, label="mean")
+        panel.set(title=f"{space} space", xlabel="epoch")
+        figure.colorbar(drawn, ax=panel, label="share of the examples")
+        panel.legend(loc="lower right")
+    figure.axes[0].set_ylabel("cosine between the tasks' directions")
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file)
+    return file.getvalue()
+
+
+def choose(run: Run, config: Config, records: Sequence[Record], arguments: Arguments) -> tuple[str, Batch]:
+    """The asked image, or the most aligned one, of those with outline and grade, as the network sees it."""
+    labelled = [record for record in records if record.mask is not None and record.grade is not None]
+    if not labelled:
+        raise InputError(f"no image of the {arguments.part} part has both an outline and a grade; choose another --part.")
+    cases = [record.case for record in labelled]
+    if arguments.case and arguments.case not in cases:
+        known = ", ".join(cases[:10])
+        raise InputError(f"{arguments.case!r} is no image of the {arguments.part} part with outline and grade; those are {known}, ...")
+    loaded = load(labelled, run.config.model.grades, (run.config.data.height, run.config.data.width))
+    row = cases.index(arguments.case) if arguments.case else 0
+    if not arguments.case:
+        seen = [probe(run.params, take(loaded, [row], 1), config, arguments.space) for row in range(len(cases))]
+        row = int(np.argmax([float(rlar.cosines(directions.unit)[0, 0]) for directions in seen]))
+    return cases[row], take(loaded, [row], 1)
+
+
+@exits_cleanly
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script."""
+    prepare()
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.probe")
+    run, parts = open_finished(arguments.run_dir, arguments.checkpoint, arguments.data_dir)
+    if min(getattr(run.config, name).weight for name in COLOURS) == 0:
+        raise InputError(f"{arguments.run_dir}: the run trained one task alone; there are no two directions to draw.")
+    off = {name: dataclasses.replace(getattr(run.config, name), weight=0.0) for name in ("guidance", "rlar")}
+    config = dataclasses.replace(run.config, **off)  # two tasks' losses, and nothing else
+    case, batch = choose(run, config, getattr(parts, arguments.part), arguments)
+    found = landscape(run.params, batch, config, space=arguments.space, reach=arguments.reach, points=arguments.points)
+    title = f"{case}: cosine {found.cosine:+.2f} between the directions in {arguments.space} space"
+    folder = arguments.run_dir / "report"
+    write_bytes(folder / "landscape.png", draw_landscape(found, np.asarray(batch.image)[0, ..., 0], np.asarray(batch.mask)[0], title))
+    print(f"{title}\npicture: {folder / 'landscape.png'}")
+    rows = [row for row in read_log(arguments.run_dir / "log.jsonl") if row.get("split") == "diagnosis" and "cosine_histogram_full" in row]
+    if rows:
+        write_bytes(folder / "angles.png", draw_angles(rows))
+        print(f"picture: {folder / 'angles.png'}")
+    else:
+        print("no angles over the training: train with --train.diagnose-every 10, say, to have them drawn")
+
+
+if __name__ == "__main__":
+    main()
