@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from thyroid_jax.config import Config, ModelConfig, TrainConfig
+from thyroid_jax.config import Config, ModelConfig, MTLConfig, TrainConfig
 from thyroid_jax.errors import InputError
+from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.train import init_state
 from thyroid_jax.train.checkpoint import Checkpoints
 from thyroid_jax.train.devices import data_mesh
@@ -44,6 +45,19 @@ def test_the_last_and_the_best_are_kept_and_come_back_to_the_bit(tmp_path, state
     as_bits = lambda s: s._replace(key=jax.random.key_data(s.key))
     chex.assert_trees_all_equal(as_bits(last), as_bits(at(state, 40)))
     assert jax.tree.structure(last) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize("method", sorted(SCALARIZERS))
+def test_a_multitask_methods_state_comes_back_whatever_it_holds(method, tmp_path):
+    """Random keys, optimiser moments, counters."""
+    state = init_state(dataclasses.replace(CONFIG, mtl=MTLConfig(method=method)))
+    _, used = SCALARIZERS[method](jnp.array([0.5, 1.0, 2.0]), state.mtl_state)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state._replace(mtl_state=used), {}, {}, None)
+        back, *_ = checkpoints.restore(state)
+    numbers = lambda leaf: jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+    chex.assert_trees_all_equal(jax.tree.map(numbers, back.mtl_state), jax.tree.map(numbers, used))
+    assert jax.tree.structure(back) == jax.tree.structure(state)
 
 
 def test_the_best_is_the_last_where_nothing_was_scored(tmp_path, state):

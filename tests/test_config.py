@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import typing
 
 import pytest
 
@@ -15,6 +16,7 @@ from thyroid_jax.config import (
     DataConfig,
     GradingConfig,
     ModelConfig,
+    MTLConfig,
     OptimizerConfig,
     RLARConfig,
     TrainConfig,
@@ -22,6 +24,8 @@ from thyroid_jax.config import (
     to_dict,
 )
 from thyroid_jax.errors import InputError
+from thyroid_jax.mtl.scalarize import SCALARIZERS
+from thyroid_jax.mtl.weigh import WEIGHERS
 
 
 def variants():
@@ -30,6 +34,7 @@ def variants():
     yield Config(
         grading=GradingConfig(kind="corn", class_weights=(0.5, 1.25, 1.0)),
         rlar=RLARConfig(tasks=("segmentation", "grading", "guidance"), kind="abs", margin=0.1, space="full"),
+        mtl=MTLConfig(method="upgrad", at="parameters", cosreg=0.1),
         train=TrainConfig(total_steps=1234),
     )
 
@@ -69,6 +74,9 @@ MISTYPED = [
     ("data.labels", "both"),
     ("data.labels", ["readers"]),
     ("rlar.kind", "cosine"),
+    ("rlar.scale", "log"),
+    ("rlar.hold", "segmentation"),
+    ("mtl.method", "sgd"),
     ("rlar.tasks", "segmentation"),
     ("rlar.tasks", [1, 2]),
     ("grading.class_weights", ["1"]),
@@ -96,6 +104,11 @@ ILLEGAL = [
     ("rlar.tasks", ["segmentation", "density"]),
     ("rlar.ramp", -0.1),
     ("rlar.weight", -1.0),
+    ("rlar.every", 0),
+    ("rlar.hold", ["guidance"]),
+    ("rlar.hold", ["segmentation", "grading"]),
+    ("mtl.cosreg", -1.0),
+    ("train.diagnose_every", -1),
     ("optimizer.b1", 1.0),
     ("optimizer.learning_rate", -1e-3),
     ("train.batch_size", 0),
@@ -148,3 +161,23 @@ def test_the_limits_themselves_are_allowed():
     assert DataConfig(folds=3, fold=2, height=1).fold == 2
     assert RLARConfig(weight=0.0, ramp=1.0, margin=-1.0).margin == -1
     assert TrainConfig(epochs=1, batch_size=1, seed=0).epochs == 1
+
+
+def test_every_method_is_offered():
+    offered = typing.get_args(typing.get_type_hints(MTLConfig)["method"])
+    assert set(offered) == {*SCALARIZERS, *WEIGHERS} and len(offered) == len(set(offered))
+
+
+def without(*tasks, **groups):
+    weights = {name: dataclasses.replace(getattr(Config(), name), weight=0.0) for name in tasks}
+    return Config(**({"rlar": RLARConfig(weight=0.0)} | weights | groups))
+
+
+def test_what_contradicts_itself_is_refused():
+    with pytest.raises(InputError, match="all 0"):
+        without("segmentation", "grading", "guidance")
+    with pytest.raises(InputError, match=r"rlar\.tasks names grading, whose weight is 0.*rlar\.weight 0"):
+        without("grading", rlar=RLARConfig(weight=1.0))
+    with pytest.raises(InputError, match=r"mtl\.cosreg compares two tasks"):
+        without("grading", "guidance", mtl=MTLConfig(cosreg=0.1))
+    assert without("guidance", rlar=RLARConfig(weight=1.0)).guidance.weight == 0

@@ -28,7 +28,7 @@ def params():
 
 def test_angles_of_both_spaces(params, make_batch):
     batch = make_batch(b=4)
-    found = averages(jax.device_get(diagnose(params, batch, CONFIG)))
+    found = averages(add_up([jax.device_get(diagnose(params, batch, CONFIG))]))
     z, skips = model.encode(params, TINY, batch.image)
     tasks = {name: task for name, task in task_losses(params, skips, batch, CONFIG).items() if name != "guidance"}
     for space in ("channel", "full"):
@@ -46,7 +46,7 @@ def test_angles_of_both_spaces(params, make_batch):
 
 def test_the_penaltys_share_and_the_encoders_gramian(params, make_batch):
     batch = make_batch(b=4)
-    found = averages(jax.device_get(diagnose(params, batch, CONFIG)))
+    found = averages(add_up([jax.device_get(diagnose(params, batch, CONFIG))]))
     flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
     def alone(name):

@@ -96,3 +96,10 @@ def test_columns_come_in_the_order_of_their_first_appearance():
     rows = [{"step": 1, "loss": 0.5}, {"step": 1, "dice": 0.8, "note": 'a, "b"'}, {"loss": 0.25, "step": 2}]
     assert table(rows) == 'step,loss,dice,note\n1,0.5,,\n1,,0.8,"a, ""b"""\n2,0.25,,\n'
     assert table([]) == ""
+
+
+def test_histograms_stay_out_of_the_table_and_in_the_lines(tmp_path):
+    written(tmp_path, {"split": "diagnosis", "step": 1, "histogram": [0.25, 0.75], "cosine": 0.5})
+    lines, cells = on_disk(tmp_path)
+    assert lines[0]["histogram"] == [0.25, 0.75]
+    assert set(cells[0]) == {"split", "step", "cosine"}

@@ -10,11 +10,13 @@ import optax
 import pytest
 
 from thyroid_jax import model
-from thyroid_jax.config import AugmentConfig, Config, ModelConfig, RLARConfig, TrainConfig
+from thyroid_jax.config import AugmentConfig, Config, ModelConfig, MTLConfig, RLARConfig, TrainConfig
 from thyroid_jax.data.augment import augment
 from thyroid_jax.losses import grading, guidance, masked_mean, segmentation
-from thyroid_jax.train import evaluate_step, init_state, learning_rate, train_step, update
-from thyroid_jax.train.step import optimizer, penalty_ramp
+from thyroid_jax.mtl import scalarize
+from thyroid_jax.train import evaluate_step, init_state, learning_rate, objective, train_step, update
+from thyroid_jax.train.objective import trained
+from thyroid_jax.train.step import at_step, compiled_step, optimizer, penalty_ramp
 
 STILL = AugmentConfig(**{field.name: 0.0 for field in dataclasses.fields(AugmentConfig)})
 CONFIG = Config(model=ModelConfig.preset("tiny", radiomics=11), train=TrainConfig(total_steps=20))
@@ -71,16 +73,53 @@ def test_it_is_compiled_once_and_its_state_donated(make_batch):
         state, _ = step(state, make_batch(seed=seed), CONFIG)
     assert int(state.step) == 3
     assert kept.is_deleted()
-    before = train_step._cache_size()
+    before = compiled_step._cache_size()
     state, _ = train_step(state, make_batch(), CONFIG)
     state, _ = train_step(state, make_batch(seed=1), CONFIG)
-    assert train_step._cache_size() - before <= 1
+    assert compiled_step._cache_size() - before <= 1
 
 
 def test_a_step_is_a_function_of_state_and_batch(make_batch):
     one, _ = update(init_state(CONFIG), make_batch(), CONFIG)
     two, _ = update(init_state(CONFIG), make_batch(), CONFIG)
     chex.assert_trees_all_equal(one.params, two.params)
+
+
+def test_every_nth_step_has_the_penalty_n_times_as_heavy_and_the_others_are_plain():
+    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=2.0, every=3))
+    assert [at_step(config, step).rlar.weight for step in range(5)] == [6, 0, 0, 6, 0]
+    assert {at_step(config, step).rlar.every for step in range(5)} == {1}
+    assert at_step(CONFIG, 7) == CONFIG
+
+
+def test_every_nth_step_in_a_row(make_batch):
+    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=2.0, every=2))
+    seen, state, by_hand = [], init_state(config), init_state(config)
+    for step in range(3):
+        state, metrics = train_step(state, make_batch(seed=step), config)
+        by_hand, _ = train_step(by_hand, make_batch(seed=step), at_step(config, step))
+        seen.append("rlar" in metrics)
+    assert seen == [True, False, True]
+    chex.assert_trees_all_equal(state.params, by_hand.params)
+    with pytest.raises(ValueError, match="at_step"):
+        update(state, make_batch(), config)
+
+
+def test_famo_is_told_the_losses_after_the_update_on_the_same_batch(make_batch):
+    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0), mtl=MTLConfig(method="famo"), augment=STILL, train=TrainConfig())
+    state, batch = init_state(config), make_batch()
+    before = objective_losses(state.params, batch, config)
+    state, _ = train_step(state, batch, config)
+    after = objective_losses(state.params, batch, config)
+    _, expected = scalarize.famo(before, scalarize.init("famo", 3))
+    expected = scalarize.famo_observe(expected, after)
+    np.testing.assert_allclose(state.mtl_state.logits, expected.logits, rtol=1e-3, atol=1e-6)
+    assert float(jnp.abs(state.mtl_state.logits).max()) > 1e-3
+
+
+def objective_losses(params, batch, config):
+    metrics = objective(params, batch, config)[1]
+    return jnp.array([weight * metrics[f"loss_{name}"].sum / metrics[f"loss_{name}"].count for name, weight in trained(config).items()])
 
 
 def test_it_learns_one_batch(make_batch):
