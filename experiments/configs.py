@@ -14,7 +14,7 @@ def small() -> Config:
 
 
 def base() -> Config:
-    """25 million parameters at 256 x 384 in bfloat16, for one GPU or TPU core.
+    """21 million parameters at 256 x 384 in bfloat16, for one GPU or TPU core.
 
     python -m experiments.train --config base --data.name ddti --data.dir data --run-dir runs/ddti-base
     """

@@ -123,9 +123,9 @@ def draw_landscape(found: Landscape, image: np.ndarray, mask: np.ndarray, title:
         for task, (x, y) in tips.items():
             panel.annotate("", xy=(0.8 * reach * x, 0.8 * reach * y), xytext=(0, 0), arrowprops={"color": COLOURS[task], "width": 2})
             panel.plot([], [], color=COLOURS[task], linewidth=3, label=f"{task} hurts most this way")
-        panel.set(title=f"{name} loss", xlabel="step along the outline's direction", aspect="equal")
+        panel.set(title=f"{name} loss", xlabel="along the outline's direction, in lengths of z", aspect="equal")
         figure.colorbar(filled, ax=panel, shrink=0.85)
-    panels[0].set_ylabel("step across it, in the grade's direction")
+    panels[0].set_ylabel("across it, towards the grade's, in lengths of z")
     panels[0].legend(loc="lower left", fontsize=8)
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)

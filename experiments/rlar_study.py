@@ -65,7 +65,7 @@ class Arguments:
 def variants() -> dict[str, tuple[RLARConfig, MTLConfig]]:
     """Name -> RLAR's and the multitask method's settings; the first is plain multitask training."""
     penalties: dict[str, dict[str, Any]] = {"plain": {"weight": 0.0}}
-    penalties |= {f"{kind} {weight:g}": {"kind": kind, "weight": weight} for kind in ("hinge", "square") for weight in (1.0, 10.0)}
+    penalties |= {f"{kind} {weight:g}": {"kind": kind, "weight": weight} for kind in ("hinge", "square") for weight in (0.1, 1.0, 10.0)}
     penalties |= {"abs 10, margin 0.1": {"kind": "abs", "weight": 10.0, "margin": 0.1}}
     penalties |= {"hinge 10, margin 0.3": {"weight": 10.0, "margin": 0.3}, "hinge 10, full space": {"weight": 10.0, "space": "full"}}
     relative = (("hinge", 0.1), ("hinge", 0.5), ("square", 0.5))

@@ -80,8 +80,11 @@ def open_run(config: Config, run_dir: Path) -> tuple[Config, Examples, Examples,
 
 
 def check_monitor(config: Config, validation: Examples) -> None:
-    """Raise :class:`InputError` when the validation part has no label for the measure that chooses the best checkpoint."""
+    """Raise :class:`InputError` when the measure that chooses the best checkpoint is of a task not trained, or without a label."""
     name = config.train.monitor
+    task = "segmentation" if name == "dice" else "grading"
+    if not getattr(config, task).weight:
+        raise InputError(f"train.monitor is {name!r}, but {task}.weight is 0; choose a measure of the task that is trained.")
     known = validation.batch.mask_valid if name == "dice" else validation.batch.grade_valid
     if not known.any():
         other = "quadratic_kappa" if name == "dice" else "dice"

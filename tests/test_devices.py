@@ -1,10 +1,12 @@
 """The same update on one, two and eight devices."""
 
+import dataclasses
+
 import chex
 import jax
 import pytest
 
-from thyroid_jax.config import Config, ModelConfig, RLARConfig, TrainConfig
+from thyroid_jax.config import Config, ModelConfig, MTLConfig, RLARConfig, TrainConfig
 from thyroid_jax.errors import InputError
 from thyroid_jax.train import init_state, update
 from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
@@ -12,16 +14,22 @@ from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
 CONFIG = Config(model=ModelConfig.preset("tiny", radiomics=11), rlar=RLARConfig(weight=5.0, ramp=0.0), train=TrainConfig(total_steps=10))
 
 
-def test_the_number_of_devices_does_not_change_the_update(make_batch):
+BY_TASK = dataclasses.replace(
+    CONFIG, rlar=RLARConfig(weight=0.3, ramp=0.0, scale="relative"), mtl=MTLConfig(method="mgda", at="parameters")
+)
+
+
+@pytest.mark.parametrize("config, counts", [(CONFIG, (1, 2, 8)), (BY_TASK, (1, 8))], ids=["reverse", "by task"])
+def test_the_number_of_devices_does_not_change_the_update(config, counts, make_batch):
     batch = make_batch(b=8)
     found = []
-    for count in (1, 2, 8):
+    for count in counts:
         mesh = data_mesh(jax.devices()[:count])
-        state = copy(init_state(CONFIG), mesh)
+        state = copy(init_state(config), mesh)
         chex.clear_trace_counter()
         step = jax.jit(chex.assert_max_traces(update, 1), static_argnums=2, donate_argnums=0)
         for _ in range(3):
-            state, metrics = step(state, spread(batch, mesh), CONFIG)
+            state, metrics = step(state, spread(batch, mesh), config)
         for leaf in jax.tree.leaves(state):
             assert len(leaf.sharding.device_set) == count and leaf.is_fully_replicated
         found.append(jax.device_get((state.params, metrics)))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from data_prep.storage import open_records
+from thyroid_jax.config import MTLConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -24,6 +26,28 @@ def test_the_readmes_example_of_the_method_runs():
     exec(block, names)
     assert names["penalty"].shape == (4,)
     assert names["directions"].unit.shape == (2, 4, 64)
+
+
+def test_the_example_of_the_penalty_runs():
+    (block,) = python_blocks(ROOT / "docs" / "rlar.md")
+    names = {}
+    exec(block, names)
+    assert 0 < names["value"] < 1
+    assert np.isfinite(names["gradient"]).all() and np.abs(names["gradient"]).max() > 0
+
+
+def test_the_example_of_the_multitask_functions_runs(capsys):
+    (block,) = python_blocks(ROOT / "docs" / "multitask.md")
+    names = {}
+    exec(block, names)
+    printed = capsys.readouterr().out
+    assert all(f"{name} " in printed for name in names["weigh"].WEIGHERS)
+    assert names["weights"].shape == (2,)
+
+
+def test_the_table_of_multitask_methods_is_complete():
+    text = (ROOT / "docs" / "multitask.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(typing.get_args(typing.get_type_hints(MTLConfig)["method"]))
 
 
 def test_the_example_of_an_own_data_set_builds_one(tmp_path, monkeypatch):

@@ -256,3 +256,14 @@ def test_every_method_is_finite_on_batches_without_labels_and_on_saturated_ones(
     for these, data in ((params, empty), (large, batch), (params, batch._replace(mask=np.zeros_like(batch.mask)))):
         change, metrics, state = step(these, data, state)
         chex.assert_tree_all_finite((change, metrics["loss"]))
+
+
+def test_half_precision_networks_have_float32_gradients_by_either_road(params, make_batch):
+    bf16 = dataclasses.replace(TINY, dtype="bfloat16")
+    reverse, forward = (
+        run(road, params, make_batch(), dataclasses.replace(configure({"weight": 1.0}), model=bf16))[0] for road in (by_scalar, by_task)
+    )
+    chex.assert_tree_all_finite(forward)
+    assert {leaf.dtype for leaf in jax.tree.leaves(forward)} == {jnp.dtype("float32")}
+    whole = lambda tree: jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
+    assert float(jnp.linalg.norm(whole(forward) - whole(reverse))) < 0.05 * float(jnp.linalg.norm(whole(reverse)))

@@ -15,7 +15,10 @@ import pytest
 
 from data_prep import builder
 from data_prep.storage import open_records
+from experiments.train import check_monitor
 from thyroid_jax.config import Config, ModelConfig
+from thyroid_jax.data.pipeline import Examples
+from thyroid_jax.errors import InputError
 from thyroid_jax.files import alone_in
 from thyroid_jax.predict import load_run
 
@@ -153,3 +156,16 @@ def test_the_presets_can_be_read_back():
     for make in CONFIGS.values():
         assert from_dict(Config, json.loads(json.dumps(to_dict(make())))) == make()
     assert CONFIGS["base"]().model == ModelConfig.preset("base", dtype="bfloat16")
+
+
+def test_the_best_checkpoint_is_chosen_by_a_task_that_is_trained(make_batch):
+    validation = Examples(make_batch(), ("a", "b", "c"))
+    off = {name: dataclasses.replace(getattr(Config(), name), weight=0.0) for name in ("segmentation", "rlar")}
+    grades_alone = Config(**off)
+    with pytest.raises(InputError, match=r"train\.monitor is 'dice', but segmentation\.weight is 0"):
+        check_monitor(grades_alone, validation)
+    by_kappa = dataclasses.replace(grades_alone, train=dataclasses.replace(grades_alone.train, monitor="quadratic_kappa"))
+    check_monitor(by_kappa, validation)
+    unlabelled = validation._replace(batch=validation.batch._replace(grade_valid=np.zeros(3, bool)))
+    with pytest.raises(InputError, match="no validation image has the label for it; choose 'dice'"):
+        check_monitor(by_kappa, unlabelled)

@@ -26,7 +26,7 @@ def _within(group: Any, where: str, names: tuple[str, ...], lowest: float | int,
 class ModelConfig:
     """Shape of the network. Input height and width must be multiples of ``2 ** depth``.
 
-    Presets: :meth:`preset` with ``tiny`` (tests), ``small`` (about 1 M parameters, for CPUs), ``base`` (about 25 M, for GPUs).
+    Presets: :meth:`preset` with ``tiny`` (tests), ``small`` (about 1 M parameters, for CPUs), ``base`` (about 21 M, for GPUs).
     """
 
     width: int = 16
