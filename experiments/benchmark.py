@@ -126,7 +126,8 @@ def work(arguments: Arguments) -> None:
 
 def start(name: str, arguments: Arguments) -> subprocess.Popen:
     """A worker process for one variant, with its own XLA flags and nothing compiled in advance."""
-    environment = os.environ | {"XLA_FLAGS": " ".join(variants(arguments)[name].flags)}
+    flags = " ".join([os.environ.get("XLA_FLAGS", ""), *variants(arguments)[name].flags]).strip()
+    environment = os.environ | {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the processes share one accelerator
     command = [sys.executable, "-m", "experiments.benchmark", "--worker", name]
     command += ["--config", arguments.config, "--only", arguments.only, "--batch-size", str(arguments.batch_size)]
     command += ["--flags", *arguments.flags] if arguments.flags else []

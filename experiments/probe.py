@@ -139,7 +139,7 @@ def draw_angles(rows: Sequence[Row]) -> bytes:
 
     figure = Figure(figsize=(11, 4), dpi=110, layout="constrained")
     epochs = np.array([row["epoch"] for row in rows])
-    edges = np.append(epochs - 0.5, epochs[-1] + 0.5)
+    edges = np.append(epochs, epochs[-1] + 1) - 0.5  # a row stands for the epochs until the next one
     for panel, space in zip(figure.subplots(1, 2, sharey=True), ("channel", "full")):
         shares = np.array([row[f"cosine_histogram_{space}"] for row in rows]).T
         bins = np.linspace(-1, 1, BINS + 1)

@@ -33,9 +33,9 @@ from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config, DataConfig, MTLConfig, RLARConfig, TrainConfig
 from thyroid_jax.data.pipeline import evaluation_batches, load
-from thyroid_jax.errors import exits_cleanly
+from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate import metrics as measures
-from thyroid_jax.files import write_bytes, write_text
+from thyroid_jax.files import read_json, write_bytes, write_json, write_text
 from thyroid_jax.losses import rlar
 from thyroid_jax.model.encoder import level_channels
 from thyroid_jax.predict import predict
@@ -52,6 +52,7 @@ class Arguments:
     out: Path
     """folder of the runs and of results.jsonl"""
     data: DataConfig = field(default_factory=lambda: DataConfig(height=64, width=96))
+    """its fold is set by --folds"""
     folds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 40
     width: int = 8
@@ -91,7 +92,9 @@ def configure(name: str, fold: int, arguments: Arguments) -> Config:
 def run(name: str, fold: int, arguments: Arguments) -> dict[str, Any]:
     """Train one variant on one fold and measure it on the fold's held-out part."""
     folder = arguments.out / f"{name.replace(' ', '-').replace(',', '')}-fold{fold}"
-    config, training, validation, facts = open_run(configure(name, fold, arguments), folder)
+    config = configure(name, fold, arguments)
+    penalty = config.rlar
+    config, training, validation, facts = open_run(config, folder)
     fit(config, folder, training, validation, facts, say=lambda text: None)
     trained, parts = open_finished(folder, "last")
     records = list(parts.test)
@@ -102,14 +105,22 @@ def run(name: str, fold: int, arguments: Arguments) -> dict[str, Any]:
     row = {"variant": name, "fold": fold, "dice": outline["dice"]["value"]}
     row |= {measure: grade[measure]["value"] for measure in ("accuracy", "macro_auroc", "quadratic_kappa")}
 
-    config = dataclasses.replace(config, rlar=RLARConfig(weight=0.0), mtl=MTLConfig(), train=TrainConfig())  # one compilation for all
+    # Measured with one config for all variants of a fold: one compilation.
+    config = dataclasses.replace(config, rlar=RLARConfig(weight=0.0), mtl=MTLConfig(), train=TrainConfig())
     held_out = load(records, config.model.grades, (config.data.height, config.data.width))
     batches = [batch for batch, _ in evaluation_batches(held_out, config.train.batch_size)]
     row |= averages(add_up([jax.device_get(diagnose(trained.params, batch, config)) for batch in batches]))
     row |= angles_by_case(trained.params, batches, config, [case.dice for case in cases])
     row |= layers(trained.params, batches, config)
-    share = [entry["penalty_share_channel"] for entry in read_log(folder / "log.jsonl") if entry.get("split") == "diagnosis"]
-    return row | {"training_penalty_share": float(np.mean(share[-5:]))}
+    return row | {"training_penalty_share": penalty_share(folder, penalty)}
+
+
+def penalty_share(folder: Path, penalty: RLARConfig) -> float:
+    """Length of the penalty's gradient, as weighted, over the tasks' at the latent, mean over the last five diagnosed epochs."""
+    if penalty.scale == "relative":
+        return penalty.weight
+    seen = [row.get(f"penalty_share_{penalty.space}") for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis"]
+    return penalty.weight * float(np.mean([share for share in seen if share is not None][-5:]))
 
 
 def angles_by_case(params: model.Params, batches: Sequence[Batch], config: Config, dice: Sequence[float]) -> dict[str, list[float]]:
@@ -153,6 +164,17 @@ def layers(params: model.Params, batches: Sequence[Batch], config: Config) -> di
     where = [task_valid(batch) for batch in batches]
     known = np.concatenate([np.asarray(w["segmentation"] & w["grading"]) for w in where])
     return {"layer_cosine": found[:, known].mean(1).tolist(), "layer_cosine_size": np.abs(found[:, known]).mean(1).tolist()}
+
+
+def claim(arguments: Arguments) -> None:
+    """Write down what all runs of the folder have in common, or refuse a folder of runs that were made otherwise."""
+    path = arguments.out / "study.json"
+    common = {"name": arguments.data.name, "height": arguments.data.height, "width": arguments.data.width}
+    common |= {"labels": arguments.data.labels, "epochs": arguments.epochs, "channels": arguments.width}
+    if not path.is_file():
+        write_json(path, common)
+    elif not arguments.table and read_json(path) != common:
+        raise InputError(f"{path}: this folder's runs were made with {read_json(path)}, not with {common}; choose another --out.")
 
 
 def results(out: Path) -> list[dict[str, Any]]:
@@ -242,11 +264,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     prepare()
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.rlar_study")
-    done = results(arguments.out)
+    unknown = sorted(set(arguments.only) - set(variants()))
+    if unknown:
+        raise InputError(f"--only {unknown[0]!r} is no variant; choose of {', '.join(map(repr, variants()))}.")
+    claim(arguments)
+    done = [row for row in results(arguments.out) if row["variant"] in variants()]
     for fold in () if arguments.table else arguments.folds:
         for name in arguments.only or variants():
             if not any(row["variant"] == name and row["fold"] == fold for row in done):
                 done.append(run(name, fold, arguments))
+                jax.clear_caches()  # every variant compiles its own step, and programs nobody calls again would fill the memory
                 write_text(arguments.out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in done))
                 print(f"{name}, fold {fold}: Dice {done[-1]['dice']:.3f}, mean |s| {done[-1]['cosine_size_channel']:.3f}", flush=True)
     order = {name: number for number, name in enumerate(variants())}

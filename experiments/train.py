@@ -27,6 +27,7 @@ from thyroid_jax.model import check_size
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.train.devices import check_divides, data_mesh
 from thyroid_jax.train.loop import fit
+from thyroid_jax.train.objective import trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ def open_run(config: Config, run_dir: Path) -> tuple[Config, Examples, Examples,
     size, grades = (config.data.height, config.data.width), max(2, len(parts.card.grades))
     training, validation = load(parts.train, grades, size, labels=config.data.labels), load(parts.validation, grades, size)
     check_monitor(config, validation)
+    check_tasks(config, training)
     every_value = training.batch.radiomics_valid[:, None].repeat(len(clinical.TARGET), axis=1)
     scaling = clinical.fit_scaling(training.batch.radiomics, every_value)
     training, validation = (scale_radiomics(part, scaling) for part in (training, validation))
@@ -89,6 +91,16 @@ def check_monitor(config: Config, validation: Examples) -> None:
     if not known.any():
         other = "quadratic_kappa" if name == "dice" else "dice"
         raise InputError(f"train.monitor is {name!r}, but no validation image has the label for it; choose {other!r}.")
+
+
+def check_tasks(config: Config, training: Examples) -> None:
+    """Raise :class:`InputError` when a multitask method is to weigh a task that no training image has a label for."""
+    batch = training.batch
+    known = {"segmentation": batch.mask_valid, "grading": batch.grade_valid, "guidance": batch.radiomics_valid}
+    missing = [name for name in trained(config) if not known[name].any()]
+    if missing and config.mtl.method != "equal":
+        method, task = config.mtl.method, missing[0]
+        raise InputError(f"mtl.method {method} weighs {task}, but no training image has its label; set {task}.weight 0.")
 
 
 def fill_in(config: Config, training: Examples, grades: int) -> Config:

@@ -22,6 +22,13 @@ CHECKED = ["batch", "config", "data", "errors", "files", "losses", "model", "mtl
 jaxtyping.install_import_hook(["data_prep", *(f"thyroid_jax.{name}" for name in CHECKED)], "typechecker.check")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_end_with_their_module():
+    """Compiled programs are kept by JAX for the life of a process: a worker that runs many modules would fill the memory with them."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Double precision for the length of a test: finite differences need it."""

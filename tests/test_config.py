@@ -178,6 +178,9 @@ def test_what_contradicts_itself_is_refused():
         without("segmentation", "grading", "guidance")
     with pytest.raises(InputError, match=r"rlar\.tasks names grading, whose weight is 0.*rlar\.weight 0"):
         without("grading", rlar=RLARConfig(weight=1.0))
-    with pytest.raises(InputError, match=r"mtl\.cosreg compares two tasks"):
-        without("grading", "guidance", mtl=MTLConfig(cosreg=0.1))
+    for method in (MTLConfig(cosreg=0.1), MTLConfig(method="nash_mtl")):
+        with pytest.raises(InputError, match=r"mtl compares two tasks.*mtl\.method equal and mtl\.cosreg 0"):
+            without("grading", "guidance", mtl=method)
+    with pytest.raises(InputError, match=r"rlar\.kind square has no margin"):
+        RLARConfig(kind="square", margin=0.3)
     assert without("guidance", rlar=RLARConfig(weight=1.0)).guidance.weight == 0

@@ -13,6 +13,7 @@ from thyroid_jax.config import Config, ModelConfig, RLARConfig
 from thyroid_jax.losses import rlar
 from thyroid_jax.train import objective
 from thyroid_jax.train.diagnose import BINS, diagnose
+from thyroid_jax.train.log import RunLog, read_log
 from thyroid_jax.train.loop import add_up, averages
 from thyroid_jax.train.objective import task_losses
 
@@ -92,6 +93,15 @@ def test_sums_over_batches_keep_the_histogram_a_distribution(params, make_batch)
     total = averages(add_up([jax.device_get(diagnose(params, make_batch(seed=seed), CONFIG)) for seed in range(3)]))
     assert sum(total["cosine_histogram_channel"]) == pytest.approx(1)
     assert len(total["cosine_histogram_full"]) == BINS
+
+
+def test_batches_without_a_common_label_can_be_logged(params, make_batch, tmp_path):
+    unlabelled = make_batch()._replace(grade_valid=np.zeros(3, bool))
+    found = averages(add_up([jax.device_get(diagnose(params, unlabelled, CONFIG))]))
+    assert "cosine_histogram_channel" not in found
+    RunLog(tmp_path, after=0).add({"split": "diagnosis", "step": 1, **found})
+    (row,) = read_log(tmp_path / "log.jsonl")
+    assert row["cosine_channel"] is None and row["parameter_gradient_segmentation"] > 0
 
 
 def test_a_single_task_has_no_angles(params, make_batch):

@@ -125,13 +125,14 @@ def hand_made(params, batch, config, key):
         latent = model.encode(params, TINY, batch.image)
         jacobian = jnp.stack([flat(jax.grad(lambda latent, n=name: mean_loss(n, params, latent))(latent)) for name in TASKS])
     weights = WEIGHERS[config.mtl.method](jacobian @ jacobian.T, key=key)
+    weights = 3 * weights / weights.sum()
     encoder = jax.tree.map(lambda *g: sum(w * leaf for w, leaf in zip(weights, g)), *[gradient["encoder"] for gradient in whole])
     rest = jax.tree.map(lambda *g: sum(g), *[{name: g[name] for name in ("decoder", "heads")} for g in whole])
     return {"encoder": encoder, **rest}, weights
 
 
 @pytest.mark.parametrize("at", ["latent", "parameters"])
-@pytest.mark.parametrize("method", ["mgda", "pcgrad", "upgrad", "nash_mtl"])
+@pytest.mark.parametrize("method", ["mgda", "pcgrad"])
 def test_gradient_weighers_act_on_the_encoder_and_leave_decoder_and_heads_to_their_tasks(method, at, params, uneven, x64):
     config = configure(method=method, at=at)
     params, batch = double_precision(params), double_precision(uneven)
@@ -179,10 +180,11 @@ def test_relative_scale_with_nothing_to_penalise_is_the_plain_gradient(params, m
     change, metrics, _ = run(gradient_road, params, make_batch(), configure({"weight": 0.5, "scale": "relative", "margin": 1.0}))
     plain, _, _ = run(gradient_road, params, make_batch(), configure())
     assert float(metrics["rlar"].sum) == 0
+    assert float(metrics["rlar_factor"].sum) == 0
     assert_close(change, plain, 1e-5)
 
 
-@pytest.mark.parametrize("method", [name for name in SCALARIZERS if name != "equal"])
+@pytest.mark.parametrize("method", ["uncertainty", "dwa", "gradnorm", "famo"])
 def test_scalarizers_weigh_the_losses_and_carry_their_state(method, params, make_batch):
     batch, config = make_batch(), configure(method=method)
     state = init(method, 3, steps_per_epoch=1)
@@ -213,10 +215,14 @@ def test_a_single_task_leaves_the_others_parameters_alone(params, make_batch):
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grade["encoder"])) > 0
 
 
-def test_gradient_methods_on_a_single_task_are_the_plain_step(params, make_batch):
-    plain = single("segmentation")
-    change, _, _ = run(gradient_road, params, make_batch(), dataclasses.replace(plain, mtl=MTLConfig(method="pcgrad")))
-    assert_close(change, run(gradient_road, params, make_batch(), plain)[0], 1e-5)
+@pytest.mark.parametrize("method", ["gls", "dwa", "mgda"])
+def test_a_batch_without_any_label_of_a_task_is_plain_and_teaches_the_method_nothing(method, params, make_batch):
+    batch = make_batch()._replace(grade_valid=np.zeros(3, bool))
+    state = init(method, 3) if method in SCALARIZERS else ()
+    change, metrics, new = run(gradient_road, params, batch, configure(method=method), state)
+    assert [float(metrics[f"weight_{name}"].sum) for name in TASKS] == [1, 1, 1]
+    assert_close(change, run(gradient_road, params, batch, configure())[0], 1e-4)
+    chex.assert_trees_all_equal(new, state)
 
 
 def test_cosreg_against_finite_differences(params, make_batch, x64):
@@ -246,8 +252,8 @@ def test_no_method_at_the_latent_passes_through_the_encoder_twice(params, make_b
     assert encoder_convolutions(gradient_road, params, make_batch(), configure(method="mgda", at="parameters")) > plain
 
 
-@pytest.mark.parametrize("method", sorted({*WEIGHERS, *SCALARIZERS}))
-def test_every_method_is_finite_on_batches_without_labels_and_on_saturated_ones(method, params, make_batch):
+@pytest.mark.parametrize("method", ["rlw", "imtl_l", "gradnorm", "nash_mtl", "aligned_mtl"])
+def test_methods_are_finite_on_batches_without_labels_and_on_saturated_ones(method, params, make_batch):
     batch, config = make_batch(), configure({"weight": 1.0}, method=method)
     state = init(method, 3) if method in SCALARIZERS else ()
     empty = batch._replace(example_valid=np.zeros(3, bool))

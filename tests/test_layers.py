@@ -1,8 +1,10 @@
 """Moves between resolutions undo each other or average exactly."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import pytest
 
 from thyroid_jax.model import layers
 
@@ -37,3 +39,27 @@ def test_normalisation_is_per_example_and_stateless():
     groups = y.reshape(2, 24, 4, 2)
     chex.assert_trees_all_close(groups.mean((1, 3)), jnp.zeros((2, 4)), atol=1e-5)
     chex.assert_trees_all_close(groups.var((1, 3)), jnp.ones((2, 4)), atol=1e-3)
+
+
+@pytest.mark.parametrize("channels, groups", [(8, 4), (6, 4), (3, 8)])
+def test_normalisation_is_flaxs_group_norm(channels, groups):
+    """Values and derivatives; 6 channels have 3 groups, the largest divisor up to 4."""
+    ours, theirs = layers.Normalize(groups=groups, dtype=None), nn.GroupNorm(num_groups={8: 4, 6: 3, 3: 3}[channels])
+    image = 2 + 3 * jax.random.normal(jax.random.key(1), (2, 4, 6, channels))
+    scale, bias = jax.random.normal(jax.random.key(2), (2, channels))
+
+    def value(layer):
+        return lambda image, *params: jnp.tanh(layer.apply({"params": dict(zip(("scale", "bias"), params))}, image)).sum()
+
+    one, other = value(ours), value(theirs)
+    chex.assert_trees_all_close(one(image, scale, bias), other(image, scale, bias), rtol=1e-4)
+    chex.assert_trees_all_close(jax.grad(one, (0, 1, 2))(image, scale, bias), jax.grad(other, (0, 1, 2))(image, scale, bias), atol=1e-4)
+
+
+def test_normalisation_of_half_precision_has_its_statistics_in_float32():
+    norm = layers.Normalize(groups=2, dtype=jnp.bfloat16)
+    flat = (100 + x).astype(jnp.bfloat16)  # mean far above the spread: bfloat16 moments would lose it
+    y = norm.apply(norm.init(jax.random.key(0), flat), flat)
+    assert y.dtype == jnp.bfloat16
+    exact = norm.apply(norm.init(jax.random.key(0), flat), flat.astype(jnp.float32))
+    assert float(jnp.abs(y - exact).max()) < 0.05

@@ -15,8 +15,8 @@ import pytest
 
 from data_prep import builder
 from data_prep.storage import open_records
-from experiments.train import check_monitor
-from thyroid_jax.config import Config, ModelConfig
+from experiments.train import check_monitor, check_tasks
+from thyroid_jax.config import Config, ModelConfig, MTLConfig
 from thyroid_jax.data.pipeline import Examples
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import alone_in
@@ -169,3 +169,10 @@ def test_the_best_checkpoint_is_chosen_by_a_task_that_is_trained(make_batch):
     unlabelled = validation._replace(batch=validation.batch._replace(grade_valid=np.zeros(3, bool)))
     with pytest.raises(InputError, match="no validation image has the label for it; choose 'dice'"):
         check_monitor(by_kappa, unlabelled)
+
+
+def test_a_method_has_labels_of_every_task_to_weigh(make_batch):
+    unlabelled = Examples(make_batch()._replace(grade_valid=np.zeros(3, bool)), ("a", "b", "c"))
+    with pytest.raises(InputError, match=r"mtl\.method pcgrad weighs grading, but no training image has its label; set grading\.weight 0"):
+        check_tasks(Config(mtl=MTLConfig(method="pcgrad")), unlabelled)
+    check_tasks(Config(), unlabelled)  # the plain sum learns what there is

@@ -174,7 +174,8 @@ class RLARConfig:
     weight: float = 1.0
     """of the penalty, or with `scale relative` the share that its gradient has in the tasks' at the latent; 0 for no RLAR"""
     scale: Literal["fixed", "relative"] = "fixed"
-    """relative: the penalty is rescaled every step so that |its gradient| = weight |the tasks' gradient| at the latent"""
+    """relative: rescaled every step so that |the penalty's gradient| = weight |the tasks' gradient| at z, whatever is left to penalise;
+    decoder and heads get the same factor. Forms the gradient in forward mode."""
     kind: Literal["hinge", "square", "abs"] = "hinge"
     margin: float = 0.0
     space: Literal["channel", "full"] = "channel"
@@ -185,7 +186,8 @@ class RLARConfig:
     every: int = 1
     """the penalty on every n-th step only, weighted n times; cheaper, and not exact any more"""
     derivative: Literal["reverse", "forward"] = "reverse"
-    """how the exact second-order gradient is formed: reverse over reverse, or forward over reverse; the same numbers"""
+    """how the exact second-order gradient is formed: reverse over reverse, or forward over reverse; the same numbers. A relative scale and
+    methods that need each task's gradient take forward"""
     reliability: float = 0.0
     """tau of the weight min(1, min_t |g_t| / tau); 0 switches it off"""
     ramp: float = 0.1
@@ -196,6 +198,8 @@ class RLARConfig:
             raise InputError(f"rlar.tasks is {self.tasks}; name at least two of {', '.join(TASKS)}, each once.")
         if not set(self.hold) < set(self.tasks):
             raise InputError(f"rlar.hold is {self.hold}; name tasks of rlar.tasks, but not all of them: one at least must turn.")
+        if self.kind == "square" and self.margin:
+            raise InputError(f"rlar.margin is {self.margin:g}, but rlar.kind square has no margin; choose abs or hinge, or rlar.margin 0.")
         _within(self, "rlar", ("weight", "reliability"), 0)
         _within(self, "rlar", ("margin",), -1, 1)
         _within(self, "rlar", ("ramp",), 0, 1)
@@ -298,8 +302,8 @@ class Config:
         weights = {name: getattr(self, name).weight for name in TASKS}
         if not any(weights.values()):
             raise InputError(f"the weights of {', '.join(TASKS)} are all 0; there is nothing to learn.")
-        if self.mtl.cosreg and sum(weight > 0 for weight in weights.values()) < 2:
-            raise InputError("mtl.cosreg compares two tasks at least, and only one has a weight above 0; set mtl.cosreg 0.")
+        if (self.mtl.cosreg or self.mtl.method != "equal") and sum(weight > 0 for weight in weights.values()) < 2:
+            raise InputError("mtl compares two tasks at least, and only one has a weight above 0; set mtl.method equal and mtl.cosreg 0.")
         untrained = [name for name in self.rlar.tasks if not weights[name]]
         if self.rlar.weight and untrained:
             raise InputError(

@@ -13,11 +13,12 @@ from thyroid_jax.shapes import Float
 
 
 def gramian(gradients: Sequence[Any]) -> Float["t t"]:
-    """G_tu = <g_t, g_u> over all leaves of the tasks' gradient trees, at least float32."""
+    """G_tu = <g_t, g_u> over all leaves of the tasks' gradient trees, at least float32, products included."""
 
     def inner(g: Any, h: Any) -> jax.Array:
         precise = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-        return sum(jnp.vdot(precise(a), precise(b)) for a, b in zip(jax.tree.leaves(g), jax.tree.leaves(h), strict=True))
+        pairs = zip(jax.tree.leaves(g), jax.tree.leaves(h), strict=True)
+        return sum(jnp.vdot(precise(a), precise(b), precision="highest") for a, b in pairs)
 
     t = len(gradients)
     upper = {(i, j): inner(gradients[i], gradients[j]) for i in range(t) for j in range(i, t)}
@@ -53,8 +54,8 @@ def cosreg(task_losses: Mapping[str, Callable[[Any, Any], jax.Array]], shared: A
     ``task_losses``: ordered mapping name -> ((shared, others) -> scalar), two at least. Returns (value, (d value / d shared,
     d value / d others)). Second order through the whole network, and exact: with v_t = d value / d g_t, the sum over the tasks of the
     directional derivative of their gradient along v_t, as in :func:`thyroid_jax.losses.rlar.forward_over_reverse`. Reverse mode over
-    reverse mode gives the same five times more slowly on a CPU: differentiating a kernel's gradient asks for convolutions with kernels
-    as large as images.
+    reverse mode gives the same far more slowly on a CPU: differentiating a kernel's gradient asks for convolutions with kernels as large
+    as images.
     """
     first, push = [], []
     for loss in task_losses.values():

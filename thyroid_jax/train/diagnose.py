@@ -16,7 +16,7 @@ from thyroid_jax.losses import rlar
 from thyroid_jax.mtl.gradients import cosines, gramian
 from thyroid_jax.shapes import Bool, Float
 from thyroid_jax.train.gradient import at_latent, weighted
-from thyroid_jax.train.objective import Metrics, Pair, encoder_and_rest, one, pair, task_valid, trained
+from thyroid_jax.train.objective import Metrics, Pair, direction_metrics, encoder_and_rest, one, pair, task_valid, trained
 
 BINS = 40
 """of the histogram of cosines, from -1 to 1"""
@@ -72,11 +72,7 @@ def angles(directions: rlar.Directions, names: tuple[str, ...], where: Bool["b"]
     bins = jnp.clip(jnp.floor((s + 1) * BINS / 2), 0, BINS - 1).astype(int)
     histogram = (jax.nn.one_hot(bins, BINS) * where[None, :, None]).mean(0).sum(0)
     ratio = jnp.log10(directions.norm[0] / directions.norm[1])
-    lengths = {f"latent_gradient_{name}": pair(norm, where) for name, norm in zip(names, directions.norm)}
-    return lengths | {
-        "cosine": pair(s.mean(0), where),
-        "cosine_size": pair(jnp.abs(s).mean(0), where),
-        "cosine_above_margin": pair((s > margin).mean(0), where),
+    return direction_metrics(directions, names, where, margin) | {
         "cosine_histogram": Pair(histogram, where.sum().astype(jnp.float32)),
         "latent_gradient_ratio": pair(ratio, where & (directions.norm[:2].min(0) > 1e-9)),
     }

@@ -33,7 +33,7 @@ from thyroid_jax.train.objective import (
 )
 
 Gradient = tuple[model.Params, Metrics, Any]  # of the parameters; what to log; the multitask method's next state
-_EPS = 1e-20  # beside squared norms: below any gradient that float32 still resolves in a step
+_EPS = 1e-20  # of squared norms: below it, a penalty has nothing to say
 
 
 def gradient(params: model.Params, batch: Batch, config: Config, *, ramp: Any, state: Any, key: Key) -> Gradient:
@@ -55,9 +55,11 @@ def gradient(params: model.Params, batch: Batch, config: Config, *, ramp: Any, s
 def by_scalar(params: model.Params, batch: Batch, config: Config, ramp: Any, state: Any, key: Key) -> Gradient:
     """Reverse mode through one number: the weighted sum of the losses and the regularisers."""
 
+    present = jnp.stack([task_valid(batch)[name].any() for name in trained(config)]).all()
+
     def total(params: model.Params) -> tuple[jax.Array, tuple[Metrics, Any]]:
         losses, penalty, metrics = terms(params, batch, config, ramp=ramp)
-        weights, new, seen = loss_weights(losses, config, state)
+        weights, new, seen = loss_weights(losses, present, config, state)
         value = sum(weights[name] * loss for name, loss in losses.items()) + penalty
         return value, ({"loss": one(value)} | metrics | seen, new)
 
@@ -84,7 +86,8 @@ def by_task(params: model.Params, batch: Batch, config: Config, ramp: Any, state
     # 2. what the method makes of them
     early = config.mtl.at == "latent"
     compared = outputs if early else [pull(output)[0] for output in outputs]
-    on_shared, on_own, state, seen = weigh(gramian(compared), losses, config, state, key)
+    present = jnp.stack([where[name].any() for name in losses]).all()
+    on_shared, on_own, state, seen = weigh(gramian(compared), losses, present, config, state, key)
     shared, change = combine(on_shared, compared), combine(on_own, own)
     total = sum(w * loss for w, loss in zip(on_own, losses.values()))
 
@@ -93,7 +96,8 @@ def by_task(params: model.Params, batch: Batch, config: Config, ramp: Any, state
         factor = config.rlar.weight * ramp
         if config.rlar.scale == "relative":
             tasks = combine(on_shared, [output.z for output in outputs])
-            factor = factor * jnp.sqrt((tasks**2).sum() / ((penalty.latent**2).sum() + _EPS))
+            squares = (tasks**2).sum(), (penalty.latent**2).sum()
+            factor = factor * jnp.where(squares[1] > _EPS, jnp.sqrt(squares[0] / jnp.maximum(squares[1], _EPS)), 0.0)
             metrics |= {"rlar_factor": one(factor)}
         extra = scaled(factor, model.Latent(penalty.latent, penalty.parameters[1]))
         shared = added(shared, extra if early else pull(extra)[0])
@@ -135,24 +139,36 @@ def weighted(
 
 
 def weigh(
-    gram: Float["t t"], losses: dict[str, Float[""]], config: Config, state: Any, key: Key
+    gram: Float["t t"], losses: dict[str, Float[""]], present: Bool[""], config: Config, state: Any, key: Key
 ) -> tuple[Float["t"], Float["t"], Any, Metrics]:
-    """The method's weights of the shared part's and of the own parts' gradients, its next state, and what to log."""
+    """The method's weights of the shared part's and of the own parts' gradients, its next state, and what to log.
+
+    Weights of gradients are brought to the sum t, that of plain training: learning rate, clipping and the penalty's weight then mean the
+    same for every method. All 1 on a batch on which a task is not defined at all.
+    """
     if config.mtl.method in SCALARIZERS:
         if config.mtl.method == "gradnorm":
             state = state._replace(norms=jnp.sqrt(jnp.diagonal(gram)))
-        weights, state, seen = loss_weights(losses, config, state)
+        weights, state, seen = loss_weights(losses, present, config, state)
         vector = jnp.stack([jnp.asarray(weight, gram.dtype) for weight in weights.values()])
         return vector, vector, state, seen
     weights = WEIGHERS[config.mtl.method](gram, key=key)
+    total = weights.sum()
+    weights = jnp.where(total > 1e-6, weights * len(losses) / jnp.maximum(total, 1e-6), weights)
+    weights = jnp.where(present, weights, 1.0)
     return weights, jnp.ones_like(weights), state, {f"weight_{name}": one(w) for name, w in zip(losses, weights)}
 
 
-def loss_weights(losses: dict[str, Float[""]], config: Config, state: Any) -> tuple[dict[str, Any], Any, Metrics]:
-    """A loss-level method's weight of every task's loss, its next state, and what to log; 1 for the others."""
+def loss_weights(losses: dict[str, Float[""]], present: Bool[""], config: Config, state: Any) -> tuple[dict[str, Any], Any, Metrics]:
+    """A loss-level method's weight of every task's loss, its next state, and what to log; 1 for the others.
+
+    A batch on which a task is not defined at all teaches the method nothing: the weights are 1 there and the state stays.
+    """
     if config.mtl.method == "equal" or config.mtl.method not in SCALARIZERS:
         return dict.fromkeys(losses, 1.0), state, {}
     vector, new = SCALARIZERS[config.mtl.method](jax.lax.stop_gradient(jnp.stack(list(losses.values()))), state)
+    vector = jnp.where(present, vector, 1.0)
+    new = jax.tree.map(lambda ours, old: jnp.where(present, ours, old), new, state)
     weights = dict(zip(losses, vector))
     return weights, new, {f"weight_{name}": one(weight) for name, weight in weights.items()}
 
@@ -162,6 +178,6 @@ def scaled(factor: Any, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, tree)
 
 
-def added(one: Any, other: Any) -> Any:
+def added(tree: Any, other: Any) -> Any:
     """The sum of two trees."""
-    return jax.tree.map(jnp.add, one, other)
+    return jax.tree.map(jnp.add, tree, other)

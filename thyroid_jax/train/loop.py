@@ -24,7 +24,7 @@ from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
 from thyroid_jax.train.diagnose import diagnose
 from thyroid_jax.train.log import RunLog
 from thyroid_jax.train.objective import Metrics, Pair
-from thyroid_jax.train.step import TrainState, evaluate_step, init_state, learning_rate, train_step
+from thyroid_jax.train.step import TrainState, at_step, compiled_step, evaluate_step, init_state, learning_rate
 
 
 def fit(
@@ -64,7 +64,7 @@ def fit(
                     batch, position = next(stream)
                     if config.train.diagnose_every and step % config.train.diagnose_every == 0:
                         probes.append(diagnose(state.params, batch, config))
-                    state, metrics = train_step(state, batch, config)
+                    state, metrics = compiled_step(state, batch, at_step(config, step))
                     seen.append(metrics)
                     progress.step()
                 totals = check_finite(jax.device_get(seen), int(state.step) - per_epoch, checkpoints)
@@ -166,8 +166,14 @@ def add_up(seen: Sequence[Metrics]) -> Metrics:
 
 
 def averages(metrics: Metrics) -> dict[str, float | list[float]]:
-    """sum / count of every metric, a list for histograms; NaN where nothing was counted."""
-    return {name: ratio(*pair) if np.ndim(pair.sum) == 0 else np.divide(*pair).tolist() for name, pair in sorted(metrics.items())}
+    """sum / count of every metric; NaN where nothing was counted. Histograms become lists, and are left out there."""
+    found: dict[str, float | list[float]] = {}
+    for name, (total, count) in sorted(metrics.items()):
+        if np.ndim(total) == 0:
+            found[name] = ratio(total, count)
+        elif count:
+            found[name] = (np.asarray(total) / count).tolist()
+    return found
 
 
 def ratio(total: float, count: float) -> float:

@@ -39,8 +39,9 @@ def objective(params: model.Params, batch: Batch, config: Config, *, ramp: Float
     """L = w_seg L_seg + w_grade L_grade + w_guidance L_guidance + w_rlar ramp L_RLAR (+ w_cosreg L_CosReg), and its parts.
 
     ``ramp`` in [0, 1] is how much of the angular penalty's weight is already on. Each L is a mean over the examples on which it is
-    defined. A task or penalty of weight 0 is not computed at all. Multitask methods other than ``equal`` weigh the same terms
-    otherwise: :mod:`thyroid_jax.train.gradient`.
+    defined. A task or penalty of weight 0 is not computed at all. This is the plain sum with RLAR's weight as it stands: multitask methods
+    other than ``equal`` and a relative scale weigh the same terms otherwise (:mod:`thyroid_jax.train.gradient`), and ``rlar.every``
+    says on which steps (:func:`thyroid_jax.train.step.at_step`).
     """
     losses, penalty, metrics = terms(params, batch, config, ramp=ramp)
     total = sum(losses.values()) + penalty
@@ -116,8 +117,8 @@ def angular(directions: rlar.Directions, where: dict[str, Bool["b"]], config: Co
     names = config.rlar.tasks
     both = jnp.stack([where[name] for name in names]).all(0)
     angles = rlar.angular_penalty(directions.unit, kind=config.rlar.kind, margin=config.rlar.margin, where=both)
-    penalty = masked_mean(angles * rlar.reliability(directions.norm, tau=config.rlar.reliability), both)
-    return penalty, direction_metrics(directions, names, both, config.rlar.margin) | {"rlar": pair(angles, both)}
+    reliable = angles * rlar.reliability(directions.norm, tau=config.rlar.reliability)
+    return masked_mean(reliable, both), direction_metrics(directions, names, both, config.rlar.margin) | {"rlar": pair(reliable, both)}
 
 
 def mean_losses(

@@ -79,7 +79,7 @@ def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState,
 
     A config with ``rlar.every`` above 1 means two kinds of steps; :func:`at_step` says which this one is.
     """
-    if config.rlar.every != 1:
+    if config.rlar.weight and config.rlar.every != 1:
         raise ValueError(f"rlar.every is {config.rlar.every}: give update the config of the step, at_step(config, step).")
     key = jax.random.fold_in(state.key, state.step)
     image, mask = augment(key, batch.image, batch.mask, config.augment)
@@ -109,8 +109,7 @@ def losses_vector(params: model.Params, batch: Batch, config: Config) -> Float["
 def at_step(config: Config, step: int) -> Config:
     """The config of one step: with ``rlar.every`` = n the penalty weighs n times as much on every n-th step and nothing on the others.
 
-    Chosen on the host, between two compiled steps: inside one, XLA's conditionals keep a CPU from its fast convolutions (a step of 0.13 s
-    took 3 s).
+    Chosen on the host, between two compiled steps: inside one, XLA's conditionals keep a CPU from its fast convolutions.
     """
     weight = 0.0 if step % config.rlar.every else config.rlar.weight * config.rlar.every
     return dataclasses.replace(config, rlar=dataclasses.replace(config.rlar, weight=weight, every=1))
