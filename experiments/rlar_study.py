@@ -112,7 +112,7 @@ def run(name: str, fold: int, arguments: Arguments) -> dict[str, Any]:
     row |= averages(add_up([jax.device_get(diagnose(trained.params, batch, config)) for batch in batches]))
     row |= angles_by_case(trained.params, batches, config, [case.dice for case in cases])
     row |= layers(trained.params, batches, config)
-    return row | {"training_penalty_share": penalty_share(folder, penalty)}
+    return row | {"training_penalty_share": penalty_share(folder, penalty)} | quarters(folder)
 
 
 def penalty_share(folder: Path, penalty: RLARConfig) -> float:
@@ -121,6 +121,17 @@ def penalty_share(folder: Path, penalty: RLARConfig) -> float:
         return penalty.weight
     seen = [row.get(f"penalty_share_{penalty.space}") for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis"]
     return penalty.weight * float(np.mean([share for share in seen if share is not None][-5:]))
+
+
+def quarters(folder: Path) -> dict[str, list[float]]:
+    """Means over each quarter of the training: s and |s| in channel space, and the share that a penalty of weight 1 would have."""
+    rows = [row for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis" and row.get("cosine_channel") is not None]
+    names = {
+        "quarter_cosine": "cosine_channel",
+        "quarter_cosine_size": "cosine_size_channel",
+        "quarter_unit_share": "penalty_share_channel",
+    }
+    return {ours: [float(np.mean(part)) for part in np.array_split([row[name] for row in rows], 4)] for ours, name in names.items()}
 
 
 def angles_by_case(params: model.Params, batches: Sequence[Batch], config: Config, dice: Sequence[float]) -> dict[str, list[float]]:
@@ -222,6 +233,12 @@ def where_is_alignment(plain: Sequence[dict[str, Any]]) -> None:
         zip(*(np.mean([row[key] for row in plain], axis=0) for key in ("layer_cosine", "layer_cosine_size")))
     ):
         print(f"- encoder level {level}: mean s {s:+.3f}, mean |s| {size:.3f}")
+    for name, key in (
+        ("mean s", "quarter_cosine"),
+        ("mean |s|", "quarter_cosine_size"),
+        ("a penalty of weight 1 would have this share in the gradient at z", "quarter_unit_share"),
+    ):
+        print(f"- by quarter of the training, {name}: " + ", ".join(f"{v:.3f}" for v in np.mean([row[key] for row in plain], axis=0)))
     pooled = {key: np.concatenate([row[f"case_{key}"] for row in plain]) for key in ("cosine", "grade_loss", "dice")}
     for name, score in (("lowest Dice", -pooled["dice"]), ("highest grade loss", pooled["grade_loss"])):
         hard = score >= np.quantile(score, 0.75)
@@ -234,6 +251,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
     """PNG: for each penalty, how large |s| stayed and what both tasks gained or lost against plain training, one dot a fold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     plain = {row["fold"]: row for row in rows if row["variant"] == "plain"}
     names = list(dict.fromkeys(row["variant"] for row in rows))
@@ -249,6 +267,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
             if values:
                 panel.plot(np.mean(values), height, "|", color="#D55E00", markersize=14, markeredgewidth=2)
         panel.axvline(0, color="0.6", linewidth=0.8)
+        panel.xaxis.set_major_locator(MaxNLocator(5))
         panel.set_title(title)
         panel.grid(axis="y", color="0.92")
         panel.spines[["top", "right"]].set_visible(False)
