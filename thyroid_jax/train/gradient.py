@@ -53,8 +53,7 @@ def gradient(params: model.Params, batch: Batch, config: Config, *, ramp: Any, s
 
 
 def by_scalar(params: model.Params, batch: Batch, config: Config, ramp: Any, state: Any, key: Key) -> Gradient:
-    """Reverse mode through one number: the weighted sum of the losses and the regularisers."""
-
+    """Reverse mode through one number: the weighted sum of the losses and the penalty."""
     present = jnp.stack([task_valid(batch)[name].any() for name in trained(config)]).all()
 
     def total(params: model.Params) -> tuple[jax.Array, tuple[Metrics, Any]]:
