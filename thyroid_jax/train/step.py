@@ -101,8 +101,8 @@ def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState,
 
 
 def losses_vector(params: model.Params, batch: Batch, config: Config) -> Float["t"]:
-    """The trained tasks' weighted mean losses, without any regulariser."""
-    bare = dataclasses.replace(config, rlar=dataclasses.replace(config.rlar, weight=0.0), mtl=dataclasses.replace(config.mtl, cosreg=0.0))
+    """The trained tasks' weighted mean losses f[t], in their fixed order, without any penalty."""
+    bare = dataclasses.replace(config, rlar=dataclasses.replace(config.rlar, weight=0.0))
     return jnp.stack(list(terms(params, batch, bare).losses.values()))
 
 
