@@ -1,14 +1,16 @@
-"""Build and check data sets.
+"""Build, check and measure data sets.
 
 python -m data_prep build ddti --source DIR --out DIR [--overwrite]
 python -m data_prep build phantom --out DIR [--count N] [--seed N] [--size H W] [--overwrite]
 python -m data_prep check NAME --data DIR [--sheet FILE]
+python -m data_prep radiomics NAME --data DIR --out FILE.csv [--engine jax|pyradiomics] [--bin-count N | --bin-width W] [--overwrite]
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data_prep", description="Build and check data sets.")
+    parser = argparse.ArgumentParser(prog="python -m data_prep", description="Build, check and measure data sets.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     build = commands.add_parser("build", help="turn an original download, or phantoms, into a data set")
@@ -50,6 +52,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--sheet", type=Path, metavar="FILE", help="write a PNG of random records with their contours")
     check.add_argument("--seed", type=int, default=0, metavar="N", help="which random records (default 0)")
     check.set_defaults(run=_check)
+
+    radiomics = commands.add_parser("radiomics", help="write a table of radiomics, one row an outlined image")
+    radiomics.add_argument("name", metavar="NAME", help="name of the data set")
+    radiomics.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder given as --out to build")
+    radiomics.add_argument("--out", type=Path, required=True, metavar="FILE", help="the CSV file to write")
+    radiomics.add_argument("--engine", choices=("jax", "pyradiomics"), default="jax", help="who computes (default jax)")
+    bins = radiomics.add_mutually_exclusive_group()
+    bins.add_argument("--bin-count", type=int, metavar="N", help="grey levels between a nodule's darkest and brightest (default 32)")
+    bins.add_argument("--bin-width", type=float, metavar="W", help="grey values in a level, instead")
+    radiomics.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
+    radiomics.set_defaults(run=_radiomics)
     return parser
 
 
@@ -92,6 +105,18 @@ def _check(options: argparse.Namespace) -> None:
     from data_prep.check import check
 
     print(check(options.data, options.name, sheet=options.sheet, seed=options.seed))
+
+
+def _radiomics(options: argparse.Namespace) -> None:
+    from data_prep.radiomics_table import ENGINES, write_table
+    from thyroid_jax.radiomics import FEATURES
+
+    bins = {"bin_width": options.bin_width, "bin_count": options.bin_count}
+    engine = ENGINES[options.engine]
+    summary = write_table(options.data, options.name, options.out, engine=engine, features=FEATURES, **bins, overwrite=options.overwrite)
+    if summary.remark:
+        print(summary.remark, file=sys.stderr)
+    print(f"{summary.rows} images, {summary.incomplete} of them with values that are not defined: {options.out}")
 
 
 if __name__ == "__main__":

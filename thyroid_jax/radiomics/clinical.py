@@ -81,8 +81,8 @@ def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]
     m = shape.moments(mask, spacing=spacing)
     nodule_mean, _ = first_order.mean_and_deviation(image, mask)
     ring_mean, ring_deviation = first_order.mean_and_deviation(image, ring)
-    ring_low, ring_median = first_order.percentiles(image, ring, (5.0, 50.0))
-    (nodule_low,) = first_order.percentiles(image, mask, (10.0,))
+    ring_low, ring_median = first_order.percentiles(image, ring, (5, 50))
+    (nodule_low,) = first_order.percentiles(image, mask, (10,))
     smooth = windows.box_mean(image, 1)
     hat = windows.white_top_hat(image, 2)
     hat_mean, hat_deviation = first_order.mean_and_deviation(hat, ring)
@@ -102,7 +102,7 @@ def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]
         (mask & (smooth < (1 - 1e-5) * ring_low)).sum() / count,  # equal is not below, however it was rounded
     ]
     foci_values = [foci.sum() / count, 1000 * shape.euler_number(foci) / count]
-    values = jnp.stack([*about_shape, *against_ring, first_order.entropy(image, mask, bin_count=32), *foci_values])
+    values = jnp.stack([*about_shape, *against_ring, first_order.entropy_of(image, mask, bin_count=32), *foci_values])
     large = (m.count >= _SMALLEST) & (m.minor > tiny * m.major)
     ringed = (ring.sum() >= _SMALLEST) & (ring_deviation > 1e-4 * ring_mean)
     needs_ring = jnp.array([False] * 4 + [True] * 4 + [False] + [True] * 2)

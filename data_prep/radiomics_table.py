@@ -1,0 +1,257 @@
+"""A CSV table of radiomics: one row an outlined image of a built data set, by the jitted extractor or by pyradiomics.
+
+The data set is read twice, from disk and one record at a time: once for what the head of the table says, once for the values. An engine
+takes nodules (image and mask cut to the outline) and gives what it found for each, in any order.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from data_prep import radiomics_oracle
+from data_prep.schema import Card, Record
+from data_prep.splits import Meta
+from data_prep.storage import open_records
+from thyroid_jax.errors import InputError
+from thyroid_jax.files import write_text
+
+COLUMNS = ("case", "group", "height", "width", "row_spacing", "column_spacing")
+MOST_BINS = 256  # an 8-bit image has no more grey values
+NARROWEST = 0.25  # bin width, in grey values
+FEW, MANY = 8, 256  # grey levels from a bin width outside which texture says little
+SIDE = 32  # nodules are padded to sides of this, twice this, four times this, ..., so that few programs are compiled
+BATCH = 8
+
+Bins = Mapping[str, float]
+Spacing = tuple[float, float]
+
+
+class Outlined(NamedTuple):
+    """What is kept of a record between the two readings: where it is, what it is called, its size and the grey range of its nodule."""
+
+    row: int
+    case: str
+    group: str
+    height: int
+    width: int
+    spacing: Spacing
+    lowest: int
+    highest: int
+
+
+class Nodule(NamedTuple):
+    """Image and mask cut to the box around the mask. ``number`` is the table's row, ``spacing`` the (row, column) size of a pixel."""
+
+    number: int
+    image: np.ndarray
+    mask: np.ndarray
+    spacing: Spacing
+
+
+class Found(NamedTuple):
+    """Features of one nodule and whether each is defined: float[f], bool[f]."""
+
+    number: int
+    values: np.ndarray
+    valid: np.ndarray
+
+
+class Engine(NamedTuple):
+    """``about()`` names engine and version; ``extract(nodules, features, bins)`` gives :class:`Found` for every nodule, in any order."""
+
+    about: Callable[[], str]
+    extract: Callable[[Iterable[Nodule], Sequence[str], Bins], Iterator[Found]]
+
+
+class Summary(NamedTuple):
+    """What a table holds: rows, rows with a value that is not defined, and a remark on the bins (empty when there is nothing to say)."""
+
+    rows: int
+    incomplete: int
+    remark: str
+
+
+def write_table(
+    data_dir: Path | str,
+    name: str,
+    out: Path | str,
+    *,
+    engine: Engine,
+    features: Sequence[str],
+    bin_width: float | None = None,
+    bin_count: int | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Write the features of every outlined image of the data set ``name`` in ``data_dir`` to the CSV file ``out``, all of it or nothing.
+
+    Lines ``# key: value`` say how it was made; then :data:`COLUMNS` and the features, records in their order, an empty cell where a value
+    is not defined. Images are taken as they are, grey values 0 to 255, unscaled. Lengths are in millimetres when every outlined image has
+    its spacing, else in pixels for all. Raises :class:`InputError` for a missing or damaged data set, one without outlines, unusable
+    bins, a missing engine, and an existing file without ``overwrite``.
+    """
+    out = Path(out)
+    _check_free(out, overwrite)
+    bins = chosen_bins(bin_width, bin_count)
+    about = engine.about()
+    card, records = open_records(data_dir, name)
+    outlined, digest = _survey(card, _progress(records, f"{name}: reading"))
+    if not outlined:
+        raise InputError(f"{name}: no record has an outline, so there is nothing to measure. Choose another data set.")
+    unit = "mm" if all(np.isfinite(one.spacing).all() for one in outlined) else "px"
+    if unit == "px":
+        outlined = [one._replace(spacing=(1.0, 1.0)) for one in outlined]
+    found = engine.extract(_nodules(records, outlined), features, bins)
+    found = sorted(_progress(found, f"{name}: radiomics", len(outlined)), key=lambda one: one.number)
+    head = {"thyroid_jax": _version(), "engine": about, "data_set": name, "digest": digest, **bins, "unit": unit}
+    _check_free(out, overwrite)
+    write_text(out, _head(head) + _csv(outlined, features, found))
+    return Summary(len(outlined), sum(not one.valid.all() for one in found), _remark(outlined, bins))
+
+
+def chosen_bins(bin_width: float | None, bin_count: int | None) -> Bins:
+    """{"bin_width": w} or {"bin_count": n}, 32 bins when neither is given; :class:`InputError` for both, or one out of range."""
+    if bin_width is not None and bin_count is not None:
+        raise InputError("bin width and bin count: give one of them.")
+    if bin_width is not None:
+        if not (math.isfinite(bin_width) and bin_width >= NARROWEST):
+            raise InputError(f"bin width: {bin_width}, but it must be at least {NARROWEST}; grey values are whole numbers from 0 to 255.")
+        return {"bin_width": float(bin_width)}
+    count = radiomics_oracle.BIN_COUNT if bin_count is None else bin_count
+    if not 2 <= count <= MOST_BINS:
+        raise InputError(f"bin count: {count}, but it must be 2 to {MOST_BINS}; grey values are whole numbers from 0 to 255.")
+    return {"bin_count": count}
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder. Give --out the name of a file.")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out}: is already there. Add --overwrite to replace it, or give another --out.")
+
+
+def _survey(card: Card, records: Iterable[Record]) -> tuple[list[Outlined], str]:
+    """The outlined records, and the digest of all cases, groups, pixels and grades that a run on this data set notes too."""
+    outlined, all_of_it = [], []
+    for row, record in enumerate(records):
+        grade = None if record.grade is None else card.grades[record.grade]
+        all_of_it.append((Meta(record.case, record.group, record.content), str(grade)))
+        if record.mask is not None:
+            grey = record.image[record.mask] if record.mask.any() else np.zeros(1, np.uint8)
+            range_of_grey = int(grey.min()), int(grey.max())
+            outlined.append(Outlined(row, record.case, record.group, *record.image.shape, record.spacing, *range_of_grey))
+    return outlined, hashlib.sha256(repr(sorted(all_of_it)).encode()).hexdigest()[:32]
+
+
+def _nodules(records: Sequence[Record], outlined: Sequence[Outlined]) -> Iterator[Nodule]:
+    for number, one in enumerate(outlined):
+        record = records[one.row]
+        box = _box(record.mask)
+        yield Nodule(number, record.image[box], record.mask[box], one.spacing)
+
+
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around the mask; all of an empty one. No feature looks outside it."""
+    if not mask.any():
+        return tuple(slice(side) for side in mask.shape)
+    filled = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return tuple(slice(one[0], one[-1] + 1) for one in filled)
+
+
+def _progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
+    yield from tqdm(items, desc=label, total=total, unit=" images", disable=not sys.stderr.isatty(), leave=False)
+
+
+def _by_pyradiomics(nodules: Iterable[Nodule], features: Sequence[str], bins: Bins) -> Iterator[Found]:
+    for nodule in nodules:
+        found = radiomics_oracle.extract(nodule.image, nodule.mask, features=features, spacing=nodule.spacing, **bins)
+        yield Found(nodule.number, *found)
+
+
+def _by_jax(nodules: Iterable[Nodule], features: Sequence[str], bins: Bins) -> Iterator[Found]:
+    """Nodules of one padded size go together, :data:`BATCH` at a time; the last batch of a size is filled up with copies."""
+    waiting: dict[tuple, list[Nodule]] = defaultdict(list)
+    for nodule in nodules:
+        sides = tuple(_padded(side) for side in nodule.image.shape)
+        alike = waiting[sides, nodule.spacing]
+        alike.append(nodule)
+        if len(alike) == BATCH:
+            yield from _batch(alike, sides, features, bins)
+            alike.clear()
+    for (sides, _), alike in waiting.items():
+        if alike:
+            yield from _batch(alike, sides, features, bins)
+
+
+def _padded(side: int) -> int:
+    return max(SIDE, 1 << (side - 1).bit_length())
+
+
+def _batch(nodules: Sequence[Nodule], sides: tuple[int, int], features: Sequence[str], bins: Bins) -> Iterator[Found]:
+    from thyroid_jax.radiomics import extract
+
+    image, mask = np.zeros((BATCH, *sides), np.float32), np.zeros((BATCH, *sides), bool)
+    for place in range(BATCH):
+        nodule = nodules[min(place, len(nodules) - 1)]
+        corner = (place, *(slice(side) for side in nodule.image.shape))
+        image[corner], mask[corner] = nodule.image, nodule.mask
+    values, valid = extract(image, mask, features=tuple(features), spacing=nodules[0].spacing, **bins)
+    for nodule, *found in zip(nodules, np.asarray(values), np.asarray(valid)):
+        yield Found(nodule.number, *found)
+
+
+def _about_jax() -> str:
+    import jax
+
+    return f"jax {jax.__version__}"
+
+
+ENGINES = {
+    "jax": Engine(_about_jax, _by_jax),
+    "pyradiomics": Engine(lambda: f"pyradiomics {radiomics_oracle.version()}", _by_pyradiomics),
+}
+
+
+def _version() -> str:
+    import thyroid_jax
+
+    return thyroid_jax.__version__
+
+
+def _head(facts: Mapping[str, object]) -> str:
+    return "".join(f"# {key}: {value}\n" for key, value in facts.items())
+
+
+def _csv(outlined: Sequence[Outlined], features: Sequence[str], found: Sequence[Found]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *features])
+    for one, (_, values, valid) in zip(outlined, found, strict=True):
+        cells = [str(value) if defined else "" for value, defined in zip(values, valid)]  # the shortest text that reads as the same number
+        writer.writerow([one.case, one.group, one.height, one.width, *one.spacing, *cells])
+    return text.getvalue()
+
+
+def _remark(outlined: Sequence[Outlined], bins: Bins) -> str:
+    """One line when a bin width is a poor choice for some images: how many, and what to do."""
+    if "bin_width" not in bins:
+        return ""
+    width = bins["bin_width"]
+    levels = np.array([one.highest // width - one.lowest // width + 1 for one in outlined])
+    few, many = int((levels < FEW).sum()), int((levels > MANY).sum())
+    if not few and not many:
+        return ""
+    return (
+        f"bin width {width:g}: {few} of {len(levels)} images have under {FEW} grey levels, {many} over {MANY}; "
+        "their texture says little. Choose another bin width, or a bin count."
+    )

@@ -1,0 +1,93 @@
+"""Grey values to grey levels, the same bins as float64 arithmetic gives, and neighbours. One image at a time; ``jax.vmap`` for a batch."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thyroid_jax.shapes import Bool, Float, Int
+
+# (rows, columns) from a pixel to its neighbours: one of each opposite pair, as co-occurrences and runs need them.
+ANGLES = ((0, 1), (1, 1), (1, 0), (1, -1))
+NEIGHBOURS = (*ANGLES, *((-y, -x) for y, x in ANGLES))
+
+
+def by_count(image: Float["h w"], mask: Bool["h w"], bins: int) -> Int["h w"]:
+    """``bins`` equal bins from the masked minimum to the maximum: level 1 + floor(bins (x - min) / (max - min)); 0 outside the mask.
+
+    A value on an edge belongs to the bin above it, the maximum to the last; one grey value alone is level 1 + bins // 2, as numpy's
+    histogram (and so pyradiomics' ``binCount``) has it. ``bins`` at most 4096.
+    """
+    image, lowest, highest = _inside(image, mask)
+    distance, spread = _difference(image, lowest), _difference(highest, lowest)
+    guess = jnp.floor(bins * distance[0] / jnp.maximum(spread[0], jnp.finfo(image.dtype).tiny))
+
+    def reached(k: jax.Array) -> jax.Array:  # bins (x - min) >= k (max - min)
+        parts = [bins * d - k * s for d, s in zip((*_halves(distance[0]), distance[1]), (*_halves(spread[0]), spread[1]))]
+        return parts[0] + parts[1] + parts[2] >= 0
+
+    level = 1 + jnp.minimum(_settled(guess, reached), bins - 1)
+    return jnp.where(mask, jnp.where(spread[0] > 0, level, 1 + bins // 2), 0).astype(jnp.int32)
+
+
+def by_width(image: Float["h w"], mask: Bool["h w"], width: float) -> Int["h w"]:
+    """Bins of one width whose edges are its multiples: level 1 + floor(x / width) - floor(min / width); 0 outside the mask.
+
+    pyradiomics' ``binWidth``. Exact for values up to 4096 widths; beyond, a value within rounding of an edge may fall beside it.
+    """
+    image, lowest, _ = _inside(image, mask)
+    pieces = _pieces(width, image.dtype)
+
+    def bin_of(x: jax.Array) -> jax.Array:
+        guess = jnp.floor(x / jnp.asarray(width, x.dtype))
+        return _settled(guess, lambda k: (((x - k * pieces[0]) - k * pieces[1]) - k * pieces[2]) - k * pieces[3] >= 0)
+
+    return jnp.where(mask, 1 + bin_of(image) - bin_of(lowest), 0).astype(jnp.int32)
+
+
+def neighbour(values: jax.Array, offset: tuple[int, int], outside: float | int) -> jax.Array:
+    """[h w] -> [h w]: at every pixel the value of the pixel at ``offset`` (rows, columns, each -1, 0 or 1) from it."""
+    (y, x), (h, w) = offset, values.shape
+    return jnp.pad(values, 1, constant_values=outside)[1 + y : 1 + y + h, 1 + x : 1 + x + w]
+
+
+def present(level: Int["h w"], count: int) -> Bool["n"]:
+    """Which of the levels 1 to ``count`` occur."""
+    return jnp.zeros(count + 1, bool).at[level.ravel()].set(True)[1:]
+
+
+def _inside(image: Float["h w"], mask: Bool["h w"]) -> tuple[Float["h w"], Float[""], Float[""]]:
+    lowest = jnp.where(mask, image, jnp.inf).min()
+    lowest = jnp.where(jnp.isfinite(lowest), lowest, 0.0)
+    image = jnp.where(mask, image, lowest)
+    return image, lowest, image.max()
+
+
+def _settled(guess: jax.Array, reached) -> jax.Array:
+    """The highest k with reached(k), among the guess and its neighbours: division alone may miss an edge by its rounding."""
+    return guess + reached(guess + 1) - ~reached(guess)
+
+
+def _difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """a - b without rounding, as a number and its remainder (Knuth's two-sum)."""
+    total = a - b
+    taken = total - a
+    return total, (a - (total - taken)) - (b + taken)
+
+
+def _halves(a: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A number as the sum of two that have half of its digits each: their products with integers up to 4096 are exact."""
+    whole, keep = (jnp.int64, -(1 << 26)) if a.dtype == jnp.float64 else (jnp.int32, -(1 << 12))
+    high = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(a, whole) & keep, a.dtype)
+    return high, a - high
+
+
+def _pieces(number: float, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
+    """A number as the sum of four, each of half a precision's digits but for the last, which has the rest."""
+    digits, pieces = (26 if dtype == jnp.float64 else 12), []
+    for _ in range(3):
+        mantissa, exponent = np.frexp(number)
+        pieces.append(float(np.ldexp(np.trunc(np.ldexp(mantissa, digits)), exponent - digits)))
+        number -= pieces[-1]
+    return tuple(jnp.asarray(piece, dtype) for piece in (*pieces, number))

@@ -1,0 +1,87 @@
+"""Neighbouring grey tone difference: how far a pixel is from the mean of those around it. One image at a time; ``jax.vmap`` for a batch.
+
+For level i, N_i is the number of pixels of that level, p_i = N_i / N, and s_i the sum over them of |i - mean of the levels of the
+neighbours|, over those of the eight neighbours that lie inside the mask; 0 for a pixel without any. m is the number of levels that occur,
+and sums over i and j run over those. Amadasun & King 1989; definitions and names as in pyradiomics 3.0.1, codes of the IBSI manual.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from thyroid_jax.radiomics.levels import NEIGHBOURS, neighbour
+from thyroid_jax.shapes import Float, Int
+
+
+class Differences(NamedTuple):
+    """p_i and s_i of the levels 1 to n, and the number of pixels N."""
+
+    p: Float["n"]
+    s: Float["n"]
+    total: Float[""]
+
+
+def differences(level: Int["h w"], count: int) -> Differences:
+    """Measure the levels 1 to ``count``, 0 outside the mask."""
+    around = [neighbour(level, offset, 0) for offset in NEIGHBOURS]
+    known = sum((other > 0).astype(float) for other in around)
+    mean = sum(around).astype(float) / jnp.maximum(known, 1)
+    difference = jnp.where((level > 0) & (known > 0), jnp.abs(level.astype(float) - mean), 0)
+    n = jnp.zeros(count + 1, float).at[level.ravel()].add(1)[1:]
+    s = jnp.zeros(count + 1, float).at[level.ravel()].add(difference.ravel())[1:]
+    return Differences(n / jnp.maximum(n.sum(), 1), s, n.sum())
+
+
+def _ratio(a: jax.Array, b: jax.Array, otherwise: float) -> jax.Array:
+    return jnp.where(b != 0, a / jnp.where(b != 0, b, 1), otherwise)
+
+
+def _pairs(d: Differences) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(which pairs i, j both occur, |i - j|, i)."""
+    i = jnp.arange(1, d.p.shape[0] + 1, dtype=d.p.dtype)
+    return (d.p[:, None] > 0) & (d.p[None, :] > 0), jnp.abs(i[:, None] - i[None, :]), i
+
+
+def coarseness(d: Differences) -> Float[""]:
+    """1 / sum_i p_i s_i, > 0. 10^6, undefined, where the sum is 0. IBSI QCDE."""
+    return _ratio(jnp.ones_like(d.total), (d.p * d.s).sum(), 1e6)
+
+
+def contrast(d: Differences) -> Float[""]:
+    """sum_ij p_i p_j (i - j)^2 / (m (m - 1)) * sum_i s_i / N, >= 0. 0, undefined, for one level. IBSI 65HE."""
+    _, distance, _ = _pairs(d)
+    m = (d.p > 0).sum().astype(d.p.dtype)
+    return _ratio((d.p[:, None] * d.p[None, :] * distance**2).sum() * d.s.sum() / jnp.maximum(d.total, 1), m * (m - 1), 0.0)
+
+
+def busyness(d: Differences) -> Float[""]:
+    """sum_i p_i s_i / sum_ij |i p_i - j p_j|, >= 0. 0, undefined, where the divisor is 0. IBSI NQ30."""
+    both, _, i = _pairs(d)
+    weighted = i * d.p
+    return _ratio((d.p * d.s).sum(), jnp.where(both, jnp.abs(weighted[:, None] - weighted[None, :]), 0).sum(), 0.0)
+
+
+def complexity(d: Differences) -> Float[""]:
+    """1 / N sum_ij |i - j| (p_i s_i + p_j s_j) / (p_i + p_j), >= 0. IBSI HDEZ."""
+    both, distance, _ = _pairs(d)
+    weighted = d.p * d.s
+    ratio = (weighted[:, None] + weighted[None, :]) / jnp.where(both, d.p[:, None] + d.p[None, :], 1)
+    return jnp.where(both, distance * ratio, 0).sum() / jnp.maximum(d.total, 1)
+
+
+def strength(d: Differences) -> Float[""]:
+    """sum_ij (p_i + p_j)(i - j)^2 / sum_i s_i, >= 0. 0, undefined, where the divisor is 0. IBSI 1X9X."""
+    both, distance, _ = _pairs(d)
+    return _ratio(jnp.where(both, (d.p[:, None] + d.p[None, :]) * distance**2, 0).sum(), d.s.sum(), 0.0)
+
+
+FEATURES = {
+    "ngtdm_Busyness": busyness,
+    "ngtdm_Coarseness": coarseness,
+    "ngtdm_Complexity": complexity,
+    "ngtdm_Contrast": contrast,
+    "ngtdm_Strength": strength,
+}
