@@ -10,21 +10,23 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tyro
 
 from experiments.configs import CONFIGS
 from experiments.runtime import prepare
-from thyroid_jax.config import Config, from_dict, to_dict
+from thyroid_jax.config import Config, ConsistencyConfig, from_dict, to_dict
 from thyroid_jax.data import source
 from thyroid_jax.data.pipeline import Examples, load, scale_radiomics, steps_per_epoch
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.files import read_json, remove_fragments, write_json
 from thyroid_jax.model import check_size
-from thyroid_jax.radiomics import clinical
+from thyroid_jax.radiomics import clinical, soft
 from thyroid_jax.train.devices import check_divides, data_mesh
 from thyroid_jax.train.loop import fit
 from thyroid_jax.train.objective import trained
@@ -66,10 +68,11 @@ def open_run(config: Config, run_dir: Path) -> tuple[Config, Examples, Examples,
     training, validation = load(parts.train, grades, size, labels=config.data.labels), load(parts.validation, grades, size)
     check_monitor(config, validation)
     check_tasks(config, training)
+    check_malignancy(config, grades)
     every_value = training.batch.radiomics_valid[:, None].repeat(len(clinical.TARGET), axis=1)
     scaling = clinical.fit_scaling(training.batch.radiomics, every_value)
     training, validation = (scale_radiomics(part, scaling) for part in (training, validation))
-    config = fill_in(config, training, grades)
+    config = fill_in(config, training, grades, scaling)
     claim(run_dir, config, parts)
     facts = {
         "data": parts.card.name,
@@ -103,14 +106,23 @@ def check_tasks(config: Config, training: Examples) -> None:
         raise InputError(f"mtl.method {method} weighs {task}, but no training image has its label; set {task}.weight 0.")
 
 
-def fill_in(config: Config, training: Examples, grades: int) -> Config:
-    """The config with what follows from the training part: head sizes, class weights, total steps."""
+def check_malignancy(config: Config, grades: int) -> None:
+    """Raise :class:`InputError` when the grades that count as malignant are none, or all."""
+    first = config.consistency.first_malignant
+    if config.consistency.weight and (first == 0 or not -grades < first < grades):
+        raise InputError(f"consistency.first_malignant is {first}; of {grades} grades choose 1 to {grades - 1}, or -1 for the highest.")
+
+
+def fill_in(config: Config, training: Examples, grades: int, scaling: clinical.Scaling) -> Config:
+    """The config with what follows from the training part: head sizes, class weights, the target's scaling, shape means, total steps."""
     steps = config.train.epochs * steps_per_epoch(len(training.cases), config.train.batch_size)
     weights = class_weights(training.batch.grade[training.batch.grade_valid], config.grading.balance)
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, grades=grades, radiomics=len(clinical.TARGET)),
         grading=dataclasses.replace(config.grading, class_weights=weights),
+        guidance=dataclasses.replace(config.guidance, centre=_rounded(scaling.centre), spread=_rounded(scaling.spread)),
+        consistency=dataclasses.replace(config.consistency, centre=shape_means(training, config.consistency)),
         train=dataclasses.replace(config.train, total_steps=steps),
     )
 
@@ -121,7 +133,21 @@ def class_weights(grade: np.ndarray, balance: float) -> tuple[float, ...]:
     if balance == 0 or not len(grade):
         return ()
     raw = np.where(counts > 0, np.maximum(counts, 1e-9) ** -balance, 0.0)
-    return tuple(round(float(weight), 6) for weight in raw * counts.sum() / (raw * counts).sum())
+    return _rounded(raw * counts.sum() / (raw * counts).sum())
+
+
+def shape_means(training: Examples, settings: ConsistencyConfig) -> tuple[float, ...]:
+    """Mean of the shape features over the training outlines that are large enough; () without the consistency, or without outlines."""
+    masks = training.batch.mask[training.batch.mask_valid]
+    masks = masks[(masks >= 128).sum((1, 2)) > settings.min_pixels]
+    if not settings.weight or not len(masks):
+        return ()
+    measure = jax.jit(partial(soft.morphology, features=settings.features))
+    return _rounded(np.mean([np.asarray(measure(mask[None].astype(np.float32) / 255))[0] for mask in masks], axis=0))
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(f"{value:.7g}") for value in values)
 
 
 def claim(run_dir: Path, config: Config, parts: source.Parts) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from thyroid_jax import model
-from thyroid_jax.config import Config, ModelConfig, MTLConfig, RLARConfig
-from thyroid_jax.losses import masked_mean, rlar
+from thyroid_jax.config import Config, ConsistencyConfig, ModelConfig, MTLConfig, RLARConfig
+from thyroid_jax.losses import consistency, masked_mean, rlar
 from thyroid_jax.mtl.scalarize import SCALARIZERS, init
 from thyroid_jax.mtl.weigh import WEIGHERS
 from thyroid_jax.train import objective
 from thyroid_jax.train.gradient import by_scalar, by_task, gradient
-from thyroid_jax.train.objective import task_losses
+from thyroid_jax.train.objective import ALL_ON, Ramps, task_losses
 
 TINY = ModelConfig.preset("tiny", radiomics=11)
 TASKS = {"segmentation": 1.0, "grading": 1.0, "guidance": 0.1}
@@ -25,8 +25,8 @@ def configure(rlar=None, **mtl):
     return Config(model=TINY, rlar=RLARConfig(**({"weight": 0.0} | (rlar or {}))), mtl=MTLConfig(**mtl))
 
 
-def run(road, params, batch, config, state=(), ramp=1.0):
-    return jax.jit(lambda params, batch: road(params, batch, config, ramp, state, jax.random.key(3)))(params, batch)
+def run(road, params, batch, config, state=(), ramps=ALL_ON):
+    return jax.jit(lambda params, batch: road(params, batch, config, ramps, state, jax.random.key(3)))(params, batch)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ VARIANTS = [
 def test_forward_and_reverse_over_reverse_agree_in_float64(variant, params, uneven, x64):
     config = configure({"weight": 3.0} | variant)
     params, batch = double_precision(params), double_precision(uneven)
-    reverse, seen, _ = run(by_scalar, params, batch, config, ramp=0.7)
-    forward, also, _ = run(by_task, params, batch, config, ramp=0.7)
+    reverse, seen, _ = run(by_scalar, params, batch, config, ramps=Ramps(0.7))
+    forward, also, _ = run(by_task, params, batch, config, ramps=Ramps(0.7))
     assert float(seen["rlar"].sum) > 1e-6
     assert_close(forward, reverse, 1e-10)
     chex.assert_trees_all_close(also, seen, rtol=1e-10)
@@ -87,9 +87,30 @@ def test_and_in_float32(params, uneven):
 def test_both_are_the_gradient_of_the_objective(params, uneven, x64):
     config = configure({"weight": 3.0, "kind": "square"})
     params, batch = double_precision(params), double_precision(uneven)
-    expected = jax.jit(jax.grad(lambda p: objective(p, batch, config, ramp=0.5)[0]))(params)
+    expected = jax.jit(jax.grad(lambda p: objective(p, batch, config, ramps=Ramps(0.5))[0]))(params)
     for road in (by_scalar, by_task):
-        assert_close(run(road, params, batch, config, ramp=0.5)[0], expected, 1e-10)
+        assert_close(run(road, params, batch, config, ramps=Ramps(0.5))[0], expected, 1e-10)
+
+
+@pytest.mark.parametrize("at", ["latent", "parameters"])
+def test_the_shape_consistency_takes_either_road(at, params, uneven, x64):
+    shape = ConsistencyConfig(weight=2.0, min_pixels=5)
+    plain, weighed = (dataclasses.replace(configure(**method), consistency=shape) for method in ({}, {"method": "cagrad", "at": at}))
+    prior = consistency.init_prior(4, centre=[0.4, 0.5, 0.2, 0.3])
+    last = params["decoder"]["Conv_3"]
+    params = params | {"heads": params["heads"] | {"prior": prior}}
+    params |= {"decoder": params["decoder"] | {"Conv_3": last | {"bias": last["bias"] + 2.0}}}  # an outline to speak of
+    params, batch = double_precision(params), double_precision(uneven)
+    halfway = Ramps(consistency=0.5)
+    reverse, seen, _ = run(by_scalar, params, batch, plain, ramps=halfway)
+    by_tasks, also, _ = run(by_task, params, batch, plain, ramps=halfway)
+    assert float(seen["consistency"].sum) > 1e-6
+    assert_close(by_tasks, reverse, 1e-8)
+    chex.assert_trees_all_close(also, seen, rtol=1e-8)
+    change, _, _ = run(gradient_road, params, batch, weighed, ramps=halfway)
+    without, _, _ = run(gradient_road, params, batch, dataclasses.replace(weighed, consistency=ConsistencyConfig()))
+    bare, _, _ = run(by_scalar, params, batch, configure())
+    assert_close(change, jax.tree.map(lambda w, r, b: w + r - b, without, reverse, bare), 1e-8)
 
 
 def test_a_held_direction_does_not_turn_but_the_others_do(params, make_batch, x64):
@@ -142,8 +163,8 @@ def test_gradient_weighers_act_on_the_encoder_and_leave_decoder_and_heads_to_the
     np.testing.assert_allclose([metrics[f"weight_{name}"].sum for name in TASKS], weights, rtol=1e-8)
 
 
-def gradient_road(params, batch, config, ramp, state, key):
-    return gradient(params, batch, config, ramp=ramp, state=state, key=key)
+def gradient_road(params, batch, config, ramps, state, key):
+    return gradient(params, batch, config, ramps=ramps, state=state, key=key)
 
 
 @pytest.mark.parametrize("at", ["latent", "parameters"])
@@ -161,7 +182,7 @@ def test_the_penalty_is_added_unweighed(at, params, make_batch, x64):
 def test_relative_scale_gives_the_penalty_its_share_of_the_latent_gradient(params, make_batch, x64):
     params, batch = double_precision(params), double_precision(make_batch())
     relative = configure({"weight": 0.25, "scale": "relative", "kind": "square"})
-    change, metrics, _ = run(gradient_road, params, batch, relative, ramp=0.5)
+    change, metrics, _ = run(gradient_road, params, batch, relative, ramps=Ramps(0.5))
     plain, _, _ = run(gradient_road, params, batch, configure())
     one, _, _ = run(gradient_road, params, batch, configure({"weight": 1.0, "kind": "square"}))
     factor = float(metrics["rlar_factor"].sum)
@@ -240,7 +261,7 @@ def test_cosreg_against_finite_differences(params, make_batch, x64):
 
 
 def encoder_convolutions(road, params, batch, config):
-    compiled = jax.jit(lambda p: road(p, batch, config, 1.0, (), jax.random.key(0))[0]).lower(params).compile().as_text()
+    compiled = jax.jit(lambda p: road(p, batch, config, ALL_ON, (), jax.random.key(0))[0]).lower(params).compile().as_text()
     return sum(" convolution(" in line and "Encoder" in line for line in compiled.splitlines())
 
 
@@ -257,7 +278,7 @@ def test_methods_are_finite_on_batches_without_labels_and_on_saturated_ones(meth
     batch, config = make_batch(), configure({"weight": 1.0}, method=method)
     state = init(method, 3) if method in SCALARIZERS else ()
     empty = batch._replace(example_valid=np.zeros(3, bool))
-    step = jax.jit(lambda params, batch, state: gradient_road(params, batch, config, 1.0, state, jax.random.key(0)))
+    step = jax.jit(lambda params, batch, state: gradient_road(params, batch, config, ALL_ON, state, jax.random.key(0)))
     large = jax.tree.map(lambda p: 30 * p, params)
     for these, data in ((params, empty), (large, batch), (params, batch._replace(mask=np.zeros_like(batch.mask)))):
         change, metrics, state = step(these, data, state)

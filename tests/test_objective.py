@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from thyroid_jax import model
-from thyroid_jax.config import Config, GradingConfig, ModelConfig, RLARConfig
-from thyroid_jax.losses import grading, guidance, masked_mean, rlar, segmentation
+from thyroid_jax.config import Config, ConsistencyConfig, GradingConfig, ModelConfig, RLARConfig
+from thyroid_jax.losses import consistency, grading, guidance, masked_mean, rlar, segmentation
+from thyroid_jax.radiomics import soft
 from thyroid_jax.train import objective
+from thyroid_jax.train.objective import Ramps
 
 TINY = ModelConfig.preset("tiny", radiomics=11)
 CONFIG = Config(model=TINY, rlar=RLARConfig(weight=5.0))
@@ -40,15 +42,15 @@ def test_it_is_the_weighted_sum_of_the_papers_terms(params, make_batch):
     target = guidance.guidance(model.predict_radiomics(params, TINY, model.embed(params, TINY, z)), batch.radiomics)
     penalty = rlar.angular_penalty(rlar.adversarial_directions({"s": outline, "g": grade}, z).unit)
     expected = outline(z).mean() + grade(z).mean() + 0.1 * target.mean() + 5.0 * 0.25 * penalty.mean()
-    assert float(objective(params, batch, CONFIG, ramp=0.25)[0]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(objective(params, batch, CONFIG, ramps=Ramps(0.25))[0]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_ramp_zero_leaves_the_multitask_value_and_the_penalty_is_felt_at_one(params, make_batch):
     batch = make_batch(b=8, seed=1)
     plain, _ = objective(params, batch, NO_RLAR)
     config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=5.0, kind="square"))
-    assert float(objective(params, batch, config, ramp=0.0)[0]) == pytest.approx(float(plain), rel=1e-6)
-    assert float(objective(params, batch, config, ramp=1.0)[0]) > float(plain) + 1e-5
+    assert float(objective(params, batch, config, ramps=Ramps(0.0))[0]) == pytest.approx(float(plain), rel=1e-6)
+    assert float(objective(params, batch, config, ramps=Ramps(1.0))[0]) > float(plain) + 1e-5
 
 
 def test_padding_changes_nothing(params, make_batch):
@@ -148,3 +150,60 @@ def test_masked_means_of_the_metrics_are_the_losses(params, make_batch):
     total = sum(weight * metrics[name].sum / metrics[name].count for name, weight in weights.items())
     assert float(value) == pytest.approx(float(total), rel=1e-6)
     assert masked_mean(jnp.ones(2)) == 1
+
+
+def consistent(**fields):
+    return dataclasses.replace(NO_RLAR, consistency=ConsistencyConfig(weight=2.0, min_pixels=5, **fields))
+
+
+@pytest.fixture(scope="module")
+def with_prior(params):
+    """The parameters with a shape prior, and a decoder that outlines something."""
+    prior = consistency.init_prior(4, centre=[0.4, 0.5, 0.2, 0.3])
+    last = params["decoder"]["Conv_3"]
+    decoder = params["decoder"] | {"Conv_3": last | {"bias": last["bias"] + 2.0}}
+    return params | {"decoder": decoder, "heads": params["heads"] | {"prior": prior}}
+
+
+def test_the_consistency_is_added_as_the_paper_writes_it(with_prior, make_batch):
+    batch, config = make_batch(), consistent(first_malignant=3)
+    outputs = model.apply(with_prior, TINY, batch.image)
+    mask, grades = jax.nn.sigmoid(outputs.mask_logits), jax.nn.softmax(outputs.grade_logits)
+    assert ((mask > 0.5).sum((1, 2)) > 5).all()
+    phi = consistency.malignancy_prior(with_prior["heads"]["prior"], soft.morphology(mask))
+    expected = float(objective(with_prior, batch, NO_RLAR)[0]) + 2.0 * 0.5 * float(((grades[:, 3:].sum(1) - phi) ** 2).mean())
+    value, metrics = objective(with_prior, batch, config, ramps=Ramps(consistency=0.5))
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    means = metrics["prior_products"].sum / metrics["prior_products"].count
+    label = batch.grade[:, 3:].sum(1)
+    np.testing.assert_allclose(consistency.agreement(means).correlation, np.corrcoef(phi, label)[0, 1], atol=2e-3)
+    assert float(metrics["prior_weight_non_compactness"].sum) == pytest.approx(1.0)
+
+
+def test_small_masks_and_padding_have_no_consistency(with_prior, make_batch):
+    batch, config = make_batch(), consistent()
+    (value, _), gradient = value_and_gradient(with_prior, batch, config)
+    (same, _), same_gradient = value_and_gradient(with_prior, padded(batch, 2), config)
+    assert float(same) == pytest.approx(float(value), rel=1e-4)
+    chex.assert_trees_all_close(gradient, same_gradient, rtol=1e-3, atol=1e-5)
+    large = dataclasses.replace(config, consistency=ConsistencyConfig(weight=2.0, min_pixels=1e4))
+    (value, metrics), gradient = value_and_gradient(with_prior, batch, large)
+    assert float(metrics["consistency"].count) == 0
+    assert float(value) == pytest.approx(float(objective(with_prior, batch, NO_RLAR)[0]), rel=1e-6)
+    chex.assert_trees_all_equal(gradient["heads"]["prior"], jax.tree.map(jnp.zeros_like, gradient["heads"]["prior"]))
+
+
+def test_who_moves_can_be_chosen(with_prior, make_batch):
+    batch = make_batch()
+    plain, head, mask, both = (
+        value_and_gradient(with_prior, batch, config)[1]
+        for config in (NO_RLAR, consistent(gradient="head"), consistent(gradient="mask"), consistent())
+    )
+    moved = lambda one, part: max(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), one[part], plain[part])))
+    classify = lambda tree: {"classify": tree["heads"]["classify"]}
+    assert moved(head, "decoder") == 0 < moved(mask, "decoder")
+    assert max(jax.tree.leaves(jax.tree.map(lambda g: float(jnp.abs(g).max()), head["heads"]["prior"]))) == 0
+    assert float(jnp.abs(mask["heads"]["prior"]["weight"]).max()) > 0
+    chex.assert_trees_all_equal(classify(mask), classify(plain))
+    chex.assert_trees_all_close(jax.tree.map(lambda h, m, p: h + m - p, head, mask, plain), both, rtol=1e-3, atol=1e-5)
+    assert float(jnp.abs(both["heads"]["prior"]["centre"]).max()) == 0

@@ -10,13 +10,14 @@ import optax
 import pytest
 
 from thyroid_jax import model
-from thyroid_jax.config import AugmentConfig, Config, ModelConfig, MTLConfig, RLARConfig, TrainConfig
+from thyroid_jax.config import AugmentConfig, Config, ConsistencyConfig, GuidanceConfig, ModelConfig, MTLConfig, RLARConfig, TrainConfig
 from thyroid_jax.data.augment import augment
 from thyroid_jax.losses import grading, guidance, masked_mean, segmentation
 from thyroid_jax.mtl import scalarize
+from thyroid_jax.radiomics import clinical
 from thyroid_jax.train import evaluate_step, init_state, learning_rate, objective, train_step, update
 from thyroid_jax.train.objective import trained
-from thyroid_jax.train.step import at_step, compiled_step, optimizer, penalty_ramp
+from thyroid_jax.train.step import at_step, compiled_step, measured, optimizer, ramps_at
 
 STILL = AugmentConfig(**{field.name: 0.0 for field in dataclasses.fields(AugmentConfig)})
 CONFIG = Config(model=ModelConfig.preset("tiny", radiomics=11), train=TrainConfig(total_steps=20))
@@ -153,15 +154,50 @@ def test_schedule_warms_up_falls_as_a_cosine_and_is_a_function_of_the_step():
 
 def test_ramp_of_the_penalty():
     config = dataclasses.replace(CONFIG, train=TrainConfig(total_steps=1000))
-    assert [float(penalty_ramp(jnp.int32(step), config)) for step in (0, 50, 100, 900)] == [0, 0.5, 1, 1]
+    assert [float(ramps_at(jnp.int32(step), config).rlar) for step in (0, 50, 100, 900)] == [0, 0.5, 1, 1]
     flat = dataclasses.replace(config, rlar=RLARConfig(ramp=0.0))
-    assert float(penalty_ramp(jnp.int32(0), flat)) == 1
+    assert float(ramps_at(jnp.int32(0), flat).rlar) == 1
+
+
+def test_the_consistency_waits_for_the_outline():
+    config = dataclasses.replace(CONFIG, train=TrainConfig(total_steps=1000))
+    assert [float(ramps_at(jnp.int32(step), config).consistency) for step in (0, 100, 150, 200, 900)] == [0, 0, 0.5, 1, 1]
+    at_once = dataclasses.replace(config, consistency=ConsistencyConfig(ramp=0.0))
+    assert [float(ramps_at(jnp.int32(step), at_once).consistency) for step in (99, 100)] == [0, 1]
+
+
+def test_the_guidance_target_is_measured_on_the_augmented_view(make_batch):
+    values, spread = np.linspace(-1, 1, 11).astype(np.float32), np.linspace(1, 2, 11).astype(np.float32)
+    known = GuidanceConfig(centre=tuple(values.tolist()), spread=tuple(spread.tolist()))
+    batch = make_batch(b=4, h=48, w=48)
+    batch = batch._replace(radiomics_valid=np.array([True, True, False, True]), mask=batch.mask * np.array([1, 1, 1, 0])[:, None, None])
+    found = measured(batch, dataclasses.replace(CONFIG, guidance=known))
+    target, valid = clinical.target(batch.image[..., 0], batch.mask >= 0.5)
+    assert np.asarray(valid).all(1).tolist() == [True, True, True, False]
+    np.testing.assert_allclose(found.radiomics, np.clip((np.asarray(target) - values) / spread, -3, 3), rtol=1e-5, atol=1e-6)
+    assert found.radiomics_valid.tolist() == [True, True, False, False]
+    assert measured(batch, CONFIG) is batch  # the scaling is not known
+
+
+def test_a_step_takes_the_target_of_its_own_view_unless_told_otherwise(make_batch):
+    known = {"centre": (0.0,) * 11, "spread": (1.0,) * 11}
+    batch, losses = make_batch(b=4, h=48, w=48), {}
+    for view in ("augmented", "original"):
+        config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0), guidance=GuidanceConfig(view=view, **known))
+        state = init_state(config)
+        image, mask = augment(jax.random.fold_in(state.key, state.step), batch.image, batch.mask, config.augment)
+        seen = batch._replace(image=image, mask=mask)
+        expected = objective(state.params, measured(seen, config) if view == "augmented" else seen, config)[0]
+        _, metrics = train_step(state, batch, config)
+        losses[view] = float(metrics["loss"].sum)
+        assert losses[view] == pytest.approx(float(expected), rel=1e-4)
+    assert abs(losses["augmented"] - losses["original"]) > 1e-3
 
 
 def test_without_a_known_length_rate_and_penalty_are_constant():
     config = dataclasses.replace(CONFIG, train=TrainConfig())
     assert [float(learning_rate(config)(step)) for step in (0, 1, 1000)] == 3 * [pytest.approx(config.optimizer.learning_rate)]
-    assert float(penalty_ramp(jnp.int32(0), config)) == 1
+    assert float(ramps_at(jnp.int32(0), config).rlar) == 1
 
 
 def test_weight_decay_leaves_biases_and_scales_alone(make_batch):

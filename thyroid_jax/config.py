@@ -161,17 +161,52 @@ class GuidanceConfig:
     weight: float = 0.1
     beta: float = 1.0
     """where SmoothL1 turns from quadratic to linear, in robust standard deviations"""
+    view: Literal["augmented", "original"] = "augmented"
+    """what the target is measured on: every augmented view, on the device, or once the original"""
+    centre: tuple[float, ...] = ()
+    """of the target's robust scaling, filled in from the training part; () takes the batch's target as it is"""
+    spread: tuple[float, ...] = ()
 
     def __post_init__(self):
         _within(self, "guidance", ("weight",), 0)
         _within(self, "guidance", ("beta",), 1e-6)
+        if len(self.centre) != len(self.spread):
+            raise InputError(f"guidance.centre has {len(self.centre)} values and guidance.spread {len(self.spread)}; leave both empty.")
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig:
+    """Agreement of the predicted malignancy with a prior formed of the soft mask's shape. docs/radiomics.md says what it does."""
+
+    weight: float = 0.0
+    """of mean (p - phi)^2; 0 for no consistency"""
+    first_malignant: int = -1
+    """p is the probability of this grade and those above it; -1 is the highest grade alone, malignant where grades are benign, malignant"""
+    gradient: Literal["both", "head", "mask"] = "both"
+    """who moves: the head and the mask; the head alone, as if phi were a label; the mask (and the prior's weights) alone"""
+    features: tuple[str, ...] = ("non_compactness", "taller_than_wide", "margin_irregularity", "non_ellipticity")
+    """of `thyroid_jax.radiomics.soft.FEATURES`"""
+    centre: tuple[float, ...] = ()
+    """the features' means, filled in from the training part's outlines"""
+    min_pixels: float = 50.0
+    """masks of no more pixels than this above one half have no shape to speak of and are left out"""
+    warmup: float = 0.1
+    """share of all steps before it sets in, so that the outline comes first"""
+    ramp: float = 0.1
+    """the weight then rises linearly over this share of all steps"""
+
+    def __post_init__(self):
+        _within(self, "consistency", ("weight", "min_pixels"), 0)
+        _within(self, "consistency", ("warmup", "ramp"), 0, 1)
+        if len(self.centre) not in (0, len(self.features)) or not self.features:
+            raise InputError(f"consistency.centre has {len(self.centre)} values for {len(self.features)} features; leave it empty.")
 
 
 @dataclass(frozen=True)
 class RLARConfig:
     """Representation-level adversarial regularisation. docs/rlar.md says how the defaults were chosen."""
 
-    weight: float = 1.0
+    weight: float = 0.1
     """of the penalty, or with `scale relative` the share that its gradient has in the tasks' at the latent; 0 for no RLAR"""
     scale: Literal["fixed", "relative"] = "fixed"
     """relative: rescaled every step so that |the penalty's gradient| = weight |the tasks' gradient| at z, whatever is left to penalise;
@@ -293,6 +328,7 @@ class Config:
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     grading: GradingConfig = field(default_factory=GradingConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     rlar: RLARConfig = field(default_factory=RLARConfig)
     mtl: MTLConfig = field(default_factory=MTLConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -304,6 +340,8 @@ class Config:
             raise InputError(f"the weights of {', '.join(TASKS)} are all 0; there is nothing to learn.")
         if (self.mtl.cosreg or self.mtl.method != "equal") and sum(weight > 0 for weight in weights.values()) < 2:
             raise InputError("mtl compares two tasks at least, and only one has a weight above 0; set mtl.method equal and mtl.cosreg 0.")
+        if self.consistency.weight and not (weights["segmentation"] and weights["grading"]):
+            raise InputError("consistency compares the outline with the grade: segmentation.weight and grading.weight must be above 0.")
         untrained = [name for name in self.rlar.tasks if not weights[name]]
         if self.rlar.weight and untrained:
             raise InputError(

@@ -21,11 +21,13 @@ from thyroid_jax.mtl.weigh import WEIGHERS
 from thyroid_jax.shapes import Bool, Float, Key
 from thyroid_jax.train.objective import (
     Metrics,
+    Ramps,
     angular,
     encoder_and_rest,
     mean_losses,
     one,
     pair,
+    shape_consistency,
     task_losses,
     task_valid,
     terms,
@@ -36,7 +38,7 @@ Gradient = tuple[model.Params, Metrics, Any]  # of the parameters; what to log; 
 _EPS = 1e-20  # of squared norms: below it, a penalty has nothing to say
 
 
-def gradient(params: model.Params, batch: Batch, config: Config, *, ramp: Any, state: Any, key: Key) -> Gradient:
+def gradient(params: model.Params, batch: Batch, config: Config, *, ramps: Ramps, state: Any, key: Key) -> Gradient:
     """Gradient of the objective as the configured multitask method weighs it.
 
     ``state`` is the method's (:mod:`thyroid_jax.mtl.scalarize`), () for those without; ``key`` is for methods that draw lots.
@@ -44,7 +46,7 @@ def gradient(params: model.Params, batch: Batch, config: Config, *, ramp: Any, s
     compares = config.mtl.method == "gradnorm" or config.mtl.method not in SCALARIZERS
     forward = config.rlar.weight and (config.rlar.derivative == "forward" or config.rlar.scale == "relative")
     road = by_task if compares or forward else by_scalar
-    change, metrics, state = road(params, batch, config, ramp, state, key)
+    change, metrics, state = road(params, batch, config, ramps, state, key)
     if config.mtl.cosreg:
         value, (of_encoder, of_rest) = cosreg(*mean_losses(params, batch, config))
         change = added(change, scaled(config.mtl.cosreg, of_encoder | of_rest))
@@ -52,12 +54,12 @@ def gradient(params: model.Params, batch: Batch, config: Config, *, ramp: Any, s
     return change, metrics, state
 
 
-def by_scalar(params: model.Params, batch: Batch, config: Config, ramp: Any, state: Any, key: Key) -> Gradient:
+def by_scalar(params: model.Params, batch: Batch, config: Config, ramps: Ramps, state: Any, key: Key) -> Gradient:
     """Reverse mode through one number: the weighted sum of the losses and the penalty."""
     present = jnp.stack([task_valid(batch)[name].any() for name in trained(config)]).all()
 
     def total(params: model.Params) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        losses, penalty, metrics = terms(params, batch, config, ramp=ramp)
+        losses, penalty, metrics = terms(params, batch, config, ramps=ramps)
         weights, new, seen = loss_weights(losses, present, config, state)
         value = sum(weights[name] * loss for name, loss in losses.items()) + penalty
         return value, ({"loss": one(value)} | metrics | seen, new)
@@ -66,11 +68,11 @@ def by_scalar(params: model.Params, batch: Batch, config: Config, ramp: Any, sta
     return change, metrics, new
 
 
-def by_task(params: model.Params, batch: Batch, config: Config, ramp: Any, state: Any, key: Key) -> Gradient:
+def by_task(params: model.Params, batch: Batch, config: Config, ramps: Ramps, state: Any, key: Key) -> Gradient:
     """Each task's gradient up to the encoder's outputs, weighed there or in the encoder's parameters; RLAR forward over reverse.
 
     The encoder is what the tasks share: methods that weigh gradients weigh what goes into it, while decoder and heads follow their own
-    tasks' losses. The penalty's gradient is added unweighed.
+    tasks' losses. The penalties' gradients are added unweighed.
     """
     encoder, rest = encoder_and_rest(params)
     latent, pull = jax.vjp(lambda encoder: model.encode(rest | encoder, config.model, batch.image), encoder)
@@ -90,18 +92,23 @@ def by_task(params: model.Params, batch: Batch, config: Config, ramp: Any, state
     shared, change = combine(on_shared, compared), combine(on_own, own)
     total = sum(w * loss for w, loss in zip(on_own, losses.values()))
 
-    # 3. the penalty, and back through the encoder
+    # 3. the penalties, and back through the encoder
+    extras = []
     if penalty is not None:
-        factor = config.rlar.weight * ramp
+        factor = config.rlar.weight * ramps.rlar
         if config.rlar.scale == "relative":
             tasks = combine(on_shared, [output.z for output in outputs])
             squares = (tasks**2).sum(), (penalty.latent**2).sum()
             factor = factor * jnp.where(squares[1] > _EPS, jnp.sqrt(squares[0] / jnp.maximum(squares[1], _EPS)), 0.0)
             metrics |= {"rlar_factor": one(factor)}
-        extra = scaled(factor, model.Latent(penalty.latent, penalty.parameters[1]))
-        shared = added(shared, extra if early else pull(extra)[0])
-        change = added(change, scaled(factor, penalty.parameters[0]))
-        total, metrics = total + factor * penalty.value, metrics | penalty.aux
+        extras.append((factor, penalty))
+    if config.consistency.weight:
+        extras.append((config.consistency.weight * ramps.consistency, of_consistency(rest, latent, batch, config)))
+    for factor, extra in extras:
+        at_outputs = scaled(factor, model.Latent(extra.latent, extra.parameters[1]))
+        shared = added(shared, at_outputs if early else pull(at_outputs)[0])
+        change = added(change, scaled(factor, extra.parameters[0]))
+        total, metrics = total + factor * extra.value, metrics | extra.aux
     change = change | (pull(shared)[0] if early else shared)
     return change, {"loss": one(total)} | metrics | seen, state
 
@@ -123,6 +130,13 @@ def at_latent(
             hold=config.rlar.hold,
         )
     return {name: first.get(name) or rlar.task_gradient(task, below, latent.z) for name, task in tasks.items()}, penalty
+
+
+def of_consistency(rest: model.Params, latent: model.Latent, batch: Batch, config: Config) -> rlar.Penalty:
+    """The shape consistency's value and gradient in ((decoder and heads, skips), z)."""
+    mean = lambda outer, z: shape_consistency(outer[0], outer[1], z, batch, config)
+    (value, seen), (parameters, of_z) = jax.value_and_grad(mean, argnums=(0, 1), has_aux=True)((rest, latent.skips), latent.z)
+    return rlar.Penalty(value=value, parameters=parameters, latent=of_z, aux=seen)
 
 
 def weighted(

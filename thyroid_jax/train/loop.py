@@ -19,6 +19,7 @@ from thyroid_jax.data.pipeline import Examples, TrainingBatches, evaluation_batc
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import metrics as measures
 from thyroid_jax.files import alone_in
+from thyroid_jax.losses import consistency
 from thyroid_jax.train.checkpoint import Checkpoints
 from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
 from thyroid_jax.train.diagnose import diagnose
@@ -68,7 +69,7 @@ def fit(
                     seen.append(metrics)
                     progress.step()
                 totals = check_finite(jax.device_get(seen), int(state.step) - per_epoch, checkpoints)
-                row = {"split": "train", "step": int(state.step), "epoch": epoch, **averages(totals)}
+                row = {"split": "train", "step": int(state.step), "epoch": epoch, **what_the_prior_says(averages(totals))}
                 row["learning_rate"] = float(learning_rate(config)(row["step"] - 1))
                 row["images_per_second"] = len(training.cases) / (time.monotonic() - started)
                 log.add(row)
@@ -174,6 +175,18 @@ def averages(metrics: Metrics) -> dict[str, float | list[float]]:
         elif count:
             found[name] = (np.asarray(total) / count).tolist()
     return found
+
+
+def what_the_prior_says(row: dict[str, Any]) -> dict[str, Any]:
+    """The same averages with the shape prior's products turned into its correlation with the labelled malignancy and its deviation.
+
+    A prior whose deviation goes to 0 agrees with the head by saying nothing.
+    """
+    products = row.pop("prior_products", None)
+    if products is None:
+        return row
+    correlation, deviation = consistency.agreement(np.asarray(products, np.float32))
+    return row | {"prior_correlation": float(correlation), "prior_deviation": float(deviation)}
 
 
 def ratio(total: float, count: float) -> float:

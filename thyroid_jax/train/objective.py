@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import TASKS, Config
-from thyroid_jax.losses import grading, guidance, masked_mean, rlar, segmentation
+from thyroid_jax.losses import consistency, grading, guidance, masked_mean, rlar, segmentation
 from thyroid_jax.mtl import gradients
+from thyroid_jax.radiomics import soft
 from thyroid_jax.shapes import Bool, Float
 
 
@@ -27,23 +28,33 @@ class Pair(NamedTuple):
 Metrics = dict[str, Pair]
 
 
+class Ramps(NamedTuple):
+    """How much of each regulariser's weight is already on, in [0, 1]."""
+
+    rlar: Float[""] | float = 1.0
+    consistency: Float[""] | float = 1.0
+
+
+ALL_ON = Ramps()
+
+
 class Terms(NamedTuple):
-    """The objective before it is added up: each trained task's mean loss times its weight, the weighted penalty, and metrics."""
+    """The objective before it is added up: each trained task's mean loss times its weight, the weighted penalties, and metrics."""
 
     losses: dict[str, Float[""]]
     penalty: Float[""]
     metrics: Metrics
 
 
-def objective(params: model.Params, batch: Batch, config: Config, *, ramp: Float[""] | float = 1.0) -> tuple[Float[""], Metrics]:
-    """L = w_seg L_seg + w_grade L_grade + w_guidance L_guidance + w_rlar ramp L_RLAR (+ w_cosreg L_CosReg), and its parts.
+def objective(params: model.Params, batch: Batch, config: Config, *, ramps: Ramps = ALL_ON) -> tuple[Float[""], Metrics]:
+    """L = w_seg L_seg + w_grade L_grade + w_guidance L_guidance + w_rlar r L_RLAR + w_cons r' L_cons (+ w_cosreg L_CosReg), and its parts.
 
-    ``ramp`` in [0, 1] is how much of the angular penalty's weight is already on. Each L is a mean over the examples on which it is
+    ``ramps`` are r and r'. Each L is a mean over the examples on which it is
     defined. A task or penalty of weight 0 is not computed at all. This is the plain sum with RLAR's weight as it stands: multitask methods
     other than ``equal`` and a relative scale weigh the same terms otherwise (:mod:`thyroid_jax.train.gradient`), and ``rlar.every``
     says on which steps (:func:`thyroid_jax.train.step.at_step`).
     """
-    losses, penalty, metrics = terms(params, batch, config, ramp=ramp)
+    losses, penalty, metrics = terms(params, batch, config, ramps=ramps)
     total = sum(losses.values()) + penalty
     if config.mtl.cosreg:
         tasks, encoder, others = mean_losses(params, batch, config)
@@ -51,7 +62,7 @@ def objective(params: model.Params, batch: Batch, config: Config, *, ramp: Float
     return total, {"loss": one(total)} | metrics
 
 
-def terms(params: model.Params, batch: Batch, config: Config, *, ramp: Float[""] | float = 1.0) -> Terms:
+def terms(params: model.Params, batch: Batch, config: Config, *, ramps: Ramps = ALL_ON) -> Terms:
     """The objective's terms, from one pass through the encoder."""
     z, skips = model.encode(params, config.model, batch.image)
     tasks, where = task_losses(params, skips, batch, config), task_valid(batch)
@@ -65,7 +76,11 @@ def terms(params: model.Params, batch: Batch, config: Config, *, ramp: Float[""]
         directions = rlar.adversarial_directions(chosen, z, space=config.rlar.space, hold=config.rlar.hold)
         losses |= dict(zip(probed, directions.loss))
         mean, seen = angular(directions, where, config)
-        penalty = config.rlar.weight * ramp * mean
+        penalty = config.rlar.weight * ramps.rlar * mean
+        metrics |= seen
+    if config.consistency.weight:
+        mean, seen = shape_consistency(params, skips, z, batch, config)
+        penalty = penalty + config.consistency.weight * ramps.consistency * mean
         metrics |= seen
 
     metrics |= {f"loss_{name}": pair(losses[name], where[name]) for name in tasks}
@@ -119,6 +134,29 @@ def angular(directions: rlar.Directions, where: dict[str, Bool["b"]], config: Co
     angles = rlar.angular_penalty(directions.unit, kind=config.rlar.kind, margin=config.rlar.margin, where=both)
     reliable = angles * rlar.reliability(directions.norm, tau=config.rlar.reliability)
     return masked_mean(reliable, both), direction_metrics(directions, names, both, config.rlar.margin) | {"rlar": pair(reliable, both)}
+
+
+def shape_consistency(
+    params: model.Params, skips: tuple[jax.Array, ...], z: Float["b y x c"], batch: Batch, config: Config
+) -> tuple[Float[""], Metrics]:
+    """Mean (p - phi)^2 over the images whose predicted mask is large enough, labelled or not, and what the prior phi says.
+
+    p is the predicted probability of malignancy, phi the prior of the predicted mask's shape. Metrics: ``consistency``; the sums of which
+    :func:`thyroid_jax.losses.consistency.agreement` of phi with the labelled malignancy is made; each feature's weight in the prior.
+    """
+    settings, prior = config.consistency, params["heads"]["prior"]
+    mask = jax.nn.sigmoid(model.decode(params, config.model, model.Latent(z, skips)))
+    grades = grading.probabilities(model.classify(params, config.model, model.embed(params, config.model, z)), kind=config.grading.kind)
+    malignant = lambda grades: grades[:, settings.first_malignant :].sum(-1)
+    phi = consistency.malignancy_prior(prior, soft.morphology(mask, features=settings.features))
+    where = batch.example_valid & consistency.large_enough(mask, pixels=settings.min_pixels)
+    values = consistency.consistency(malignant(grades), phi, gradient=settings.gradient, where=where)
+    known = where & task_valid(batch)["grading"]
+    products = jnp.where(known[:, None], consistency.products(phi, malignant(batch.grade)), 0).sum(0)
+    weights = dict(zip(settings.features, jax.nn.softplus(prior["weight"])))
+    seen = {"consistency": pair(values, where), "prior_products": Pair(products, known.sum().astype(jnp.float32))}
+    seen |= {f"prior_weight_{name}": one(weight) for name, weight in weights.items()}
+    return masked_mean(values, where), jax.lax.stop_gradient(seen)
 
 
 def mean_losses(

@@ -8,17 +8,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config
 from thyroid_jax.data.augment import augment
-from thyroid_jax.losses import grading
+from thyroid_jax.losses import consistency, grading
 from thyroid_jax.mtl import scalarize
+from thyroid_jax.radiomics import clinical
 from thyroid_jax.shapes import Float, Int, Key
 from thyroid_jax.train.gradient import gradient
-from thyroid_jax.train.objective import Metrics, Pair, one, pair, task_valid, terms, trained
+from thyroid_jax.train.objective import Metrics, Pair, Ramps, one, pair, task_valid, terms, trained
 
 _LOTS = 0x6C6F7473  # folded into a key where a multitask method draws lots, apart from the augmentation's keys
 
@@ -52,10 +54,19 @@ def optimizer(config: Config) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(o.clip), adamw) if o.clip else adamw
 
 
-def penalty_ramp(step: Int[""], config: Config) -> Float[""]:
-    """min(1, step / (rlar.ramp * total_steps)): 0 at the first step, 1 from the ramp's end; 1 throughout without a ramp."""
-    length = config.rlar.ramp * config.train.total_steps
-    return jnp.minimum(1.0, step / length) if length else jnp.float32(1.0)
+def ramps_at(step: Int[""], config: Config) -> Ramps:
+    """How much of each regulariser's weight is on: 0 up to its start, then rising linearly to 1, all by step over ``total_steps``.
+
+    RLAR starts at once and rises over ``rlar.ramp`` of all steps; the shape consistency starts after ``consistency.warmup`` of them.
+    A length of 0 steps is a jump.
+    """
+
+    def rise(start: float, length: float) -> jax.Array:
+        start, length = start * config.train.total_steps, length * config.train.total_steps
+        risen = (step - start) / length if length else jnp.where(step >= start, 1.0, 0.0)
+        return jnp.clip(jnp.asarray(risen, jnp.float32), 0.0, 1.0)
+
+    return Ramps(rlar=rise(0.0, config.rlar.ramp), consistency=rise(config.consistency.warmup, config.consistency.ramp))
 
 
 def init_state(config: Config, key: Key | None = None) -> TrainState:
@@ -63,6 +74,8 @@ def init_state(config: Config, key: Key | None = None) -> TrainState:
     key = jax.random.key(config.train.seed) if key is None else key
     init_key, key = jax.random.split(key)
     params = model.init(init_key, config.model)
+    if config.consistency.weight:
+        params["heads"] |= {"prior": consistency.init_prior(len(config.consistency.features), config.consistency.centre or None)}
     return TrainState(jnp.int32(0), params, jax.jit(optimizer(config).init)(params), multitask_state(config, key), key)
 
 
@@ -84,11 +97,13 @@ def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState,
     key = jax.random.fold_in(state.key, state.step)
     image, mask = augment(key, batch.image, batch.mask, config.augment)
     batch = batch._replace(image=image, mask=mask)
+    if config.guidance.weight and config.guidance.view == "augmented":
+        batch = measured(batch, config)
     change, metrics, mtl_state = gradient(
         state.params,
         batch,
         config,
-        ramp=penalty_ramp(state.step, config),
+        ramps=ramps_at(state.step, config),
         state=state.mtl_state,
         key=jax.random.fold_in(key, _LOTS),
     )
@@ -100,9 +115,22 @@ def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState,
     return TrainState(state.step + 1, params, opt_state, mtl_state, state.key), metrics
 
 
+def measured(batch: Batch, config: Config) -> Batch:
+    """The batch with the guidance target of what its images and masks are now; as it is where the target's scaling is not known.
+
+    An example keeps its target only where it had one and every value is defined on the new view too.
+    """
+    if not config.guidance.centre:
+        return batch
+    values, valid = clinical.target(batch.image[..., 0], batch.mask >= 0.5)
+    scaling = clinical.Scaling(np.asarray(config.guidance.centre, np.float32), np.asarray(config.guidance.spread, np.float32))
+    return batch._replace(radiomics=scaling(values), radiomics_valid=batch.radiomics_valid & valid.all(-1))
+
+
 def losses_vector(params: model.Params, batch: Batch, config: Config) -> Float["t"]:
     """The trained tasks' weighted mean losses f[t], in their fixed order, without any penalty."""
-    bare = dataclasses.replace(config, rlar=dataclasses.replace(config.rlar, weight=0.0))
+    without = {name: dataclasses.replace(getattr(config, name), weight=0.0) for name in ("rlar", "consistency")}
+    bare = dataclasses.replace(config, **without)
     return jnp.stack(list(terms(params, batch, bare).losses.values()))
 
 
