@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -18,16 +19,17 @@ from thyroid_jax.errors import InputError
 from thyroid_jax.radiomics import first_order, glcm, gldm, glrlm, glszm, levels, ngtdm, shape
 from thyroid_jax.shapes import Bool, Float, Int
 
-CLASSES: dict[str, dict[str, Callable]] = {
-    "shape2D": shape.FEATURES,
-    "firstorder": first_order.FEATURES,
-    "glcm": glcm.FEATURES,
-    "glrlm": glrlm.FEATURES,
-    "glszm": glszm.FEATURES,
-    "gldm": gldm.FEATURES,
-    "ngtdm": ngtdm.FEATURES,
+CLASSES: dict[str, ModuleType] = {
+    "shape2D": shape,
+    "firstorder": first_order,
+    "glcm": glcm,
+    "glrlm": glrlm,
+    "glszm": glszm,
+    "gldm": gldm,
+    "ngtdm": ngtdm,
 }
-FEATURES: tuple[str, ...] = tuple(name for features in CLASSES.values() for name in features)
+"""pyradiomics' feature classes; each module's ``FEATURES`` maps names to the functions that compute them"""
+FEATURES: tuple[str, ...] = tuple(name for module in CLASSES.values() for name in module.FEATURES)
 _FLAT = ("firstorder_Kurtosis", "firstorder_Skewness", "glcm_Correlation", "glcm_Imc1", "glcm_MCC",
          "ngtdm_Busyness", "ngtdm_Coarseness", "ngtdm_Contrast", "ngtdm_Strength")  # fmt: skip
 """0 / 0 where there is one grey level only (one grey value, for firstorder); the value is then the one that pyradiomics puts in place"""
@@ -102,14 +104,14 @@ def _one(
     one_grey = jnp.where(mask, image, jnp.inf).min() >= image.max()
 
     values, valid = {}, {}
-    for name, table in CLASSES.items():
-        wanted = [feature for feature in table if feature in features]
+    for name, module in CLASSES.items():
+        wanted = [feature for feature in module.FEATURES if feature in features]
         if not wanted:
             continue
         measured, where, defined = _measure(name, image, mask, level, count, spacing)
         for feature in wanted:
             grey = True if name == "shape2D" else legal if name == "firstorder" and feature not in _OF_LEVELS else leveled
-            value = table[feature](measured)
+            value = module.FEATURES[feature](measured)
             values[feature] = value if where is None else jnp.where(where, value, 0).sum() / jnp.maximum(where.sum(), 1)
             valid[feature] = grey & defined
     known = jnp.stack([large & valid[feature] & jnp.isfinite(values[feature]) for feature in features])

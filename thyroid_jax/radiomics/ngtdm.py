@@ -58,10 +58,13 @@ def contrast(d: Differences) -> Float[""]:
 
 
 def busyness(d: Differences) -> Float[""]:
-    """sum_i p_i s_i / sum_ij |i p_i - j p_j|, >= 0. 0, undefined, where the divisor is 0. IBSI NQ30."""
+    """sum_i p_i s_i / sum_ij |i p_i - j p_j|, >= 0. IBSI NQ30.
+
+    0 where the divisor is 0: undefined, for one level; or for two with i p_i = j p_j, where pyradiomics may divide by its rounding instead.
+    """
     both, _, i = _pairs(d)
-    weighted = i * d.p
-    return _ratio((d.p * d.s).sum(), jnp.where(both, jnp.abs(weighted[:, None] - weighted[None, :]), 0).sum(), 0.0)
+    weighted = i * jnp.round(d.p * d.total)  # whole numbers: equal ones differ by nothing
+    return _ratio((d.p * d.s).sum() * d.total, jnp.where(both, jnp.abs(weighted[:, None] - weighted[None, :]), 0).sum(), 0.0)
 
 
 def complexity(d: Differences) -> Float[""]:
