@@ -130,7 +130,7 @@ def measure(cases: Sequence[Case], bins: dict) -> tuple[np.ndarray, np.ndarray]:
         for place, number in enumerate(numbers):
             h, w = cases[number].mask.shape
             image[place, :h, :w], mask[place, :h, :w] = cases[number].image, cases[number].mask
-        found = extract(image, mask, spacing=spacing, **bins)
+        found = extract(image, mask, features=FEATURES, spacing=spacing, **bins)
         values[numbers], valid[numbers] = (np.asarray(part) for part in found)
     return values, valid
 

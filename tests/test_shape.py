@@ -12,6 +12,13 @@ SIDES = (24, 31)
 SPACINGS = [(1.0, 1.0), (0.4, 0.7), (2.0, 0.5)]
 outline = jax.jit(shape.outline, static_argnames="spacing")
 moments = jax.jit(shape.moments, static_argnames="spacing")
+diameter = jax.jit(lambda mask, spacing: shape.diameter(mask, spacing=spacing))  # a traced spacing: one program for all
+
+
+@jax.jit
+def features(mask, spacing):
+    form = shape.form(mask, spacing=spacing)
+    return {name: feature(form) for name, feature in shape.FEATURES.items()}
 
 
 def empty():
@@ -127,3 +134,67 @@ def test_the_perimeter_of_a_line_and_of_a_point():
     line = shape.ellipse_perimeter(jnp.float32(25.0), jnp.float32(0.0))
     np.testing.assert_allclose(line, 4 * 10.0, rtol=4.1e-4)
     assert shape.ellipse_perimeter(jnp.float32(0.0), jnp.float32(0.0)) == 0
+
+
+def outline_points(mask, spacing):
+    """Middles of all pixel edges with the mask on one side only: where the outline crosses them."""
+    m = np.pad(mask, 1)
+    along, down = np.add(np.argwhere(m[:, 1:] != m[:, :-1]), (0, 0.5)), np.add(np.argwhere(m[1:] != m[:-1]), (0.5, 0))
+    return np.concatenate([along, down]) * spacing
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("name", MASKS)
+def test_the_diameter_is_the_largest_distance_of_any_two_points_of_the_outline(name, spacing):
+    points = outline_points(MASKS[name], spacing)
+    farthest = np.hypot(*(points[:, None] - points[None, :]).transpose(2, 0, 1)).max()
+    np.testing.assert_allclose(diameter(MASKS[name], spacing), farthest, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("name", [name for name, mask in MASKS.items() if mask.any(0).sum() > 1 and mask.any(1).sum() > 1])
+def test_features_are_those_of_pyradiomics(name, spacing):
+    pytest.importorskip("radiomics")
+    from data_prep import radiomics_oracle
+
+    expected, valid = radiomics_oracle.extract(np.zeros(SIDES), MASKS[name], features=tuple(shape.FEATURES), spacing=spacing)
+    assert valid.all()
+    found = features(MASKS[name], spacing)
+    for feature, value in zip(shape.FEATURES, expected):
+        np.testing.assert_allclose(found[feature], value, rtol=2e-5, atol=1e-6, err_msg=feature)
+
+
+def test_a_rectangle_by_hand():
+    found = {name: float(value) for name, value in features(box(3, 5, 7, 9), (2.0, 0.5)).items()}
+    perimeter, area = 2 * 6 * 2 + 2 * 8 * 0.5 + 2 * np.hypot(2, 0.5), 62.5
+    tall, wide = 4 * np.sqrt(48 / 12 * 4), 4 * np.sqrt(80 / 12 / 4)
+    expected = {"Perimeter": perimeter, "MeshSurface": area, "PixelSurface": 63, "PerimeterSurfaceRatio": perimeter / area}
+    expected |= {"Sphericity": 2 * np.sqrt(np.pi * area) / perimeter, "MaximumDiameter": np.hypot(7 * 2, 8 * 0.5)}
+    expected |= {"MajorAxisLength": tall, "MinorAxisLength": wide, "Elongation": wide / tall}
+    assert found == pytest.approx({f"shape2D_{name}": value for name, value in expected.items()}, rel=1e-6)
+
+
+def test_an_empty_mask_has_no_size():
+    assert not any(float(value) for value in features(empty(), (1.0, 1.0)).values())
+    assert diameter(empty(), (1.0, 1.0)) == 0
+
+
+def test_a_traced_spacing_gives_what_a_fixed_one_gives():
+    traced_outline, traced_moments = (
+        jax.jit(lambda mask, spacing, measure=measure: measure(mask, spacing=(spacing[0], spacing[1])))
+        for measure in (shape.outline, shape.moments)
+    )
+    for spacing in SPACINGS:
+        mask, sides = MASKS["noise with every kind of cell"], jnp.asarray(spacing)
+        np.testing.assert_allclose(traced_outline(mask, sides), outline(mask, spacing=spacing), rtol=1e-6)
+        np.testing.assert_allclose(traced_moments(mask, sides), moments(mask, spacing=spacing), rtol=1e-6)
+    assert traced_outline._cache_size() == 1
+
+
+def test_shape_is_measured_in_double_precision_where_that_is_on(x64):
+    for name in ("blob of many parts", "diagonal neighbours", "the whole image"):
+        points = np.argwhere(MASKS[name]) * [0.4, 0.7]
+        minor, major = np.linalg.eigvalsh(np.cov(points.T, ddof=0))
+        found = features(MASKS[name], (0.4, 0.7))
+        np.testing.assert_allclose(found["shape2D_MajorAxisLength"], 4 * np.sqrt(major), rtol=1e-12)
+        np.testing.assert_allclose(found["shape2D_MinorAxisLength"], 4 * np.sqrt(minor), rtol=1e-12, atol=1e-7)

@@ -35,7 +35,7 @@ _FLAT = ("firstorder_Kurtosis", "firstorder_Skewness", "glcm_Correlation", "glcm
 """0 / 0 where there is one grey level only (one grey value, for firstorder); the value is then the one that pyradiomics puts in place"""
 _OF_LEVELS = ("firstorder_Entropy", "firstorder_Uniformity")
 _SMALLEST = 4  # pixels
-_CHUNK = 8  # images at a time, so that they stay in a processor's cache
+_CHUNK = {"cpu": 8}  # images at a time; on a CPU few, so that they stay in its cache; 64 elsewhere
 _MOST_LEVELS = 1024
 
 
@@ -67,7 +67,7 @@ def extract(
     float64 when x64 is enabled. Raises :class:`InputError` for shapes that do not match, a mask of other values than 0 and 1, both kinds
     of bins or none that is legal, and a ``bin_width`` that gives more than 1024 levels.
     """
-    _check(image, mask, features, bin_width, bin_count, spacing)
+    _check(image, mask, features, bin_width, bin_count, spacing, highest_level)
     bin_count = 32 if bin_count is None and bin_width is None else bin_count
     settings = {"features": tuple(features), "bin_width": bin_width, "bin_count": bin_count}
     sides = jnp.asarray(spacing, float)
@@ -143,18 +143,18 @@ def _cropped(measure: Callable, image: np.ndarray, mask: np.ndarray, width: int)
     for number, cut in enumerate(cuts):
         longest = max(part.stop - part.start for part in cut)
         boxes.setdefault(max(32, 1 << (longest - 1).bit_length()), []).append(number)
-    values, valid = np.zeros((len(mask), width), jnp.result_type(float)), np.zeros((len(mask), width), bool)
+    chunk, found = 1 if len(mask) == 1 else _CHUNK.get(jax.default_backend(), 64), []
     for side, numbers in boxes.items():
-        for start in range(0, len(numbers), _CHUNK):
-            chosen = numbers[start : start + _CHUNK]
-            shape = 1 if len(mask) == 1 else _CHUNK, side, side
-            parts = np.zeros(shape, values.dtype), np.zeros(shape, bool)
+        for chosen in (numbers[start : start + chunk] for start in range(0, len(numbers), chunk)):
+            parts = np.zeros((chunk, side, side), jnp.result_type(float)), np.zeros((chunk, side, side), bool)
             for place, number in enumerate(chosen):
                 for part, whole in zip(parts, (image, mask)):
                     piece = whole[number][cuts[number]]
                     part[place, : piece.shape[0], : piece.shape[1]] = piece
-            found = measure(*parts)
-            values[chosen], valid[chosen] = (np.asarray(part)[: len(chosen)] for part in found)
+            found.append((chosen, measure(*parts)))  # not waited for: the device may work on several
+    values, valid = np.zeros((len(mask), width), jnp.result_type(float)), np.zeros((len(mask), width), bool)
+    for chosen, parts in found:
+        values[chosen], valid[chosen] = (np.asarray(part)[: len(chosen)] for part in parts)
     return jnp.asarray(values), jnp.asarray(valid)
 
 
@@ -174,7 +174,7 @@ def _levels_needed(image: np.ndarray, mask: np.ndarray, bin_width: float) -> int
     return max(16, 1 << (most - 1).bit_length())
 
 
-def _check(image: Any, mask: Any, features: tuple[str, ...], bin_width: Any, bin_count: Any, spacing: Any) -> None:
+def _check(image: Any, mask: Any, features: tuple[str, ...], bin_width: Any, bin_count: Any, spacing: Any, highest_level: Any) -> None:
     if np.ndim(image) != 3 or np.shape(image) != np.shape(mask):
         raise InputError(f"image {np.shape(image)} and mask {np.shape(mask)} must both have the shape (images, height, width).")
     if not isinstance(mask, jax.core.Tracer) and np.asarray(mask).dtype != bool and not np.isin(np.asarray(mask), (0, 1)).all():
@@ -190,5 +190,7 @@ def _check(image: Any, mask: Any, features: tuple[str, ...], bin_width: Any, bin
         raise InputError(f"bin_width is {bin_width}; it must be above 0.")
     if bin_count is not None and not 2 <= bin_count <= _MOST_LEVELS:
         raise InputError(f"bin_count is {bin_count}; it must lie between 2 and {_MOST_LEVELS}.")
-    if len(spacing) != 2 or not all(side > 0 and np.isfinite(side) for side in spacing):
+    if highest_level is not None and not 1 <= highest_level <= _MOST_LEVELS:
+        raise InputError(f"highest_level is {highest_level}; it must lie between 1 and {_MOST_LEVELS}.")
+    if np.shape(spacing) != (2,) or not all(side > 0 and np.isfinite(side) for side in spacing):
         raise InputError(f"spacing is {spacing}; it must be two sizes above 0, of a row and of a column.")
