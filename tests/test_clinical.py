@@ -76,7 +76,10 @@ def recomputed(image, mask, spacing):
     hat = ndimage.white_tophat(image, size=5, mode="nearest")
     around = hat[(distance > 0) & (distance <= 10) & inside]
     foci = mask & (hat > around.mean() + 3 * around.std())
-    share = np.histogram(np.rint(255 * nodule), 32)[0] / nodule.size
+    share, edges = np.histogram(nodule, 32)
+    share = share / nodule.size
+    level = np.where(mask, np.clip(np.digitize(image, edges), 1, 32), np.nan)
+    apart = [level[1:] - level[:-1], level[:, 1:] - level[:, :-1], level[1:, 1:] - level[:-1, :-1], level[1:, :-1] - level[:-1, 1:]]
     return {
         "height_to_width": np.sqrt(covariance[0, 0] / covariance[1, 1]),
         "shape2D_Elongation": np.sqrt(minor / major),
@@ -87,6 +90,8 @@ def recomputed(image, mask, spacing):
         "echogenicity_low": np.percentile(nodule, 10) - np.median(ring),
         "anechoic_share": (smooth[mask] < np.percentile(ring, 5) - 1e-6).mean(),
         "firstorder_Entropy": -(share[share > 0] * np.log2(share[share > 0])).sum(),
+        "glcm_Contrast": np.mean([np.nanmean(d**2) for d in apart]),
+        "glcm_Idm": np.mean([np.nanmean(1 / (1 + d**2)) for d in apart]),
         "foci_share": foci.sum() / mask.sum(),
         "foci_density": 1000 * ndimage.label(foci, SQUARE)[1] / mask.sum(),
     }
@@ -144,7 +149,7 @@ def test_what_cannot_be_measured_is_flagged_and_zero():
         assert not any(targets((image, mask))[0][1].values())
     assert all(targets((image, just_enough))[0][1].values())
 
-    unringed = {name: name in clinical.TARGET[:4] or name == "firstorder_Entropy" for name in clinical.TARGET}
+    unringed = {name: name in clinical.TARGET[:4] or name in ("firstorder_Entropy", "glcm_Contrast", "glcm_Idm") for name in clinical.TARGET}
     only_nodule, flat_ring, black_ring = np.where(nodule, image, 0), np.where(nodule, image, 0.3), np.where(nodule, image, 1e-9)
     whole = (image, np.ones(SIDES, bool))
     for one in (whole, (only_nodule, ndimage.binary_dilation(nodule, iterations=4)), (flat_ring, nodule), (black_ring, nodule)):

@@ -1,15 +1,22 @@
 """Grey values inside a mask against numpy and pyradiomics."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
-from thyroid_jax.radiomics import first_order
+from thyroid_jax.radiomics import first_order, levels
 
 RANKS = (0, 5, 10, 37, 50, 90, 100)
 percentiles = jax.jit(lambda image, mask: first_order.percentiles(image, mask, RANKS))
-entropy = jax.jit(first_order.entropy_of, static_argnames="bin_count")
+
 mean_and_deviation = jax.jit(first_order.mean_and_deviation)
+
+
+@partial(jax.jit, static_argnames="bin_count")
+def entropy(image, mask, *, bin_count):
+    return first_order.entropy_of(first_order.shares(levels.by_count(image, mask, bin_count), bin_count))
 
 
 def drawn(seed, pixels=None):

@@ -167,7 +167,7 @@ def test_the_consistency_waits_for_the_outline():
 
 
 def test_the_guidance_target_is_measured_on_the_augmented_view(make_batch):
-    values, spread = np.linspace(-1, 1, 11).astype(np.float32), np.linspace(1, 2, 11).astype(np.float32)
+    values, spread = (np.linspace(*ends, len(clinical.TARGET)).astype(np.float32) for ends in ((-1, 1), (1, 2)))
     known = GuidanceConfig(centre=tuple(values.tolist()), spread=tuple(spread.tolist()))
     batch = make_batch(b=4, h=48, w=48)
     batch = batch._replace(radiomics_valid=np.array([True, True, False, True]), mask=batch.mask * np.array([1, 1, 1, 0])[:, None, None])
@@ -180,10 +180,11 @@ def test_the_guidance_target_is_measured_on_the_augmented_view(make_batch):
 
 
 def test_a_step_takes_the_target_of_its_own_view_unless_told_otherwise(make_batch):
-    known = {"centre": (0.0,) * 11, "spread": (1.0,) * 11}
-    batch, losses = make_batch(b=4, h=48, w=48), {}
+    known = {"centre": (0.0,) * len(clinical.TARGET), "spread": (1.0,) * len(clinical.TARGET)}
+    batch, losses = make_batch(b=4, h=48, w=48, r=len(clinical.TARGET)), {}
     for view in ("augmented", "original"):
         config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0), guidance=GuidanceConfig(view=view, **known))
+        config = dataclasses.replace(config, model=dataclasses.replace(CONFIG.model, radiomics=len(clinical.TARGET)))
         state = init_state(config)
         image, mask = augment(jax.random.fold_in(state.key, state.step), batch.image, batch.mask, config.augment)
         seen = batch._replace(image=image, mask=mask)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thyroid_jax.radiomics import first_order, shape, windows
+from thyroid_jax.radiomics import first_order, glcm, levels, shape, windows
 from thyroid_jax.shapes import Bool, Float
 
 TARGET: tuple[str, ...] = (
@@ -27,11 +27,14 @@ TARGET: tuple[str, ...] = (
     "echogenicity_low",  # echogenicity: 10th percentile of the nodule - median of the ring
     "anechoic_share",  # composition: share of the smoothed nodule below the ring's 5th percentile, in [0, 1]
     "firstorder_Entropy",  # composition: entropy of 32 grey bins, in bits
+    "glcm_Contrast",  # texture: mean squared difference of neighbouring grey levels, of 32
+    "glcm_Idm",  # texture: inverse difference moment of the same, in (0, 1]; 1 for one grey
     "foci_share",  # echogenic foci: share of the nodule whose white top-hat exceeds the ring's mean top-hat + 3 SD, in [0, 1]
     "foci_density",  # echogenic foci: number of spots that those form (a spot's hole takes one off), per 1000 pixels
 )
 _RING = 10  # pixels
 _BAND = 3  # pixels either side of the outline
+_BINS = 32  # grey levels of entropy and texture
 _SMALLEST = 16  # pixels of nodule and of ring below which nothing is said
 
 
@@ -102,10 +105,18 @@ def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]
         (mask & (smooth < (1 - 1e-5) * ring_low)).sum() / count,  # equal is not below, however it was rounded
     ]
     foci_values = [foci.sum() / count, 1000 * shape.euler_number(foci) / count]
-    values = jnp.stack([*about_shape, *against_ring, first_order.entropy_of(image, mask, bin_count=32), *foci_values])
+    level = levels.by_count(image, mask, _BINS)
+    pairs = glcm.cooccurrence(level, _BINS)
+    average = lambda values: jnp.where(pairs.where, values, 0).sum() / jnp.maximum(pairs.where.sum(), 1)
+    texture = [
+        first_order.entropy_of(first_order.shares(level, _BINS)),
+        average(glcm.contrast(pairs)),
+        average(glcm.inverse_difference_moment(pairs)),
+    ]
+    values = jnp.stack([*about_shape, *against_ring, *texture, *foci_values])
     large = (m.count >= _SMALLEST) & (m.minor > tiny * m.major)
     ringed = (ring.sum() >= _SMALLEST) & (ring_deviation > 1e-4 * ring_mean)
-    needs_ring = jnp.array([False] * 4 + [True] * 4 + [False] + [True] * 2)
+    needs_ring = jnp.array([False] * 4 + [True] * 4 + [False] * 3 + [True] * 2)
     return values, large & (ringed | ~needs_ring)
 
 

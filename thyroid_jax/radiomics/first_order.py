@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax.radiomics import levels
 from thyroid_jax.shapes import Bool, Float, Int
 
 
@@ -81,12 +80,8 @@ def shares(level: Int["h w"], count: int) -> Float["n"]:
     return counts / jnp.maximum(counts.sum(), 1)
 
 
-def entropy_of(image: Float["h w"], mask: Bool["h w"], *, bin_count: int) -> Float[""]:
-    """firstorder_Entropy over ``bin_count`` equal bins from the masked minimum to the maximum, in bits; 0 for an empty mask."""
-    return _entropy(shares(levels.by_count(image, mask, bin_count), bin_count))
-
-
-def _entropy(p: Float["n"]) -> Float[""]:
+def entropy_of(p: Float["n"]) -> Float[""]:
+    """- sum_i p_i log2 p_i in bits, with 0 log2 0 = 0: 0 for one level or none, at most log2 n."""
     return -(p * jnp.log2(jnp.where(p > 0, p, 1))).sum()
 
 
@@ -110,7 +105,7 @@ def total_energy(g: Greys) -> Float[""]:
 
 def entropy(g: Greys) -> Float[""]:
     """- sum_i p_i log2 p_i, in bits, in [0, log2 n]. IBSI TLU2."""
-    return _entropy(g.p)
+    return entropy_of(g.p)
 
 
 def minimum(g: Greys) -> Float[""]:
