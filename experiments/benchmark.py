@@ -31,6 +31,7 @@ from thyroid_jax.config import Config
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
+from thyroid_jax.radiomics import clinical
 from thyroid_jax.train.step import at_step, compiled_step, init_state
 
 STEPS = 4  # in a row between two variants' turns: a penalty on every fourth step is met once
@@ -42,8 +43,9 @@ class Arguments:
 
     config: str = "small"
     """one of the named configs"""
-    only: Literal["rlar", "losses", "latent", "parameters", "flags"] = "rlar"
-    """the group of variants that is compared to the plain step: RLAR, multitask methods by what they weigh, or XLA's flags"""
+    only: Literal["rlar", "shape", "losses", "latent", "parameters", "flags"] = "rlar"
+    """the group of variants that is compared to the plain step: RLAR, what is measured of shapes, multitask methods by what they weigh,
+    or XLA's flags"""
     batch_size: int = 8
     rounds: int = 8
     """turns of each variant, four timed steps a turn"""
@@ -54,11 +56,13 @@ class Arguments:
 
 
 class Variant(NamedTuple):
-    """One row of the comparison: RLAR's fields, the multitask method's fields, and the XLA flags."""
+    """One row of the comparison: RLAR's fields, the multitask method's, the XLA flags, and the fields of guidance and consistency."""
 
     rlar: dict[str, Any]
     mtl: dict[str, Any]
     flags: tuple[str, ...] = CPU_FLAGS
+    guidance: dict[str, Any] = {}  # noqa: RUF012 never written to
+    consistency: dict[str, Any] = {}  # noqa: RUF012
 
 
 def variants(arguments: Arguments) -> dict[str, Variant]:
@@ -72,6 +76,14 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
         "RLAR, outline held": Variant(on | {"hold": ("segmentation",)}, {}),
         "RLAR, three tasks": Variant(on | {"tasks": ("segmentation", "grading", "guidance")}, {}),
     }
+    scaling = {name: (1.0,) * len(clinical.TARGET) for name in ("centre", "spread")}
+    consistent = {"weight": 0.3, "warmup": 0.0}
+    shape = {
+        "target of the augmented view": Variant(off, {}, guidance=scaling),
+        "shape consistency": Variant(off, {}, consistency=consistent),
+        "shape consistency, head alone": Variant(off, {}, consistency=consistent | {"gradient": "head"}),
+        "all, with RLAR": Variant(on, {}, guidance=scaling, consistency=consistent),
+    }
     methods = [name for name in WEIGHERS if name != "equal"]
     losses = {name: Variant(off, {"method": name}) for name in SCALARIZERS if name != "equal"}
     latent = {f"{name}, latent": Variant(off, {"method": name}) for name in methods}
@@ -79,7 +91,7 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
     parameters |= {"CosReg": Variant(off, {"cosreg": 0.1})}
     flags = {"plain, XLA's defaults": Variant(off, {}, ()), "RLAR, XLA's defaults": Variant(on, {}, ())}
     flags |= {f"RLAR, flag {number}": Variant(on, {}, (f"--{flag}",)) for number, flag in enumerate(arguments.flags, start=1)}
-    groups = {"rlar": rlar, "losses": losses, "latent": latent, "parameters": parameters, "flags": flags}
+    groups = {"rlar": rlar, "shape": shape, "losses": losses, "latent": latent, "parameters": parameters, "flags": flags}
     return {"plain": Variant(off, {})} | groups[arguments.only]
 
 
@@ -92,7 +104,7 @@ def random_batch(config: Config, batch_size: int) -> Batch:
         rng.uniform(size=(b, h, w, 1)).astype(np.float32),
         (rng.uniform(size=(b, h, w)) > 0.5).astype(np.float32),
         grade,
-        rng.normal(size=(b, config.model.radiomics)).astype(np.float32),
+        rng.normal(size=(b, len(clinical.TARGET))).astype(np.float32),
         *[np.ones(b, bool)] * 4,
     )
 
@@ -104,6 +116,9 @@ def work(arguments: Arguments) -> None:
         config,
         rlar=dataclasses.replace(config.rlar, **variant.rlar),
         mtl=dataclasses.replace(config.mtl, **variant.mtl),
+        guidance=dataclasses.replace(config.guidance, **variant.guidance),
+        consistency=dataclasses.replace(config.consistency, **variant.consistency),
+        model=dataclasses.replace(config.model, radiomics=len(clinical.TARGET)),
         train=dataclasses.replace(config.train, total_steps=1000),
     )
     state, batch = init_state(config), jax.device_put(random_batch(config, arguments.batch_size))

@@ -149,7 +149,9 @@ def test_what_cannot_be_measured_is_flagged_and_zero():
         assert not any(targets((image, mask))[0][1].values())
     assert all(targets((image, just_enough))[0][1].values())
 
-    unringed = {name: name in clinical.TARGET[:4] or name in ("firstorder_Entropy", "glcm_Contrast", "glcm_Idm") for name in clinical.TARGET}
+    unringed = {
+        name: name in clinical.TARGET[:4] or name in ("firstorder_Entropy", "glcm_Contrast", "glcm_Idm") for name in clinical.TARGET
+    }
     only_nodule, flat_ring, black_ring = np.where(nodule, image, 0), np.where(nodule, image, 0.3), np.where(nodule, image, 1e-9)
     whole = (image, np.ones(SIDES, bool))
     for one in (whole, (only_nodule, ndimage.binary_dilation(nodule, iterations=4)), (flat_ring, nodule), (black_ring, nodule)):
