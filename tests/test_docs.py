@@ -45,6 +45,16 @@ def test_the_example_of_the_multitask_functions_runs(capsys):
     assert names["weights"].shape == (2,)
 
 
+def test_the_example_of_the_radiomics_runs(capsys):
+    (block,) = python_blocks(ROOT / "docs" / "radiomics.md")
+    names = {}
+    exec(block, names)
+    assert names["values"].shape == names["valid"].shape == (2, 102) and names["valid"].all()
+    wide = names["values"][:, names["FEATURES"].index("shape2D_Elongation")]
+    np.testing.assert_allclose(wide, [1, 0.5], atol=0.02)
+    assert "glcm_Contrast" in capsys.readouterr().out
+
+
 def test_the_table_of_multitask_methods_is_complete():
     text = (ROOT / "docs" / "multitask.md").read_text()
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(typing.get_args(typing.get_type_hints(MTLConfig)["method"]))

@@ -67,7 +67,7 @@ def percentiles(image: Float["h w"], mask: Bool["h w"], ranks: tuple[int, ...]) 
 
 
 def _ordered(values: Float["n"]) -> Float["n"]:
-    """The values in ascending order, sorted as the integers that their bits spell: three times as fast as comparing floats on a CPU."""
+    """The values in ascending order, sorted as the integers that their bits spell: faster than comparing floats on a CPU."""
     whole = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
     flipped = lambda bits: bits ^ ((bits >> (jnp.iinfo(whole).bits - 1)) & jnp.iinfo(whole).max)  # negative numbers count backwards
     bits = jax.lax.sort(flipped(jax.lax.bitcast_convert_type(values, whole)), is_stable=False)
