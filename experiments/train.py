@@ -68,7 +68,7 @@ def open_run(config: Config, run_dir: Path) -> tuple[Config, Examples, Examples,
     training, validation = load(parts.train, grades, size, labels=config.data.labels), load(parts.validation, grades, size)
     check_monitor(config, validation)
     check_tasks(config, training)
-    check_malignancy(config, grades)
+    check_consistency(config, grades)
     every_value = training.batch.radiomics_valid[:, None].repeat(len(clinical.TARGET), axis=1)
     scaling = clinical.fit_scaling(training.batch.radiomics, every_value)
     training, validation = (scale_radiomics(part, scaling) for part in (training, validation))
@@ -106,11 +106,15 @@ def check_tasks(config: Config, training: Examples) -> None:
         raise InputError(f"mtl.method {method} weighs {task}, but no training image has its label; set {task}.weight 0.")
 
 
-def check_malignancy(config: Config, grades: int) -> None:
-    """Raise :class:`InputError` when the grades that count as malignant are none, or all."""
-    first = config.consistency.first_malignant
-    if config.consistency.weight and (first == 0 or not -grades < first < grades):
+def check_consistency(config: Config, grades: int) -> None:
+    """Raise :class:`InputError` when the grades that count as malignant are none, or all, or when a shape feature does not exist."""
+    if not config.consistency.weight:
+        return
+    first, unknown = config.consistency.first_malignant, [name for name in config.consistency.features if name not in soft.FEATURES]
+    if first == 0 or not -grades < first < grades:
         raise InputError(f"consistency.first_malignant is {first}; of {grades} grades choose 1 to {grades - 1}, or -1 for the highest.")
+    if unknown:
+        raise InputError(f"consistency.features names {unknown[0]!r}; choose of {', '.join(soft.FEATURES)}.")
 
 
 def fill_in(config: Config, training: Examples, grades: int, scaling: clinical.Scaling) -> Config:

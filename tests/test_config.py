@@ -13,8 +13,10 @@ from thyroid_jax.config import (
     PRESETS,
     AugmentConfig,
     Config,
+    ConsistencyConfig,
     DataConfig,
     GradingConfig,
+    GuidanceConfig,
     ModelConfig,
     MTLConfig,
     OptimizerConfig,
@@ -146,6 +148,15 @@ def test_what_is_no_group_is_refused_with_its_file(values):
 def test_a_whole_number_stands_for_a_float():
     config = from_dict(Config, with_change("optimizer.weight_decay", 0))
     assert config.optimizer == OptimizerConfig(weight_decay=0.0) and type(config.optimizer.weight_decay) is float
+
+
+def test_the_consistency_needs_both_tasks_and_its_own_means():
+    with pytest.raises(InputError, match="consistency compares the outline with the grade"):
+        Config(consistency=ConsistencyConfig(weight=0.1), grading=GradingConfig(weight=0.0), rlar=RLARConfig(weight=0.0))
+    with pytest.raises(InputError, match=r"consistency\.centre has 3 values for 4 features"):
+        ConsistencyConfig(centre=(0.1, 0.2, 0.3))
+    with pytest.raises(InputError, match=r"guidance\.centre has 2 values and guidance\.spread 1"):
+        GuidanceConfig(centre=(0.1, 0.2), spread=(1.0,))
 
 
 def test_presets_can_be_changed_and_are_checked():

@@ -15,12 +15,16 @@ import pytest
 
 from data_prep import builder
 from data_prep.storage import open_records
-from experiments.train import check_monitor, check_tasks
-from thyroid_jax.config import Config, ModelConfig, MTLConfig
+from experiments.train import check_consistency, check_monitor, check_tasks, shape_means
+from thyroid_jax.batch import Batch
+from thyroid_jax.config import Config, ConsistencyConfig, ModelConfig, MTLConfig
 from thyroid_jax.data.pipeline import Examples
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import alone_in
+from thyroid_jax.losses import consistency
 from thyroid_jax.predict import load_run
+from thyroid_jax.radiomics import soft
+from thyroid_jax.train.loop import what_the_prior_says
 
 
 def rows(run_dir):
@@ -176,3 +180,40 @@ def test_a_method_has_labels_of_every_task_to_weigh(make_batch):
     with pytest.raises(InputError, match=r"mtl\.method pcgrad weighs grading, but no training image has its label; set grading\.weight 0"):
         check_tasks(Config(mtl=MTLConfig(method="pcgrad")), unlabelled)
     check_tasks(Config(), unlabelled)  # the plain sum learns what there is
+
+
+def test_the_consistency_names_malignant_grades_and_features_that_there_are():
+    of = lambda **fields: Config(consistency=ConsistencyConfig(weight=0.3, **fields))
+    for first in (-1, 1, 4, -4):
+        check_consistency(of(first_malignant=first), 5)
+    for first in (0, 5, -5):
+        with pytest.raises(InputError, match=rf"first_malignant is {first}; of 5 grades choose 1 to 4, or -1"):
+            check_consistency(of(first_malignant=first), 5)
+    with pytest.raises(InputError, match=r"consistency\.features names 'roundness'; choose of non_compactness,"):
+        check_consistency(of(features=("elongation", "roundness")), 5)
+    check_consistency(Config(consistency=ConsistencyConfig(first_malignant=9)), 5)  # switched off
+
+
+def test_shape_means_are_of_the_outlines_that_are_large_enough():
+    y, x = np.mgrid[:32, :40]
+    disc, tall = np.hypot(y - 16, x - 20) < 8, np.hypot((y - 16) / 2, x - 20) < 6
+    masks = np.stack([disc, tall, np.hypot(y - 16, x - 20) < 2, np.ones((32, 40), bool)]).astype(np.uint8) * 255
+    flags = np.array([True, True, True, False])
+    training = Examples(Batch(masks, masks, *[flags] * 6), tuple("abcd"))
+    settings = ConsistencyConfig(weight=0.3, features=("taller_than_wide", "elongation"))
+    expected = np.mean([soft.morphology(mask[None].astype(np.float32), features=settings.features)[0] for mask in (disc, tall)], axis=0)
+    np.testing.assert_allclose(shape_means(training, settings), expected, rtol=1e-5)
+    assert shape_means(training, ConsistencyConfig()) == ()
+    assert shape_means(training, dataclasses.replace(settings, min_pixels=1e4)) == ()
+
+
+def test_the_prior_is_logged_as_what_it_says_about_the_label():
+    phi, label = np.array([0.2, 0.4, 0.9, 0.7]), np.array([0.0, 0.0, 1.0, 1.0])
+    means = np.asarray(consistency.products(phi, label)).mean(0).tolist()
+    row = what_the_prior_says({"loss": 1.0, "prior_products": means})
+    assert row == {
+        "loss": 1.0,
+        "prior_correlation": pytest.approx(np.corrcoef(phi, label)[0, 1], abs=1e-4),
+        "prior_deviation": pytest.approx(phi.std(), abs=1e-4),
+    }
+    assert what_the_prior_says({"loss": 1.0}) == {"loss": 1.0}
