@@ -49,10 +49,9 @@ class Terms(NamedTuple):
 def objective(params: model.Params, batch: Batch, config: Config, *, ramps: Ramps = ALL_ON) -> tuple[Float[""], Metrics]:
     """L = w_seg L_seg + w_grade L_grade + w_guidance L_guidance + w_rlar r L_RLAR + w_cons r' L_cons (+ w_cosreg L_CosReg), and its parts.
 
-    ``ramps`` are r and r'. Each L is a mean over the examples on which it is
-    defined. A task or penalty of weight 0 is not computed at all. This is the plain sum with RLAR's weight as it stands: multitask methods
-    other than ``equal`` and a relative scale weigh the same terms otherwise (:mod:`thyroid_jax.train.gradient`), and ``rlar.every``
-    says on which steps (:func:`thyroid_jax.train.step.at_step`).
+    ``ramps`` are r and r'. Each L is a mean over the examples on which it is defined. A task or penalty of weight 0 is not computed at
+    all. This is the plain sum with RLAR's weight as it stands: multitask methods other than ``equal`` and a relative scale weigh the same
+    terms otherwise (:mod:`thyroid_jax.train.gradient`), and ``rlar.every`` says on which steps (:func:`thyroid_jax.train.step.at_step`).
     """
     losses, penalty, metrics = terms(params, batch, config, ramps=ramps)
     total = sum(losses.values()) + penalty
