@@ -9,7 +9,7 @@ import pytest
 from thyroid_jax.radiomics import first_order, levels
 
 RANKS = (0, 5, 10, 37, 50, 90, 100)
-percentiles = jax.jit(lambda image, mask: first_order.percentiles(image, mask, RANKS))
+percentiles = jax.jit(lambda image, mask: first_order.percentiles(image, (mask, RANKS))[0])
 
 mean_and_deviation = jax.jit(first_order.mean_and_deviation)
 
@@ -185,5 +185,16 @@ def test_shares_count_the_levels_inside():
 def test_values_are_ordered_whatever_their_sign():
     special = [0.0, -0.0, 1e-40, -1e-40, np.inf, -np.inf, 3e38, -3e38, 1.0, -1.0]
     values = np.concatenate([np.random.default_rng(0).standard_normal(90) * np.logspace(-45, 37, 90), special]).astype(np.float32)
-    image = np.concatenate([values, np.full(10, np.inf, np.float32)]).reshape(10, 11)
-    np.testing.assert_array_equal(jax.jit(first_order._ordered)(image.ravel()), np.sort(image.ravel()))
+    every = partial(jax.jit(first_order._nth), values, np.zeros(100, int), group=np.zeros(100, int))
+    np.testing.assert_array_equal(every(ranks=np.arange(100)), np.sort(values))
+
+
+def test_parts_have_percentiles_of_their_own():
+    image, mask = drawn(8)
+    image[:, ::3] = 0.5  # the same value in both, many times
+    other = ~mask & (drawn(9)[0] < 0.3)
+    parts = (mask, (5, 50)), (other, (10,)), (np.zeros_like(mask), (50,))
+    first, second, nothing = jax.jit(lambda image: first_order.percentiles(image, *parts))(image)
+    np.testing.assert_allclose(first, np.percentile(image[mask], (5, 50)), rtol=1e-6)
+    np.testing.assert_allclose(second, np.percentile(image[other], (10,)), rtol=1e-6)
+    assert nothing == 0

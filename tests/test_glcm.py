@@ -1,18 +1,25 @@
 """Co-occurrences counted one pair at a time, features from the formulas of Haralick's paper, and patterns worked out by hand."""
 
 from collections import Counter
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thyroid_jax.radiomics import glcm
-from thyroid_jax.radiomics.levels import ANGLES
+from thyroid_jax.radiomics import glcm, levels, raster
+from thyroid_jax.radiomics.raster import ANGLES
 
 SIDES, COUNT = (9, 12), 8
-cooccurrence = jax.jit(glcm.cooccurrence, static_argnums=1)
-measured = jax.jit(lambda level: {name: feature(glcm.cooccurrence(level, COUNT)) for name, feature in glcm.FEATURES.items()})
+
+
+@partial(jax.jit, static_argnums=1)
+def cooccurrence(level, count=COUNT):
+    return glcm.cooccurrence(glcm.pairs(*raster.of(level), count), levels.histogram(level, count) > 0)
+
+
+measured = jax.jit(lambda level: {name: feature(cooccurrence(level)) for name, feature in glcm.FEATURES.items()})
 
 
 def drawn(seed, most=COUNT, inside=0.7):
@@ -99,7 +106,7 @@ def by_formula(p, highest):
 @pytest.mark.parametrize("name", LEVELS)
 def test_pairs_are_those_counted_one_by_one(name):
     level = LEVELS[name]
-    c = cooccurrence(level, COUNT)
+    c = cooccurrence(level)
     assert c.highest == level.max()
     assert c.levels.tolist() == [one in level for one in range(1, COUNT + 1)]
     for direction, pairs in enumerate(counted(level)):
@@ -111,7 +118,7 @@ def test_pairs_are_those_counted_one_by_one(name):
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_sums_over_rows_and_diagonals_are_those_of_p(name):
-    c = cooccurrence(LEVELS[name], COUNT)
+    c = cooccurrence(LEVELS[name])
     p = np.asarray(c.p, np.float64)
     i, j = np.indices(p.shape[1:]) + 1
     np.testing.assert_array_equal(p, p.swapaxes(1, 2))
@@ -190,14 +197,14 @@ def test_a_weak_tie_between_neighbours_is_not_lost_in_rounding(tie):
 def test_directions_without_a_pair_are_told_apart():
     lonely = np.zeros(SIDES, int)
     lonely[1, 1], lonely[5, 4], lonely[7, 10] = 1, 2, 3
-    assert not cooccurrence(lonely, COUNT).where.any()
+    assert not cooccurrence(lonely).where.any()
     lonely[6, 5] = 4  # on the diagonal of (5, 4)
-    assert cooccurrence(lonely, COUNT).where.tolist() == [angle == (1, 1) for angle in ANGLES]
-    assert not cooccurrence(np.zeros(SIDES, int), COUNT).where.any()
+    assert cooccurrence(lonely).where.tolist() == [angle == (1, 1) for angle in ANGLES]
+    assert not cooccurrence(np.zeros(SIDES, int)).where.any()
 
 
 def test_levels_that_do_not_occur_change_nothing_but_the_range():
     level = LEVELS["eight levels with holes"]
-    wide = jax.jit(lambda level: {name: feature(glcm.cooccurrence(level, 20)) for name, feature in glcm.FEATURES.items()})(level)
+    wide = jax.jit(lambda level: {name: feature(cooccurrence(level, 20)) for name, feature in glcm.FEATURES.items()})(level)
     for name, value in measured(level).items():
         np.testing.assert_allclose(wide[name], value, rtol=1e-5, atol=1e-5, err_msg=name)

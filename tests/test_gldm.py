@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from thyroid_jax.radiomics import gldm
+from thyroid_jax.radiomics import gldm, raster, sizes
 
 SIDES, COUNT = (9, 12), 8
-dependences = jax.jit(gldm.dependences, static_argnums=1)
-measured = jax.jit(lambda level: {name: feature(gldm.dependences(level, COUNT)) for name, feature in gldm.FEATURES.items()})
+dependences = jax.jit(lambda level: sizes.table(gldm.dependences(*raster.of(level), COUNT)))
+measured = jax.jit(lambda level: {name: feature(dependences(level)) for name, feature in gldm.FEATURES.items()})
 
 
 def drawn(seed, most, inside=0.7):
@@ -39,7 +39,7 @@ def counted(level):
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_dependences_are_those_counted_pixel_by_pixel(name):
-    table, expected = dependences(LEVELS[name], COUNT), counted(LEVELS[name])
+    table, expected = dependences(LEVELS[name]), counted(LEVELS[name])
     assert np.asarray(table.sizes).tolist() == list(range(1, 10)) and table.total == (LEVELS[name] > 0).sum()
     counts = np.array([[expected[i, j] for j in range(1, 10)] for i in range(1, COUNT + 1)])
     np.testing.assert_allclose(np.asarray(table.p) * table.total, counts, atol=1e-4)
@@ -66,7 +66,7 @@ def test_one_level_depends_on_as_many_as_there_are_around():
 
 
 def test_a_checkerboard_depends_on_its_diagonals():
-    table = dependences(1 + np.indices(SIDES).sum(0) % 2, COUNT)
+    table = dependences(1 + np.indices(SIDES).sum(0) % 2)
     h, w = SIDES
     inner, edges, corners = (h - 2) * (w - 2), 2 * (h - 2) + 2 * (w - 2), 4  # four, two and one diagonal neighbours, and itself
     np.testing.assert_array_equal(np.asarray(table.of_size), [0, corners, edges, 0, inner, 0, 0, 0, 0])

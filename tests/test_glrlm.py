@@ -7,12 +7,19 @@ import jax
 import numpy as np
 import pytest
 
-from thyroid_jax.radiomics import glrlm
+from thyroid_jax.radiomics import glrlm, raster, sizes
 
 SIDES, COUNT = (9, 12), 8
-DIRECTIONS = ((1, 0), (1, 1), (1, -1), (0, 1))  # in the order of the table
-runs = jax.jit(glrlm.runs, static_argnums=1)
-measured = jax.jit(lambda level: {name: feature(glrlm.runs(level, COUNT)[0]) for name, feature in glrlm.FEATURES.items()})
+DIRECTIONS = raster.ANGLES
+
+
+@jax.jit
+def runs(level):
+    counts, where = glrlm.runs(*raster.of(level), COUNT, max(level.shape))
+    return sizes.table(counts), where
+
+
+measured = jax.jit(lambda level: {name: feature(runs(level)[0]) for name, feature in glrlm.FEATURES.items()})
 
 
 def drawn(seed, most, inside=0.7):
@@ -63,7 +70,7 @@ def walked(level, direction):
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_runs_are_those_met_on_a_walk(name):
-    table, where = runs(LEVELS[name], COUNT)
+    table, where = runs(LEVELS[name])
     lengths = np.asarray(table.sizes)
     assert lengths.tolist() == list(range(1, max(SIDES) + 1))
     for number, direction in enumerate(DIRECTIONS):
@@ -86,18 +93,18 @@ def test_two_pixels_on_a_line_make_a_direction_count_even_with_a_gap():
         ([(0, 0)], set()),
         ([(2, 3), (2, 9), (8, 3)], {(0, 1), (1, 0), (1, -1)}),
     ):
-        where = runs(pixels(*places), COUNT)[1]
+        where = runs(pixels(*places))[1]
         assert {direction for direction, there in zip(DIRECTIONS, where) if there} == expected
 
 
 def test_a_run_ends_at_a_hole_and_at_the_border():
     level = np.full(SIDES, 1)
     level[4, 5] = 0
-    table, _ = runs(level, COUNT)
+    table, _ = runs(level)
     along = dict(zip(DIRECTIONS, np.asarray(table.of_size)))
     assert {n + 1: c for n, c in enumerate(along[0, 1]) if c} == {12: 8, 5: 1, 6: 1}
     assert {n + 1: c for n, c in enumerate(along[1, 0]) if c} == {9: 11, 4: 2}
-    full = dict(zip(DIRECTIONS, np.asarray(runs(np.full(SIDES, 1), COUNT)[0].of_size)))
+    full = dict(zip(DIRECTIONS, np.asarray(runs(np.full(SIDES, 1))[0].of_size)))
     for diagonal in ((1, 1), (1, -1)):  # two of each length up to 8, four of 9
         assert {n + 1: c for n, c in enumerate(full[diagonal]) if c} == {**dict.fromkeys(range(1, 9), 2), 9: 4}
 
@@ -128,7 +135,7 @@ def test_a_checkerboard_has_runs_of_one_and_whole_diagonals():
 def test_turning_the_image_turns_the_directions():
     level = drawn(8, 3)
     square = np.pad(level, ((0, SIDES[1] - SIDES[0]), (0, 0)))
-    (table, where), (turned, turned_where) = runs(square, COUNT), runs(np.rot90(square).copy(), COUNT)
+    (table, where), (turned, turned_where) = runs(square), runs(np.rot90(square).copy())
     for before, after in (((0, 1), (1, 0)), ((1, 0), (0, 1)), ((1, 1), (1, -1)), ((1, -1), (1, 1))):
         before, after = DIRECTIONS.index(before), DIRECTIONS.index(after)
         np.testing.assert_array_equal(turned.p[after], table.p[before])

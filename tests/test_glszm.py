@@ -3,17 +3,18 @@
 from collections import Counter
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from thyroid_jax.radiomics import glszm
+from thyroid_jax.radiomics import glszm, raster, sizes
 
 SIDES, COUNT, SMALL = (24, 31), 8, 64
 TOUCHING = np.ones((3, 3))
-patches = jax.jit(glszm.patches)
-zones = jax.jit(glszm.zones, static_argnums=1)
-measured = jax.jit(lambda level: {name: feature(glszm.zones(level, COUNT)) for name, feature in glszm.FEATURES.items()})
+patches = jax.jit(lambda level: glszm.patches(*raster.of(level)))
+zones = jax.jit(lambda level: sizes.table(*glszm.zones(*raster.of(level), COUNT)))
+measured = jax.jit(lambda level: {name: feature(zones(level)) for name, feature in glszm.FEATURES.items()})
 
 
 def drawn(seed, most, inside=0.8, coarse=1):
@@ -97,12 +98,17 @@ def labelled(level):
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_patches_are_scipys_labels(name):
-    np.testing.assert_array_equal(patches(LEVELS[name]), labelled(LEVELS[name])[0])
+    first, _ = labelled(LEVELS[name])
+    place, _ = raster.of(jnp.ones(SIDES, int))  # what lies outside points to the end of the line
+    line, end = np.asarray(patches(LEVELS[name])), place.size
+    expected = np.full(end, end)
+    expected[np.flatnonzero(place)] = np.append(np.flatnonzero(place), end)[first.ravel()]
+    np.testing.assert_array_equal(line, expected)
 
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_zones_are_scipys_labels_counted(name):
-    table, (_, expected) = zones(LEVELS[name], COUNT), labelled(LEVELS[name])
+    table, (_, expected) = zones(LEVELS[name]), labelled(LEVELS[name])
     sides, counts = np.asarray(table.sizes), np.rint(np.asarray(table.p) * table.total)
     found = {(int(i) + 1, int(sides[j])): int(counts[i, j]) for i, j in np.argwhere(counts)}
     assert found == dict(expected) and counts.sum() == np.count_nonzero(counts) + sum(expected.values()) - len(expected)
@@ -158,7 +164,7 @@ def test_equal_large_zones_are_counted_as_one_size():
 def test_the_border_between_small_and_large_is_seamless(size):
     level = np.zeros(SIDES, int)
     level.ravel()[:size] = 2  # whole rows and a piece of one
-    table = zones(level, COUNT)
+    table = zones(level)
     assert table.total == 1 and float((table.of_size * table.sizes).sum()) == size
     assert measured(level)["glszm_LargeAreaEmphasis"] == size**2
 
@@ -166,7 +172,7 @@ def test_the_border_between_small_and_large_is_seamless(size):
 def test_the_most_large_zones_that_fit_all_find_a_place():
     level = np.zeros((21, 66), int)
     level[::2, :65] = 1 + np.arange(11)[:, None] % 2  # eleven of 65 pixels, each in a row of its own
-    table = zones(level, COUNT)
+    table = zones(level)
     assert table.total == 11
     assert {int(table.sizes[j]): int(n) for j, n in enumerate(table.of_size) if n} == {65: 11}
     np.testing.assert_array_equal(table.of_level[:3], [6, 5, 0])
@@ -176,7 +182,7 @@ def test_a_zone_is_one_level_and_touches_by_corners():
     level = np.zeros(SIDES, int)
     level[2, 2] = level[3, 3] = level[4, 2] = 5
     level[3, 2] = 6
-    table = zones(level, COUNT)
+    table = zones(level)
     assert {(int(i) + 1, int(table.sizes[j])) for i, j in np.argwhere(np.asarray(table.p))} == {(5, 3), (6, 1)}
 
 

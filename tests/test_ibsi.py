@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thyroid_jax.radiomics import first_order, glcm, gldm, glrlm, glszm, levels, ngtdm
+from thyroid_jax.radiomics import first_order, glcm, gldm, glrlm, glszm, levels, ngtdm, raster, sizes
 
 COUNT = 6
 PHANTOM = np.array(  # four slices of five columns and four rows; 0 is outside the region
@@ -155,21 +155,20 @@ NOT_IN_IBSI = {"glcm_MCC", "firstorder_TotalEnergy"}
 @jax.jit
 def measured(level):
     """Every texture feature of a slice; for pairs and runs the mean over the directions."""
+    line, row = raster.of(level)
     matrices = {
-        glcm: glcm.cooccurrence(level, COUNT),
-        glrlm: glrlm.runs(level, COUNT)[0],
-        glszm: glszm.zones(level, COUNT),
-        gldm: gldm.dependences(level, COUNT),
-        ngtdm: ngtdm.differences(level, COUNT),
+        glcm: glcm.cooccurrence(glcm.pairs(line, row, COUNT), levels.histogram(level, COUNT) > 0),
+        glrlm: sizes.table(glrlm.runs(line, row, COUNT, max(level.shape))[0]),
+        glszm: sizes.table(*glszm.zones(line, row, COUNT)),
+        gldm: sizes.table(gldm.dependences(line, row, COUNT)),
+        ngtdm: ngtdm.differences(line, row, COUNT),
     }
     return {name: feature(matrix).mean() for kind, matrix in matrices.items() for name, feature in kind.FEATURES.items()}
 
 
-def counts(table):
-    """{(level, size): number} of a table of one slice."""
-    numbers = np.rint(np.asarray(table.p) * np.asarray(table.total)[..., None, None])
-    numbers = numbers.sum(0) if numbers.ndim == 3 else numbers
-    return {(int(i) + 1, int(table.sizes[j])): int(numbers[i, j]) for i, j in np.argwhere(numbers)}
+def counted(numbers, sizes):
+    """{(level, size): number} of what was counted in one slice."""
+    return {(int(i) + 1, int(sizes[j])): int(numbers[i, j]) for i, j in np.argwhere(np.asarray(numbers))}
 
 
 def test_the_phantom_has_74_voxels_and_no_levels_2_and_5():
@@ -178,14 +177,13 @@ def test_the_phantom_has_74_voxels_and_no_levels_2_and_5():
 
 @pytest.mark.parametrize("number", range(4))
 def test_matrices_are_those_of_the_manual(number):
-    level = jnp.asarray(PHANTOM[number])
-    totals = np.array([2 * ((level > 0) & (levels.neighbour(level, angle, 0) > 0)).sum() for angle in levels.ANGLES])
-    pairs = np.rint((np.asarray(glcm.cooccurrence(level, COUNT).p) * totals[:, None, None]).sum(0))
-    assert {(int(i) + 1, int(j) + 1): int(pairs[i, j]) for i, j in np.argwhere(pairs)} == PAIRS[number]
-    assert counts(glrlm.runs(level, COUNT)[0]) == RUNS[number]
-    assert counts(glszm.zones(level, COUNT)) == ZONES[number]
-    assert counts(gldm.dependences(level, COUNT)) == DEPENDENCES[number]
-    d = ngtdm.differences(level, COUNT)
+    line, row = raster.of(jnp.asarray(PHANTOM[number]))
+    pairs, upwards = glcm.pairs(line, row, COUNT).sum(0), range(1, 10)
+    assert counted(pairs + pairs.T, upwards) == PAIRS[number]
+    assert counted(glrlm.runs(line, row, COUNT, 5)[0].sum(0), upwards) == RUNS[number]
+    assert counted(*glszm.zones(line, row, COUNT)) == ZONES[number]
+    assert counted(gldm.dependences(line, row, COUNT), upwards) == DEPENDENCES[number]
+    d = ngtdm.differences(line, row, COUNT)
     for one, (s, voxels) in DIFFERENCES[number].items():
         assert float(d.s[one - 1]) == pytest.approx(s, rel=1e-6) and float(d.p[one - 1] * d.total) == pytest.approx(voxels)
 

@@ -151,22 +151,7 @@ def test_counts_do_not_see_gain_and_offset_and_widths_do_not_see_whole_bins():
     assert (np.asarray(by_width(image + 10, mask, 25.0)) != by_width(image, mask, 25.0)).any()
 
 
-@pytest.mark.parametrize("offset", levels.NEIGHBOURS)
-def test_a_neighbour_is_the_pixel_at_that_offset(offset):
-    values = np.arange(1, 31).reshape(5, 6)
-    found = np.asarray(levels.neighbour(jnp.asarray(values), offset, 0))
-    for y, x in np.ndindex(values.shape):
-        row, column = y + offset[0], x + offset[1]
-        assert found[y, x] == (values[row, column] if 0 <= row < 5 and 0 <= column < 6 else 0)
-
-
-def test_the_eight_neighbours_are_four_angles_and_their_opposites():
-    everything = {(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)} - {(0, 0)}
-    assert set(levels.NEIGHBOURS) == everything and len(levels.NEIGHBOURS) == 8
-    assert {angle if turn else (-angle[0], -angle[1]) for angle in levels.ANGLES for turn in (0, 1)} == everything
-
-
-def test_present_says_which_levels_occur():
+def test_a_histogram_counts_every_level():
     level = np.array([[0, 3, 3], [1, 0, 5]])
-    assert levels.present(level, 6).tolist() == [True, False, True, False, True, False]
-    assert not levels.present(np.zeros((2, 2), int), 4).any()
+    assert levels.histogram(level, 6).tolist() == [1, 0, 2, 0, 1, 0]
+    assert not levels.histogram(np.zeros((2, 2), int), 4).any()

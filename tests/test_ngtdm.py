@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from thyroid_jax.radiomics import ngtdm
+from thyroid_jax.radiomics import ngtdm, raster
 
 SIDES, COUNT = (9, 12), 8
-differences = jax.jit(ngtdm.differences, static_argnums=1)
-measured = jax.jit(lambda level: {name: feature(ngtdm.differences(level, COUNT)) for name, feature in ngtdm.FEATURES.items()})
+differences = jax.jit(lambda level: ngtdm.differences(*raster.of(level), COUNT))
+measured = jax.jit(lambda level: {name: feature(differences(level)) for name, feature in ngtdm.FEATURES.items()})
 
 
 def drawn(seed, most, inside=0.7):
@@ -57,7 +57,7 @@ def by_formula(n, s):
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_differences_are_those_counted_pixel_by_pixel(name):
-    d, (n, s) = differences(LEVELS[name], COUNT), counted(LEVELS[name])
+    d, (n, s) = differences(LEVELS[name]), counted(LEVELS[name])
     assert d.total == n.sum()
     np.testing.assert_allclose(d.p, n / n.sum(), rtol=1e-6)
     np.testing.assert_allclose(d.s, s, rtol=1e-5, atol=1e-5)
@@ -80,7 +80,7 @@ def test_features_are_those_of_the_formulas_in_double_precision(name, x64):
 def test_a_bright_pixel_on_a_dark_field():
     level = np.ones((5, 5), int)
     level[2, 2] = 5
-    d = differences(level, COUNT)  # its eight neighbours have a mean 4 / 8 above them
+    d = differences(level)  # its eight neighbours have a mean 4 / 8 above them
     np.testing.assert_allclose(np.asarray(d.s)[[0, 4]], [8 * 4 / 8, 4], rtol=1e-6)
     np.testing.assert_allclose(np.asarray(d.p)[[0, 4]], [24 / 25, 1 / 25], rtol=1e-6)
     found = {name: feature(d) for name, feature in ngtdm.FEATURES.items()}

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 from scipy import ndimage, special
 
-from thyroid_jax.radiomics import shape
+from thyroid_jax.radiomics import raster, shape
 
 SIDES = (24, 31)
 SPACINGS = [(1.0, 1.0), (0.4, 0.7), (2.0, 0.5)]
-outline = jax.jit(shape.outline, static_argnames="spacing")
-moments = jax.jit(shape.moments, static_argnames="spacing")
-diameter = jax.jit(lambda mask, spacing: shape.diameter(mask, spacing=spacing))  # a traced spacing: one program for all
+outline = jax.jit(lambda mask, spacing=(1.0, 1.0): shape.outline(*raster.of(mask), spacing=spacing))
+moments = jax.jit(lambda mask, spacing=(1.0, 1.0): shape.moments(*raster.of(mask), spacing=spacing))
+euler_number = jax.jit(lambda mask: shape.euler_number(*raster.of(mask)))
+diameter = jax.jit(lambda mask, spacing: shape.diameter(*raster.of(mask), mask.shape[1], spacing=spacing))
 
 
 @jax.jit
 def features(mask, spacing):
-    form = shape.form(mask, spacing=spacing)
+    form = shape.form(*raster.of(mask), mask.shape[1], spacing=spacing)
     return {name: feature(form) for name, feature in shape.FEATURES.items()}
 
 
@@ -111,7 +112,7 @@ def test_moments_turn_with_the_mask():
 def test_an_empty_mask_has_no_outline_no_parts_and_no_moments():
     assert [float(value) for value in outline(empty())] == [0.0, 0.0]
     assert [float(value) for value in moments(empty())] == [0.0] * 5
-    assert shape.euler_number(empty()) == 0
+    assert euler_number(empty()) == 0
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -119,7 +120,7 @@ def test_euler_number_is_parts_less_holes(name):
     padded = np.pad(MASKS[name], 1)
     parts = ndimage.label(padded, np.ones((3, 3)))[1]
     holes = ndimage.label(~padded)[1] - 1  # the outside is no hole
-    assert shape.euler_number(MASKS[name]) == parts - holes
+    assert euler_number(MASKS[name]) == parts - holes
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.5, 2.0, 4.0, 20.0])
@@ -177,18 +178,6 @@ def test_a_rectangle_by_hand():
 def test_an_empty_mask_has_no_size():
     assert not any(float(value) for value in features(empty(), (1.0, 1.0)).values())
     assert diameter(empty(), (1.0, 1.0)) == 0
-
-
-def test_a_traced_spacing_gives_what_a_fixed_one_gives():
-    traced_outline, traced_moments = (
-        jax.jit(lambda mask, spacing, measure=measure: measure(mask, spacing=(spacing[0], spacing[1])))
-        for measure in (shape.outline, shape.moments)
-    )
-    for spacing in SPACINGS:
-        mask, sides = MASKS["noise with every kind of cell"], jnp.asarray(spacing)
-        np.testing.assert_allclose(traced_outline(mask, sides), outline(mask, spacing=spacing), rtol=1e-6)
-        np.testing.assert_allclose(traced_moments(mask, sides), moments(mask, spacing=spacing), rtol=1e-6)
-    assert traced_outline._cache_size() == 1
 
 
 def test_shape_is_measured_in_double_precision_where_that_is_on(x64):

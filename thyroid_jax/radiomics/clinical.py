@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thyroid_jax.radiomics import first_order, glcm, levels, shape, windows
+from thyroid_jax.radiomics import first_order, glcm, levels, raster, shape, windows
 from thyroid_jax.shapes import Bool, Float
 
 TARGET: tuple[str, ...] = (
@@ -58,7 +58,7 @@ def target(image: Float["b h w"], mask: Bool["b h w"], *, spacing: tuple[float, 
     (10 pixels of dilation minus the nodule, inside the scan) also where fewer than 16 ring pixels remain, or all of them are alike.
     Undefined values are 0. Not meant to be differentiated.
     """
-    values, valid = jax.vmap(partial(_one, spacing=spacing))(image, mask)
+    values, valid = raster.each(partial(_one, spacing=spacing), image, mask)
     valid = valid & jnp.isfinite(values)
     return jnp.where(valid, values, 0.0), valid
 
@@ -80,12 +80,12 @@ def fit_scaling(values: np.ndarray, valid: np.ndarray) -> Scaling:
 def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]) -> tuple[Float["r"], Bool["r"]]:
     scan = windows.lowest(windows.highest(image, 2), 2) > 0  # a closing: black speckle is inside, a letterbox border is not
     ring = windows.dilate(mask, _RING) & ~mask & scan
-    perimeter, area = shape.outline(mask, spacing=spacing)
-    m = shape.moments(mask, spacing=spacing)
+    line, row = raster.of(mask)
+    perimeter, area = shape.outline(line, row, spacing=spacing)
+    m = shape.moments(line, row, spacing=spacing)
     nodule_mean, _ = first_order.mean_and_deviation(image, mask)
     ring_mean, ring_deviation = first_order.mean_and_deviation(image, ring)
-    ring_low, ring_median = first_order.percentiles(image, ring, (5, 50))
-    (nodule_low,) = first_order.percentiles(image, mask, (10,))
+    (ring_low, ring_median), (nodule_low,) = first_order.percentiles(image, (ring, (5, 50)), (mask, (10,)))
     smooth = windows.box_mean(image, 1)
     hat = windows.white_top_hat(image, 2)
     hat_mean, hat_deviation = first_order.mean_and_deviation(hat, ring)
@@ -104,9 +104,10 @@ def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]
         nodule_low - ring_median,
         (mask & (smooth < (1 - 1e-5) * ring_low)).sum() / count,  # equal is not below, however it was rounded
     ]
-    foci_values = [foci.sum() / count, 1000 * shape.euler_number(foci) / count]
-    level = levels.by_count(image, mask, _BINS)
-    pairs = glcm.cooccurrence(level, _BINS)
+    foci_values = [foci.sum() / count, 1000 * shape.euler_number(*raster.of(foci)) / count]
+    # A branch has a result of its own in memory; else the compiler finds the levels again for every reader.
+    level = jax.lax.cond(mask.any(), lambda: levels.by_count(image, mask, _BINS), lambda: jnp.zeros(mask.shape, jnp.int32))
+    pairs = glcm.cooccurrence(glcm.pairs(*raster.of(level), _BINS), levels.histogram(level, _BINS) > 0)
     average = lambda values: jnp.where(pairs.where, values, 0).sum() / jnp.maximum(pairs.where.sum(), 1)
     texture = [
         first_order.entropy_of(first_order.shares(level, _BINS)),

@@ -6,17 +6,18 @@ levels as pyradiomics 3.0.1. How close, and how fast: docs/radiomics.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from thyroid_jax.errors import InputError
-from thyroid_jax.radiomics import first_order, glcm, gldm, glrlm, glszm, levels, ngtdm, shape
+from thyroid_jax.radiomics import first_order, glcm, gldm, glrlm, glszm, levels, ngtdm, packing, raster, shape, sizes
 from thyroid_jax.shapes import Bool, Float, Int
 
 CLASSES: dict[str, ModuleType] = {
@@ -35,7 +36,7 @@ _FLAT = ("firstorder_Kurtosis", "firstorder_Skewness", "glcm_Correlation", "glcm
 """0 / 0 where there is one grey level only (one grey value, for firstorder); the value is then the one that pyradiomics puts in place"""
 _OF_LEVELS = ("firstorder_Entropy", "firstorder_Uniformity")
 _SMALLEST = 4  # pixels
-_CHUNK = {"cpu": 8}  # images at a time; on a CPU few, so that they stay in its cache; 64 elsewhere
+_TOGETHER = {"cpu": 4, "others": 64}  # images in one call
 _MOST_LEVELS = 1024
 
 
@@ -70,97 +71,142 @@ def extract(
     _check(image, mask, features, bin_width, bin_count, spacing, highest_level)
     bin_count = 32 if bin_count is None and bin_width is None else bin_count
     settings = {"features": tuple(features), "bin_width": bin_width, "bin_count": bin_count}
-    sides = jnp.asarray(spacing, float)
     if isinstance(image, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
-        return compiled(jnp.asarray(image, float), jnp.asarray(mask, bool), sides, count=bin_count or highest_level or 64, **settings)
+        lines, row = jax.vmap(raster.of, out_axes=(0, None))(jnp.asarray(image, float))
+        inside, _ = jax.vmap(raster.of, out_axes=(0, None))(jnp.asarray(mask, bool))
+        b, h, w = image.shape
+        sides = jnp.broadcast_to(jnp.asarray(spacing, float), (b, 2))
+        count = bin_count or highest_level or 64
+        return compiled(lines, inside, jnp.full(b, row), sides, count=count, columns=w, longest=max(h, w), **settings)
     image, mask = np.asarray(image), np.asarray(mask).astype(bool)
-    count = bin_count or highest_level or _levels_needed(image, mask, bin_width)
-    return _cropped(partial(compiled, spacing=sides, count=count, **settings), image, mask, len(features))
+    return _packed(image, mask, spacing, count=bin_count or highest_level or _levels_needed(image, mask, bin_width), **settings)
 
 
-@partial(jax.jit, static_argnames=("features", "bin_width", "bin_count", "count"))
-def compiled(image: Float["b h w"], mask: Bool["b h w"], spacing: Float["2"], **settings: Any) -> tuple[Float["b f"], Bool["b f"]]:
-    """:func:`extract` without any look at the data: one program for a shape. ``count`` is the highest grey level that may occur."""
-    return jax.vmap(lambda image, mask: _one(image, mask, spacing, **settings))(image, mask)
-
-
-def _one(
-    image: Float["h w"],
-    mask: Bool["h w"],
-    spacing: Float["2"],
+@partial(jax.jit, static_argnames=("features", "bin_width", "bin_count", "count", "columns", "longest"))
+def compiled(
+    image: Float["b n"],
+    mask: Bool["b n"],
+    row: Int["b"],
+    spacing: Float["b 2"],
     *,
     features: tuple[str, ...],
     bin_width: float | None,
     bin_count: int | None,
     count: int,
-) -> tuple[Float["f"], Bool["f"]]:
+    columns: int,
+    longest: int,
+) -> tuple[Float["b f"], Bool["b f"]]:
+    """:func:`extract` of rasters without any look at the data: one program for a length.
+
+    ``count`` is the highest grey level that may occur, ``columns`` and ``longest`` the widest and the longest side of an image.
+    """
+    chosen = tuple(name for name, module in CLASSES.items() if any(feature in module.FEATURES for feature in features))
+    count_one = partial(_count, chosen=chosen, bin_width=bin_width, bin_count=bin_count, count=count, columns=columns, longest=longest)
+    return jax.vmap(partial(_form, features=features))(raster.each(count_one, image, mask, row, spacing))
+
+
+class Counted(NamedTuple):
+    """What there is to count in one image: of each class of features what they are formed of, and what decides whether they are defined."""
+
+    classes: dict[str, Any]
+    legal: Bool[""]
+    leveled: Bool[""]
+    large: Bool[""]
+    one_grey: Bool[""]
+    one_level: Bool[""]
+
+
+def _count(
+    image: Float["n"],
+    mask: Bool["n"],
+    row: Int[""],
+    spacing: Float["2"],
+    *,
+    chosen: tuple[str, ...],
+    bin_width: float | None,
+    bin_count: int | None,
+    count: int,
+    columns: int,
+    longest: int,
+) -> Counted:
     legal = jnp.where(mask, jnp.isfinite(image) & (image >= 0), True).all()
     image = jnp.where(mask & legal, image, 0)
-    level = levels.by_count(image, mask, bin_count) if bin_count else levels.by_width(image, mask, bin_width)
-    leveled = legal & (level.max() <= count)
-    level = jnp.clip(level, 0, count)
-    large = (mask.sum() >= _SMALLEST) & (mask.any(0).sum() > 1) & (mask.any(1).sum() > 1)
-    one_level = jnp.where(mask, level, count + 1).min() >= level.max()
-    one_grey = jnp.where(mask, image, jnp.inf).min() >= image.max()
 
+    def to_levels() -> tuple[Int["n"], Bool[""]]:
+        level = levels.by_count(image, mask, bin_count) if bin_count else levels.by_width(image, mask, bin_width)
+        return jnp.clip(level, 0, count), level.max() <= count
+
+    # A branch has a result of its own in memory; else the compiler finds the levels again for every reader.
+    level, leveled = jax.lax.cond(legal, to_levels, lambda: (mask.astype(jnp.int32), jnp.array(False)))
+    y, x = raster.positions(mask.shape[0], row)
+    several = lambda place: jnp.where(mask, place, place.size).min() < jnp.where(mask, place, -1).max()
+    count_class = {
+        "shape2D": lambda: shape.form(mask, row, columns, spacing=(spacing[0], spacing[1])),
+        "firstorder": lambda: first_order.greys(image, mask, level, count, pixel=spacing[0] * spacing[1]),
+        "glcm": lambda: (glcm.pairs(level, row, count), levels.histogram(level, count) > 0),
+        "glrlm": lambda: glrlm.runs(level, row, count, longest),
+        "glszm": lambda: glszm.zones(level, row, count),
+        "gldm": lambda: gldm.dependences(level, row, count),
+        "ngtdm": lambda: ngtdm.differences(level, row, count),
+    }
+    return Counted(
+        classes={name: count_class[name]() for name in chosen},
+        legal=legal,
+        leveled=leveled,
+        large=(mask.sum() >= _SMALLEST) & several(y) & several(x),
+        one_grey=jnp.where(mask, image, jnp.inf).min() >= image.max(),
+        one_level=jnp.where(mask, level, count + 1).min() >= level.max(),
+    )
+
+
+def _form(counted: Counted, *, features: tuple[str, ...]) -> tuple[Float["f"], Bool["f"]]:
+    """The features from what was counted."""
     values, valid = {}, {}
-    for name, module in CLASSES.items():
-        wanted = [feature for feature in module.FEATURES if feature in features]
-        if not wanted:
-            continue
-        measured, where, defined = _measure(name, image, mask, level, count, spacing)
-        for feature in wanted:
-            grey = True if name == "shape2D" else legal if name == "firstorder" and feature not in _OF_LEVELS else leveled
-            value = module.FEATURES[feature](measured)
+    for name, counts in counted.classes.items():
+        formed, where = _formed(name, counts)
+        for feature in (feature for feature in CLASSES[name].FEATURES if feature in features):
+            of_greys = name == "firstorder" and feature not in _OF_LEVELS
+            value = CLASSES[name].FEATURES[feature](formed)
             values[feature] = value if where is None else jnp.where(where, value, 0).sum() / jnp.maximum(where.sum(), 1)
-            valid[feature] = grey & defined
-    known = jnp.stack([large & valid[feature] & jnp.isfinite(values[feature]) for feature in features])
-    alike = {feature: one_grey if feature.startswith("firstorder") else one_level for feature in _FLAT}
+            valid[feature] = True if name == "shape2D" else counted.legal if of_greys else counted.leveled
+            valid[feature] = valid[feature] & (True if where is None else where.any())
+    known = jnp.stack([counted.large & valid[feature] & jnp.isfinite(values[feature]) for feature in features])
+    alike = {feature: counted.one_grey if feature.startswith("firstorder") else counted.one_level for feature in _FLAT}
     flat = jnp.stack([alike.get(feature, jnp.array(False)) for feature in features])
     return jnp.where(known, jnp.stack([values[feature] for feature in features]), 0), known & ~flat
 
 
-def _measure(name: str, image: jax.Array, mask: jax.Array, level: jax.Array, count: int, spacing: Float["2"]) -> tuple:
-    """What a class's features are formed of; for classes that look in several directions, in which there is anything; whether in any."""
-    if name == "shape2D":
-        return shape.form(mask, spacing=(spacing[0], spacing[1])), None, True
-    if name == "firstorder":
-        return first_order.greys(image, mask, level, count, pixel=spacing[0] * spacing[1]), None, True
+def _formed(name: str, counts: Any) -> tuple[Any, Bool["a"] | None]:
+    """What a class's functions take, and for classes that look in several directions, in which there is anything."""
     if name == "glcm":
-        pairs = glcm.cooccurrence(level, count)
-        return pairs, pairs.where, pairs.where.any()
+        pairs = glcm.cooccurrence(*counts)
+        return pairs, pairs.where
     if name == "glrlm":
-        table, where = glrlm.runs(level, count)
-        return table, where, where.any()
-    return {"glszm": glszm.zones, "gldm": gldm.dependences, "ngtdm": ngtdm.differences}[name](level, count), None, True
+        return sizes.table(counts[0]), counts[1]
+    if name == "glszm":
+        return sizes.table(*counts), None
+    return (sizes.table(counts) if name == "gldm" else counts), None
 
 
-def _cropped(measure: Callable, image: np.ndarray, mask: np.ndarray, width: int) -> tuple[jax.Array, jax.Array]:
-    """Measure every image on the smallest square of a few sizes that holds its mask, images of one size of square together."""
-    rows, columns = mask.any(2), mask.any(1)
-    cuts = [(_extent(rows[number]), _extent(columns[number])) for number in range(len(mask))]
-    boxes: dict[int, list[int]] = {}
-    for number, cut in enumerate(cuts):
-        longest = max(part.stop - part.start for part in cut)
-        boxes.setdefault(max(32, 1 << (longest - 1).bit_length()), []).append(number)
-    chunk, found = 1 if len(mask) == 1 else _CHUNK.get(jax.default_backend(), 64), []
-    for side, numbers in boxes.items():
-        for chosen in (numbers[start : start + chunk] for start in range(0, len(numbers), chunk)):
-            parts = np.zeros((chunk, side, side), jnp.result_type(float)), np.zeros((chunk, side, side), bool)
-            for place, number in enumerate(chosen):
-                for part, whole in zip(parts, (image, mask)):
-                    piece = whole[number][cuts[number]]
-                    part[place, : piece.shape[0], : piece.shape[1]] = piece
-            found.append((chosen, measure(*parts)))  # not waited for: the device may work on several
-    values, valid = np.zeros((len(mask), width), jnp.result_type(float)), np.zeros((len(mask), width), bool)
-    for chosen, parts in found:
-        values[chosen], valid[chosen] = (np.asarray(part)[: len(chosen)] for part in parts)
+def _packed(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, float], **settings: Any) -> tuple[jax.Array, jax.Array]:
+    """Measure images of like size together, on a CPU a few at a time on every core."""
+    on_cpu = jax.default_backend() == "cpu"
+    dtype, device, count = jnp.result_type(float), jax.config.jax_default_device, len(settings["features"])
+    values, valid = np.zeros((len(mask), count), dtype), np.zeros((len(mask), count), bool)
+
+    def measure(length: int, numbers: list[int], boxes: list[packing.Box]) -> None:
+        cut = [[whole[number][box] for number, box in zip(numbers, boxes)] for whole in (image, mask)]
+        rasters = packing.pack(*cut, spacing, together, length, dtype)
+        columns, longest = packing.sides(length)
+        with jax.enable_x64(dtype == jnp.float64), jax.default_device(device):  # a thread starts with neither
+            found = compiled(*rasters, columns=columns, longest=longest, **settings)
+            values[numbers], valid[numbers] = (np.asarray(part)[: len(numbers)] for part in found)
+
+    together = 1 if len(mask) == 1 else _TOGETHER["cpu" if on_cpu else "others"]
+    with ThreadPoolExecutor(os.cpu_count() if on_cpu else 2) as pool:
+        for _ in pool.map(lambda part: measure(*part), packing.plan(mask, together)):
+            pass  # an error of any is raised here
     return jnp.asarray(values), jnp.asarray(valid)
-
-
-def _extent(line: np.ndarray) -> slice:
-    """From the first True to the last; one place where there is none."""
-    return slice(int(line.argmax()), len(line) - int(line[::-1].argmax())) if line.any() else slice(0, 1)
 
 
 def _levels_needed(image: np.ndarray, mask: np.ndarray, bin_width: float) -> int:

@@ -12,41 +12,55 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from thyroid_jax.radiomics.levels import histogram
 from thyroid_jax.shapes import Bool, Float, Int
 
 
 class Greys(NamedTuple):
-    """The masked values: sums over them, percentiles 10, 25, 50, 75 and 90, and the shares of the grey levels."""
+    """What the features need of the masked values: averages over them, percentiles 10, 25, 50, 75 and 90, shares of the grey levels."""
 
-    image: Float["h w"]
-    mask: Bool["h w"]
     count: Float[""]
     mean: Float[""]
     lowest: Float[""]
     highest: Float[""]
     percentiles: Float["5"]
-    p: Float["n"]
+    energy: Float[""]
+    deviation: Float[""]
+    robust_deviation: Float[""]
+    moments: Float["4"]
+    p: Float["l"]
     pixel: Float[""]
 
 
-def greys(image: Float["h w"], mask: Bool["h w"], level: Int["h w"], count: int, *, pixel: float | Float[""] = 1.0) -> Greys:
-    """Gather what the features need; ``level`` runs from 1 to ``count`` inside the mask, ``pixel`` is the area of a pixel."""
+def greys(image: Float["*n"], mask: Bool["*n"], level: Int["*n"], count: int, *, pixel: float | Float[""] = 1.0) -> Greys:
+    """Gather what the features need; ``level`` runs from 1 to ``count`` inside the mask, ``pixel`` is the area of a pixel.
+
+    ``deviation`` is the mean of |x - mu|, ``robust_deviation`` that of the values between the 10th and the 90th percentile from their
+    own mean, ``moments`` those of the order 1 to 4 about mu; the first is what mu was rounded by.
+    """
+    number = jnp.maximum(mask.sum(), 1).astype(image.dtype)
+    average = lambda values: jnp.where(mask, values, 0).sum() / number
     mean, _ = mean_and_deviation(image, mask)
     lowest, highest = jnp.where(mask, image, jnp.inf).min(), jnp.where(mask, image, -jnp.inf).max()
+    (ranked,) = percentiles(image, (mask, (10, 25, 50, 75, 90)))
+    kept = mask & (image >= ranked[0]) & (image <= ranked[4])
+    centre, _ = mean_and_deviation(image, kept)
     return Greys(
-        image=image,
-        mask=mask,
-        count=jnp.maximum(mask.sum(), 1).astype(image.dtype),
+        count=number,
         mean=mean,
         lowest=jnp.where(mask.any(), lowest, 0),
         highest=jnp.where(mask.any(), highest, 0),
-        percentiles=percentiles(image, mask, (10, 25, 50, 75, 90)),
+        percentiles=ranked,
+        energy=jnp.where(mask, image**2, 0).sum(),
+        deviation=average(jnp.abs(image - mean)),
+        robust_deviation=jnp.where(kept, jnp.abs(image - centre), 0).sum() / jnp.maximum(kept.sum(), 1),
+        moments=jnp.stack([average((image - mean) ** power) for power in range(1, 5)]),
         p=shares(level, count),
         pixel=jnp.asarray(pixel, image.dtype),
     )
 
 
-def mean_and_deviation(image: Float["h w"], mask: Bool["h w"]) -> tuple[Float[""], Float[""]]:
+def mean_and_deviation(image: Float["*n"], mask: Bool["*n"]) -> tuple[Float[""], Float[""]]:
     """Mean and population standard deviation of the masked grey values; (0, 0) for an empty mask."""
     average = lambda values: jnp.where(mask, values, 0.0).sum() / jnp.maximum(mask.sum(), 1)
     mean = average(image)
@@ -54,29 +68,65 @@ def mean_and_deviation(image: Float["h w"], mask: Bool["h w"]) -> tuple[Float[""
     return mean, jnp.sqrt(average((image - mean) ** 2))
 
 
-def percentiles(image: Float["h w"], mask: Bool["h w"], ranks: tuple[int, ...]) -> Float["q"]:
-    """Percentiles (0 to 100) of the masked grey values, linear between neighbours as in numpy; 0 for an empty mask."""
-    ordered = _ordered(jnp.where(mask, image, jnp.inf).ravel())
-    last = jnp.maximum(mask.sum() - 1, 0)
-    hundredths = jnp.asarray(ranks) * last
-    low = hundredths // 100
-    high = jnp.minimum(low + 1, last)
-    share = (hundredths % 100) / jnp.asarray(100, image.dtype)
-    values = ordered[low] + jnp.where(share > 0, share * (ordered[high] - ordered[low]), 0)
-    return jnp.where(mask.any(), values, 0.0)
+def percentiles(image: Float["*n"], *parts: tuple[Bool["*n"], tuple[int, ...]]) -> tuple[Float["q"], ...]:
+    """Percentiles (0 to 100) of the grey values in each of some masks that do not overlap, linear between neighbours as in numpy.
+
+    A part is a mask and which percentiles to take of it; those of an empty mask are 0.
+    """
+    member, ranks, found = jnp.full(image.size, len(parts)), [], []
+    for number, (mask, percents) in enumerate(parts):
+        member = jnp.where(mask.ravel(), number, member)
+        last = jnp.maximum(mask.sum() - 1, 0)
+        low = jnp.asarray(percents) * last // 100
+        ranks.append(jnp.concatenate([low, jnp.minimum(low + 1, last)]))
+    group = jnp.repeat(jnp.arange(len(parts)), jnp.array([rank.size for rank in ranks]), total_repeat_length=sum(rank.size for rank in ranks))
+    values = _nth(image.ravel(), member, jnp.concatenate(ranks), group)
+    for mask, percents in parts:
+        low, high, values = values[: len(percents)], values[len(percents) : 2 * len(percents)], values[2 * len(percents) :]
+        last = jnp.maximum(mask.sum() - 1, 0)
+        share = (jnp.asarray(percents) * last % 100) / jnp.asarray(100, image.dtype)
+        found.append(jnp.where(mask.any(), low + jnp.where(share > 0, share * (high - low), 0), 0.0))
+    return tuple(found)
 
 
-def _ordered(values: Float["n"]) -> Float["n"]:
-    """The values in ascending order, sorted as the integers that their bits spell: faster than comparing floats on a CPU."""
-    whole = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
-    flipped = lambda bits: bits ^ ((bits >> (jnp.iinfo(whole).bits - 1)) & jnp.iinfo(whole).max)  # negative numbers count backwards
-    bits = jax.lax.sort(flipped(jax.lax.bitcast_convert_type(values, whole)), is_stable=False)
-    return jax.lax.bitcast_convert_type(flipped(bits), values.dtype)
+def _nth(values: Float["n"], member: Int["n"], ranks: Int["q"], group: Int["q"]) -> Float["q"]:
+    """The values of the given ranks, from 0, in ascending order, each among the members of its group.
+
+    Byte by byte of their bits, which is faster than to sort them: of each group the next byte is counted, and says where each rank lies;
+    then those with that byte are a group. Groups are numbered as the first rank that looks into them, none as the number of ranks.
+    """
+    number, bits = ranks.shape[0], 8 * values.dtype.itemsize
+    keys = _ascending(jnp.asarray(values))
+    first_rank = jnp.full(number + 1, number).at[group].min(jnp.arange(number))
+    member, group = first_rank[member], first_rank[group]
+    found = jnp.zeros(number, keys.dtype)
+    for shift in range(bits - 8, -8, -8):
+        slot = member * 256 + ((keys >> shift) & 255).astype(jnp.int32)
+        counts = jnp.zeros((number + 1) * 256, jnp.int32).at[slot].add(1).reshape(-1, 256)
+        below = jnp.cumsum(counts[group], axis=1)
+        byte = (below <= ranks[:, None]).sum(1)
+        ranks = ranks - jnp.where(byte > 0, jnp.take_along_axis(below, jnp.maximum(byte - 1, 0)[:, None], 1)[:, 0], 0)
+        found = (found << 8) | byte.astype(keys.dtype)
+        first = ((group[:, None] == group[None, :]) & (byte[:, None] == byte[None, :])).argmax(1)
+        member = jnp.full((number + 1) * 256, number).at[group * 256 + byte].set(first)[slot]
+        group = first
+    return _ascending(found, back=values.dtype)
 
 
-def shares(level: Int["h w"], count: int) -> Float["n"]:
+def _ascending(numbers: jax.Array, back: jnp.dtype | None = None) -> jax.Array:
+    """Floats to unsigned integers of the same order, by their bits; or ``back`` again."""
+    signed = jnp.int64 if numbers.dtype.itemsize == 8 else jnp.int32
+    unsigned = jnp.uint64 if numbers.dtype.itemsize == 8 else jnp.uint32
+    top = unsigned(1) << (8 * numbers.dtype.itemsize - 1)
+    flipped = lambda bits: bits ^ ((bits >> (jnp.iinfo(signed).bits - 1)) & jnp.iinfo(signed).max)  # negative numbers count backwards
+    if back is None:
+        return jax.lax.bitcast_convert_type(flipped(jax.lax.bitcast_convert_type(numbers, signed)), unsigned) ^ top
+    return jax.lax.bitcast_convert_type(flipped(jax.lax.bitcast_convert_type(numbers ^ top, signed)), back)
+
+
+def shares(level: Int["*n"], count: int) -> Float["l"]:
     """Share of every level 1 to ``count`` among the masked pixels, those of level 1 and more; zeros for an empty mask."""
-    counts = jnp.zeros(count + 1, float).at[level.ravel()].add(1)[1:]
+    counts = histogram(level, count)
     return counts / jnp.maximum(counts.sum(), 1)
 
 
@@ -85,22 +135,14 @@ def entropy_of(p: Float["n"]) -> Float[""]:
     return -(p * jnp.log2(jnp.where(p > 0, p, 1))).sum()
 
 
-def _average(g: Greys, values: Float["h w"]) -> Float[""]:
-    return jnp.where(g.mask, values, 0).sum() / g.count
-
-
-def _moment(g: Greys, power: int) -> Float[""]:
-    return _average(g, (g.image - g.mean) ** power)
-
-
 def energy(g: Greys) -> Float[""]:
     """sum_k x_k^2, >= 0. IBSI N8CA."""
-    return jnp.where(g.mask, g.image**2, 0).sum()
+    return g.energy
 
 
 def total_energy(g: Greys) -> Float[""]:
     """Area of a pixel times sum_k x_k^2, >= 0."""
-    return g.pixel * energy(g)
+    return g.pixel * g.energy
 
 
 def entropy(g: Greys) -> Float[""]:
@@ -150,35 +192,34 @@ def value_range(g: Greys) -> Float[""]:
 
 def mean_absolute_deviation(g: Greys) -> Float[""]:
     """1/N sum_k |x_k - mu|, >= 0. IBSI 4FUA."""
-    return _average(g, jnp.abs(g.image - g.mean))
+    return g.deviation
 
 
 def robust_mean_absolute_deviation(g: Greys) -> Float[""]:
     """Mean absolute deviation, from their own mean, of the values between the 10th and the 90th percentile, >= 0. IBSI 1128."""
-    kept = g.mask & (g.image >= g.percentiles[0]) & (g.image <= g.percentiles[4])
-    centre, _ = mean_and_deviation(g.image, kept)
-    return jnp.where(kept, jnp.abs(g.image - centre), 0).sum() / jnp.maximum(kept.sum(), 1)
+    return g.robust_deviation
 
 
 def root_mean_squared(g: Greys) -> Float[""]:
     """sqrt(1/N sum_k x_k^2), >= 0. IBSI 5ZWQ."""
-    return jnp.sqrt(_average(g, g.image**2))
+    return jnp.sqrt(g.energy / g.count)
 
 
 def skewness(g: Greys) -> Float[""]:
     """m_3 / m_2^1.5, m_q = 1/N sum_k (x_k - mu)^q. 0, undefined, for one grey value. IBSI KE2M."""
-    third = _moment(g, 3) - 3 * _moment(g, 1) * _moment(g, 2)  # the first moment is what the mean was rounded by
-    return jnp.where(g.highest > g.lowest, third / jnp.where(g.highest > g.lowest, _moment(g, 2), 1) ** 1.5, 0)
+    first, second, third, _ = g.moments
+    return jnp.where(g.highest > g.lowest, (third - 3 * first * second) / jnp.where(g.highest > g.lowest, second, 1) ** 1.5, 0)
 
 
 def kurtosis(g: Greys) -> Float[""]:
     """m_4 / m_2^2, m_q = 1/N sum_k (x_k - mu)^q, >= 1, 3 for a normal distribution. 0, undefined, for one grey value. IBSI IPH6 + 3."""
-    return jnp.where(g.highest > g.lowest, _moment(g, 4) / jnp.where(g.highest > g.lowest, _moment(g, 2), 1) ** 2, 0)
+    _, second, _, fourth = g.moments
+    return jnp.where(g.highest > g.lowest, fourth / jnp.where(g.highest > g.lowest, second, 1) ** 2, 0)
 
 
 def variance(g: Greys) -> Float[""]:
     """m_2 = 1/N sum_k (x_k - mu)^2, >= 0. IBSI ECT3."""
-    return _moment(g, 2)
+    return g.moments[1]
 
 
 def uniformity(g: Greys) -> Float[""]:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax.radiomics.levels import ANGLES, neighbour, present
+from thyroid_jax.radiomics.raster import ANGLES, Row, neighbours
 from thyroid_jax.shapes import Bool, Float, Int
+
 
 
 class Cooccurrence(NamedTuple):
@@ -30,25 +31,28 @@ class Cooccurrence(NamedTuple):
     levels: Bool["n"]
 
 
-def cooccurrence(level: Int["h w"], count: int) -> Cooccurrence:
-    """Count the pairs of an image of levels 1 to ``count``, 0 outside the mask."""
-    key = jnp.stack([_pair(level, neighbour(level, angle, 0), count) for angle in ANGLES]) + (count**2 + 1) * jnp.arange(4)[:, None, None]
-    counts = jnp.zeros(4 * (count**2 + 1), float).at[key.ravel()].add(1).reshape(4, -1)[:, :-1].reshape(4, count, count)
-    counts = counts + counts.swapaxes(1, 2)
-    total = counts.sum((1, 2))
+def pairs(level: Int["n"], row: Row, count: int) -> Float["a l l"]:
+    """How many pixels of each level have a neighbour of each level in the directions ``ANGLES``: a raster of levels 1 to ``count``."""
+
+    def one(other: Int["n"]) -> Float["l l"]:
+        key = jnp.where((level > 0) & (other > 0), (level - 1) * count + other - 1, count**2)
+        return jnp.zeros(count**2 + 1, float).at[key].add(1)[:-1].reshape(count, count)
+
+    return jnp.stack([one(other) for other in neighbours(level, row, ANGLES)])
+
+
+def cooccurrence(pairs: Float["a l l"], levels: Bool["l"]) -> Cooccurrence:
+    """From the counts of :func:`pairs`, and which levels occur."""
+    counts = pairs + pairs.swapaxes(1, 2)
+    count, total = counts.shape[1], counts.sum((1, 2))
     p = counts / jnp.maximum(total, 1)[:, None, None]
     px, i = p.sum(2), _numbers(count, p.dtype)
     folded = _antidiagonals(p[:, :, ::-1])  # i - j = 1 - count, ..., count - 1
     minus = folded[:, count - 1 :].at[:, 1:].multiply(2)
-    levels = present(level, count)
     highest = jnp.where(levels, i, 0).max()
     mean = (px * i).sum(1, keepdims=True)
     mean = mean + (px * (i - mean)).sum(1, keepdims=True)  # what rounding lost; the cluster shade multiplies it
     return Cooccurrence(p, px, _antidiagonals(p), minus, mean, highest, total > 0, levels)
-
-
-def _pair(level: jax.Array, other: jax.Array, count: int) -> jax.Array:
-    return jnp.where((level > 0) & (other > 0), (level - 1) * count + other - 1, count**2)
 
 
 def _antidiagonals(p: Float["a n n"]) -> Float["a 2*n-1"]:
@@ -197,9 +201,20 @@ def maximal_correlation_coefficient(c: Cooccurrence) -> Float["a"]:
     """
     root = jnp.sqrt(c.px)
     scale = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), 0)
-    eigenvalues = jnp.linalg.eigvalsh(c.p * scale[:, :, None] * scale[:, None, :])
-    second = jnp.sort(jnp.abs(eigenvalues), axis=-1)[:, -2] if c.p.shape[1] > 1 else jnp.zeros_like(c.mean[:, 0])
-    return jnp.where(c.levels.sum() > 1, jnp.minimum(second, 1), 1)
+    rest = c.p * scale[:, :, None] * scale[:, None, :] - root[:, :, None] * root[:, None, :]  # the largest is 1, and its vector this root
+    return jnp.where(c.levels.sum() > 1, jnp.minimum(_largest_eigenvalue(rest), 1), 1)
+
+
+def _largest_eigenvalue(symmetric: Float["a n n"]) -> Float["a"]:
+    """Largest |eigenvalue|: |A^m|^(1/m) for m = 2^20 (2^40 in float64), |.| the root of the sum of squares. Above it by ln(n) / 2 m at most."""
+    log, squarings = jnp.zeros(symmetric.shape[0], symmetric.dtype), 40 if symmetric.dtype == jnp.float64 else 20
+    for turn in range(squarings + 1):
+        size = jnp.sqrt((symmetric**2).sum((1, 2)))
+        log = log + jnp.log(jnp.where(size > 0, size, 1)) / 2**turn
+        symmetric = symmetric / jnp.where(size > 0, size, 1)[:, None, None]
+        if turn < squarings:
+            symmetric = jnp.matmul(symmetric, symmetric, precision="highest")
+    return jnp.where(size > 0, jnp.exp(log), 0)
 
 
 def maximum_probability(c: Cooccurrence) -> Float["a"]:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from thyroid_jax.radiomics import sizes
-from thyroid_jax.radiomics.levels import NEIGHBOURS, neighbour
+from thyroid_jax.radiomics.raster import NEIGHBOURS, Row, neighbours
 from thyroid_jax.shapes import Int
 
 
-def dependences(level: Int["h w"], count: int) -> sizes.Table:
-    """Table of the dependences of levels 1 to ``count``, 0 outside the mask."""
-    alike = sum((neighbour(level, offset, 0) == level).astype(jnp.int32) for offset in NEIGHBOURS)
+def dependences(level: Int["n"], row: Row, count: int) -> Int["l 9"]:
+    """How many pixels there are of each level 1 to ``count`` and each dependence 1 to 9; level 0 is outside the mask."""
     most = len(NEIGHBOURS) + 1
-    counts = jnp.zeros((count + 1) * most, float).at[(level * most + alike).ravel()].add(1)
-    return sizes.table(counts.reshape(count + 1, most)[1:], jnp.arange(1, most + 1))
+    alike = sum((other == level).astype(jnp.int32) for other in neighbours(level, row))
+    return jnp.zeros((count + 1) * most, jnp.int32).at[level * most + alike].add(1).reshape(count + 1, most)[1:]
 
 
 FEATURES = {

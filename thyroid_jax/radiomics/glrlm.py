@@ -11,46 +11,65 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.radiomics import sizes
+from thyroid_jax.radiomics.raster import ANGLES, Row, moved, neighbours, positions
 from thyroid_jax.shapes import Bool, Int
 
 
-def runs(level: Int["h w"], count: int) -> tuple[sizes.Table, Bool["a"]]:
-    """Table of the runs of levels 1 to ``count`` (0 outside the mask) in each direction, and in which directions it says anything.
+def runs(level: Int["n"], row: Row, count: int, longest: int) -> tuple[Int["a l s"], Bool["a"]]:
+    """How many runs there are of each level 1 to ``count`` and length 1 to ``longest``, in each of ``ANGLES``, and which of them say anything.
 
     The pixels that are the j-th of their run are as many as there are runs of length j or more, so counting every pixel by its place
     in its run gives c(i, j) as a difference.
     """
-    (down, several), (along, in_rows) = _places(level, (0, 1, -1)), _places(level.T, (0,))
-    place = jnp.concatenate([down, along.swapaxes(1, 2)])
-    longest = max(level.shape)
-    key = (level * (longest + 1))[None] + place + ((count + 1) * (longest + 1) * jnp.arange(len(place)))[:, None, None]
-    counts = jnp.zeros(len(place) * (count + 1) * (longest + 1), float).at[key.ravel()].add(1)
-    at_least = counts.reshape(len(place), count + 1, longest + 1)[:, 1:, 1:]
-    exactly = at_least - jnp.pad(at_least[:, :, 1:], ((0, 0), (0, 0), (0, 1)))
-    return sizes.table(exactly, jnp.arange(1, longest + 1)), jnp.concatenate([several, in_rows])
+    width = longest + 1
+
+    def one(place: Int["n"]) -> Int["l s"]:
+        at_least = jnp.zeros((count + 1) * width, jnp.int32).at[level * width + place].add(1).reshape(count + 1, width)[1:, 1:]
+        return at_least - jnp.pad(at_least[:, 1:], ((0, 0), (0, 1)))
+
+    return jnp.stack([one(place) for place in places(level, row, longest)]), _several(level > 0, row)
 
 
-def _places(level: Int["h w"], sideways: tuple[int, ...]) -> tuple[Int["a h w"], Bool["a"]]:
-    """The number of every pixel within its run, from 1, and whether any line holds two pixels of the mask.
+def places(level: Int["n"], row: Row, longest: int) -> Int["a n"]:
+    """The number of every pixel within its run in each of ``ANGLES``, from 1; 0 outside the mask. No run is longer than ``longest``.
 
-    The lines go a row down and ``sideways`` columns to the side at each step, and all are walked together, row by row.
+    How many of a run come before a pixel is known up to 1 from its neighbour, then up to 2, 4, 8, ...: where there are as many as is
+    known, those before the pixel so far back are added.
     """
+    neighbour = neighbours(level, row, tuple((-y, -x) for y, x in ANGLES))
+    alike = [(level > 0) & (one == level) for one in neighbour]
+    before = [_before(one.astype(jnp.int32), y * row + x, longest) for one, (y, x) in zip(alike, ANGLES)]
+    return jnp.stack([jnp.where(level > 0, 1 + one, 0) for one in before])
 
-    def moved(row: jax.Array, by: int) -> jax.Array:  # no line enters from the side
-        return row if by == 0 else jnp.pad(row[:-1], (1, 0)) if by == 1 else jnp.pad(row[1:], (0, 1))
 
-    def down(before: tuple[jax.Array, ...], row: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
-        last, place, seen, several = before
-        shifted = lambda rows: jnp.stack([moved(one, by) for one, by in zip(rows, sideways)])
-        place = jnp.where(row[None] == shifted([last] * len(sideways)), shifted(place) + 1, 1)
-        seen = shifted(seen)
-        several = several | (seen & (row > 0)[None])
-        return (row, place, seen | (row > 0)[None], several), place
+def _before(before: Int["n"], step: Row, longest: int) -> Int["n"]:
+    known = 1
+    while known < longest - 1:
+        full = before == known  # a branch, not only to save work: without it the compiler computes each step again for its two readers
+        doubled = lambda before, full=full, known=known: jnp.where(full, before + moved(before, -known * step), before)
+        before, known = jax.lax.cond(full.any(), doubled, lambda before: before, before), 2 * known
+    return before
 
-    none = jnp.zeros((len(sideways), level.shape[1]), bool)
-    start = (jnp.zeros_like(level[0]), jnp.zeros(none.shape, level.dtype), none, none)
-    (*_, several), place = jax.lax.scan(down, start, level)
-    return place.swapaxes(0, 1), several.any(1)
+
+def _several(mask: Bool["n"], row: Row) -> Bool["a"]:
+    """Whether, in each of ``ANGLES``, any line holds two pixels of the mask: looked for side by side, then two apart, and so on."""
+    n = mask.shape[0]
+    place, padded = jnp.arange(n), jnp.pad(mask, n)
+    _, column = positions(n, row)
+
+    def other(far: jax.Array, y: int, x: int) -> jax.Array:  # is there a pixel so far along, on the same line
+        step, across = far * (y * row + x), column + far * x
+        return jax.lax.dynamic_slice(padded, (n + step,), (n,)) & (place + step < n) & (across >= 0) & (across < row)
+
+    def look(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        found, far = state
+        return found | jnp.stack([(mask & other(far, y, x)).any() for y, x in ANGLES]), far + 1
+
+    def on(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+        found, far = state
+        return ~found.all() & ((far * row < n) | (far < row)) & (mask.sum() > 1)
+
+    return jax.lax.while_loop(on, look, (jnp.zeros(len(ANGLES), bool), jnp.int32(1)))[0]
 
 
 FEATURES = {

@@ -6,57 +6,60 @@ i and j pixels. Formulas: :mod:`thyroid_jax.radiomics.sizes`.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 
 from thyroid_jax.radiomics import sizes
-from thyroid_jax.radiomics.levels import NEIGHBOURS, neighbour
+from thyroid_jax.radiomics.raster import Row, neighbours
 from thyroid_jax.shapes import Int
 
 _SMALL = 64  # sizes up to this have a column of their own
 
 
-def zones(level: Int["h w"], count: int) -> sizes.Table:
-    """Table of the zones of levels 1 to ``count``, 0 outside the mask.
+def zones(level: Int["n"], row: Row, count: int) -> tuple[Int["l s"], Int["s"]]:
+    """How many zones there are of each level 1 to ``count`` (0 outside the mask) and each of the sizes, and the sizes.
 
     Sizes run up to the number of pixels, but of large zones there are few: small sizes have a column each, and after them every large zone,
     unless an earlier one has its size.
     """
-    pixels = level.size
-    size = jnp.zeros(pixels + 1, jnp.int32).at[patches(level).ravel()].add(1)[:pixels]  # of the zone that starts here; else 0
-    rank = jnp.cumsum(size > _SMALL)
-    large = jnp.append(size, 0)[jnp.searchsorted(rank, jnp.arange(1, pixels // (_SMALL + 1) + 1))]
-    first = (large[:, None] == large[None, :]).argmax(1) if large.size else large
-    column = jnp.where(size > _SMALL, _SMALL + jnp.append(first, 0)[rank - 1], size - 1)
-    columns = _SMALL + large.size
-    key = jnp.where(size > 0, level.ravel() * columns + column, 0)
-    counts = jnp.zeros((count + 1) * columns, float).at[key].add(1).reshape(count + 1, columns)[1:]
-    return sizes.table(counts, jnp.concatenate([jnp.arange(1, _SMALL + 1), jnp.maximum(large, 1)]))
+    n = level.shape[0]
+    size = jnp.zeros(n + 1, jnp.int32).at[patches(level, row)].add(1)[:n]  # of the zone that starts here; else 0
+    most = n // (_SMALL + 1)  # there cannot be more large zones
+    number = jnp.where(size > _SMALL, jnp.cumsum(size > _SMALL) - 1, most)
+    large = jnp.zeros(most, jnp.int32).at[number].set(size, mode="drop")
+    first = jnp.full(n + 1, most).at[large].min(jnp.arange(most))[large]
+    columns = _SMALL + most
+    column = jnp.where(size > _SMALL, _SMALL + first[jnp.minimum(number, most - 1)], size - 1) if most else size - 1
+    key = jnp.where(size > 0, level * columns + column, 0)
+    counts = jnp.zeros((count + 1) * columns, jnp.int32).at[key].add(1).reshape(count + 1, columns)[1:]
+    return counts, jnp.concatenate([jnp.arange(1, _SMALL + 1), jnp.maximum(large, 1)])
 
 
-def patches(level: Int["h w"]) -> Int["h w"]:
-    """For every pixel the raster number of the first pixel of its zone; h w outside the mask.
+def patches(level: Int["n"], row: Row) -> Int["n"]:
+    """For every pixel the number of the first place of its zone; n outside the mask.
 
     Every pixel points to one of its zone, itself at first. In turns, whatever a pixel points to is made to point to the lowest number
-    that a neighbour's points to, and every pixel to where its own points to (Zhang, Azad & Hu 2020, FastSV); a zone is done when all
-    of it points to one pixel, after about as many turns as its size has binary digits.
+    that a neighbour's points to, and every pixel to where its own points to (Zhang, Azad & Hu 2020, FastSV), until nothing is lower next
+    to it, after about as many turns as the zone's size has binary digits.
     """
-    pixels = level.size
-    inside = level > 0
-    same = [inside & (neighbour(level, offset, 0) == level) for offset in NEIGHBOURS]
-    start = jnp.where(inside, jnp.arange(pixels).reshape(level.shape), pixels)
+    n = level.shape[0]
+    same = [(level > 0) & (other == level) for other in neighbours(level, row)]
+    start = jnp.where(level > 0, jnp.arange(n, dtype=jnp.int32), n)
+
+    def lowest(parent: jax.Array) -> jax.Array:
+        around = [jnp.where(alike, other, n) for alike, other in zip(same, neighbours(parent, row))]
+        return reduce(jnp.minimum, around, parent)
 
     def turn(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        parent, _ = state
-        lowest = parent
-        for offset, alike in zip(NEIGHBOURS, same):
-            lowest = jnp.where(alike, jnp.minimum(lowest, neighbour(parent, offset, pixels)), lowest)
-        padded = jnp.append(lowest.ravel(), pixels).at[parent.ravel()].min(lowest.ravel())
-        new = padded[padded[:pixels]].reshape(level.shape)
-        new = jnp.append(new.ravel(), pixels)[new]
-        return new, (new != parent).any()
+        parent, low = state
+        hooked = jnp.append(low, n).at[parent].min(low)
+        parent = hooked[hooked[:n]]
+        parent = jnp.append(parent, n)[parent]
+        return parent, lowest(parent)
 
-    return jax.lax.while_loop(lambda state: state[1], turn, (start, jnp.array(True)))[0]
+    return jax.lax.while_loop(lambda state: (state[0] != state[1]).any(), turn, (start, lowest(start)))[0]
 
 
 FEATURES = {

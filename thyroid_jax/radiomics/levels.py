@@ -1,4 +1,4 @@
-"""Grey values to grey levels, the same bins as float64 arithmetic gives, and neighbours. One image at a time; ``jax.vmap`` for a batch."""
+"""Grey values to grey levels, the same bins as float64 arithmetic gives. One image at a time; ``jax.vmap`` for a batch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ import numpy as np
 
 from thyroid_jax.shapes import Bool, Float, Int
 
-# (rows, columns) from a pixel to its neighbours: one of each opposite pair, as co-occurrences and runs need them.
-ANGLES = ((0, 1), (1, 1), (1, 0), (1, -1))
-NEIGHBOURS = (*ANGLES, *((-y, -x) for y, x in ANGLES))
-
-
-def by_count(image: Float["h w"], mask: Bool["h w"], bins: int) -> Int["h w"]:
+def by_count(image: Float["*n"], mask: Bool["*n"], bins: int) -> Int["*n"]:
     """``bins`` equal bins from the masked minimum to the maximum: level 1 + floor(bins (x - min) / (max - min)); 0 outside the mask.
 
     A value on an edge belongs to the bin above it, the maximum to the last; one grey value alone is level 1 + bins // 2, as numpy's
@@ -31,7 +26,7 @@ def by_count(image: Float["h w"], mask: Bool["h w"], bins: int) -> Int["h w"]:
     return jnp.where(mask, jnp.where(spread[0] > 0, level, 1 + bins // 2), 0).astype(jnp.int32)
 
 
-def by_width(image: Float["h w"], mask: Bool["h w"], width: float) -> Int["h w"]:
+def by_width(image: Float["*n"], mask: Bool["*n"], width: float) -> Int["*n"]:
     """Bins of one width whose edges are its multiples: level 1 + floor(x / width) - floor(min / width); 0 outside the mask.
 
     pyradiomics' ``binWidth``. Exact for values up to 4096 widths; beyond, a value within rounding of an edge may fall beside it.
@@ -46,18 +41,12 @@ def by_width(image: Float["h w"], mask: Bool["h w"], width: float) -> Int["h w"]
     return jnp.where(mask, 1 + bin_of(image) - bin_of(lowest), 0).astype(jnp.int32)
 
 
-def neighbour(values: jax.Array, offset: tuple[int, int], outside: float | int) -> jax.Array:
-    """[h w] -> [h w]: at every pixel the value of the pixel at ``offset`` (rows, columns, each -1, 0 or 1) from it."""
-    (y, x), (h, w) = offset, values.shape
-    return jnp.pad(values, 1, constant_values=outside)[1 + y : 1 + y + h, 1 + x : 1 + x + w]
+def histogram(level: Int["*n"], count: int) -> Float["l"]:
+    """How many pixels there are of each of the levels 1 to ``count``."""
+    return jnp.zeros(count + 1, float).at[level.ravel()].add(1)[1:]
 
 
-def present(level: Int["h w"], count: int) -> Bool["n"]:
-    """Which of the levels 1 to ``count`` occur."""
-    return jnp.zeros(count + 1, bool).at[level.ravel()].set(True)[1:]
-
-
-def _inside(image: Float["h w"], mask: Bool["h w"]) -> tuple[Float["h w"], Float[""], Float[""]]:
+def _inside(image: Float["*n"], mask: Bool["*n"]) -> tuple[Float["*n"], Float[""], Float[""]]:
     lowest = jnp.where(mask, image, jnp.inf).min()
     lowest = jnp.where(jnp.isfinite(lowest), lowest, 0.0)
     image = jnp.where(mask, image, lowest)

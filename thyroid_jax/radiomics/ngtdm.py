@@ -12,7 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax.radiomics.levels import NEIGHBOURS, neighbour
+from thyroid_jax.radiomics.levels import histogram
+from thyroid_jax.radiomics.raster import Row, neighbours
 from thyroid_jax.shapes import Float, Int
 
 
@@ -24,14 +25,14 @@ class Differences(NamedTuple):
     total: Float[""]
 
 
-def differences(level: Int["h w"], count: int) -> Differences:
-    """Measure the levels 1 to ``count``, 0 outside the mask."""
-    around = [neighbour(level, offset, 0) for offset in NEIGHBOURS]
+def differences(level: Int["n"], row: Row, count: int) -> Differences:
+    """Measure a raster of levels 1 to ``count``, 0 outside the mask."""
+    around = neighbours(level, row)
     known = sum((other > 0).astype(float) for other in around)
     mean = sum(around).astype(float) / jnp.maximum(known, 1)
     difference = jnp.where((level > 0) & (known > 0), jnp.abs(level.astype(float) - mean), 0)
-    n = jnp.zeros(count + 1, float).at[level.ravel()].add(1)[1:]
-    s = jnp.zeros(count + 1, float).at[level.ravel()].add(difference.ravel())[1:]
+    n = histogram(level, count)
+    s = jnp.zeros(count + 1, float).at[level].add(difference)[1:]
     return Differences(n / jnp.maximum(n.sum(), 1), s, n.sum())
 
 

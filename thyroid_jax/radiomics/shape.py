@@ -1,4 +1,4 @@
-"""Shape of a hard mask: marching-squares outline and moment ellipse. One mask at a time; ``jax.vmap`` for a batch.
+"""Shape of a hard mask: marching-squares outline and moment ellipse. One raster at a time; ``jax.vmap`` for a batch.
 
 Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; (1, 1) gives pixels. P and A are perimeter and area of the
 outline, l1 >= l2 the eigenvalues of the second moments of the pixel centres. Features: definitions and names as in pyradiomics 3.0.1.
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thyroid_jax.radiomics.raster import Row, neighbours, positions
 from thyroid_jax.shapes import Bool, Float, Int
 
 Spacing = tuple[float, float] | tuple[jax.Array, jax.Array]
@@ -36,37 +37,39 @@ class Moments(NamedTuple):
     minor: Float[""]
 
 
-def outline(mask: Bool["h w"], *, spacing: Spacing = (1.0, 1.0)) -> tuple[Float[""], Float[""]]:
+def outline(mask: Bool["n"], row: Row, *, spacing: Spacing = (1.0, 1.0)) -> tuple[Float[""], Float[""]]:
     """Perimeter and enclosed area of the marching-squares outline at level 0.5 through pixel-edge midpoints.
 
     A mask that touches the border is closed there. An empty mask gives (0, 0). The same mesh as pyradiomics' shape2D class
     (Lorensen & Cline 1987 in two dimensions); its area is a little smaller than the pixel count.
     """
-    cell = _cells(mask)
+    cells = _cells(mask, row)
     rows, columns = spacing
     half_diagonal = 0.5 * jnp.hypot(jnp.asarray(rows, float), jnp.asarray(columns, float))
-    diagonals, along_row, along_column = (jnp.asarray(counts, float) for counts in (_HALF_DIAGONALS, _ALONG_ROW, _ALONG_COLUMN))
-    lengths = diagonals * half_diagonal + along_row * columns + along_column * rows
-    return lengths[cell].sum(), jnp.asarray(_AREA, float)[cell].sum() * rows * columns
+    diagonals, along_row, along_column, area = (
+        (cells * jnp.asarray(counts, float)).sum() for counts in (_HALF_DIAGONALS, _ALONG_ROW, _ALONG_COLUMN, _AREA)
+    )
+    return diagonals * half_diagonal + along_row * columns + along_column * rows, area * rows * columns
 
 
-def euler_number(mask: Bool["h w"]) -> Float[""]:
+def euler_number(mask: Bool["n"], row: Row) -> Float[""]:
     """Number of parts less number of holes, where diagonal neighbours touch: the number of spots, when none has a hole. 0 if empty."""
-    return jnp.asarray(_EULER, float)[_cells(mask)].sum()
+    return (_cells(mask, row) * jnp.asarray(_EULER, float)).sum()
 
 
-def _cells(mask: Bool["h w"]) -> Int["h+1 w+1"]:
-    m = jnp.pad(mask, 1).astype(jnp.int32)
-    return m[:-1, :-1] + 2 * m[:-1, 1:] + 4 * m[1:, :-1] + 8 * m[1:, 1:]
+def _cells(mask: Bool["n"], row: Row) -> Float["16"]:
+    """How many 2 x 2 cells there are of each kind; those of the border have empty pixels on one side."""
+    corners = neighbours(mask.astype(jnp.int32), row, ((0, 0), (0, 1), (1, 0), (1, 1)))
+    kind = sum(corner << bit for bit, corner in enumerate(corners))
+    return jnp.zeros(16, float).at[kind].add(1)
 
 
-def moments(mask: Bool["h w"], *, spacing: Spacing = (1.0, 1.0)) -> Moments:
+def moments(mask: Bool["n"], row: Row, *, spacing: Spacing = (1.0, 1.0)) -> Moments:
     """Second central moments S of the mask's pixel centres: S = 1/n sum (x - mean)(x - mean)^T. An empty mask gives zeros."""
     m = mask.astype(float)
     count = m.sum()
     n = jnp.maximum(count, 1.0)
-    y = jnp.arange(mask.shape[0], dtype=float)[:, None] * spacing[0]
-    x = jnp.arange(mask.shape[1], dtype=float)[None, :] * spacing[1]
+    y, x = (places * side for places, side in zip(positions(mask.shape[0], row, m.dtype), spacing))
     dy, dx = y - (m * y).sum() / n, x - (m * x).sum() / n
     yy, xx, xy = (m * dy**2).sum() / n, (m * dx**2).sum() / n, (m * dy * dx).sum() / n
     middle, spread = (yy + xx) / 2, jnp.sqrt(((yy - xx) / 2) ** 2 + xy**2)
@@ -94,30 +97,39 @@ class Form(NamedTuple):
     pixel: float | Float[""]
 
 
-def form(mask: Bool["h w"], *, spacing: Spacing = (1.0, 1.0)) -> Form:
-    """Measure a mask; everything is 0 where it is empty."""
-    return Form(*outline(mask, spacing=spacing), diameter(mask, spacing=spacing), moments(mask, spacing=spacing), spacing[0] * spacing[1])
+def form(mask: Bool["n"], row: Row, columns: int, *, spacing: Spacing = (1.0, 1.0)) -> Form:
+    """Measure a mask of at most so many columns; everything is 0 where it is empty."""
+    return Form(
+        *outline(mask, row, spacing=spacing),
+        diameter(mask, row, columns, spacing=spacing),
+        moments(mask, row, spacing=spacing),
+        spacing[0] * spacing[1],
+    )
 
 
-def diameter(mask: Bool["h w"], *, spacing: Spacing = (1.0, 1.0)) -> Float[""]:
-    """Largest distance between two points of the outline; 0 for an empty mask.
+def diameter(mask: Bool["n"], row: Row, columns: int, *, spacing: Spacing = (1.0, 1.0)) -> Float[""]:
+    """Largest distance between two points of the outline, of a mask of at most so many columns; 0 for an empty mask.
 
-    The points of the outline that are farthest apart are ends of the rows on which its points lie, so only those are compared.
+    The points that are farthest apart are among the highest and lowest of every column of pixels, and of every line between two columns
+    of which one reaches further: there the outline passes the centre of the further one's last pixel.
     """
-    m = jnp.pad(mask, 1)
-    level_rows, between_rows = m[:, 1:] != m[:, :-1], m[1:] != m[:-1]  # where the outline crosses a pixel edge
-    columns = jnp.arange(m.shape[1]) * spacing[1]
-    left, right = [], []
-    for crossed, at in ((level_rows, columns[:-1] + spacing[1] / 2), (between_rows, columns)):
-        left.append(jnp.where(crossed, at[None, :], jnp.inf).min(1))
-        right.append(jnp.where(crossed, at[None, :], -jnp.inf).max(1))
-    left, right = jnp.concatenate(left), jnp.concatenate(right)
-    rows = jnp.arange(m.shape[0]) * spacing[0]
-    height = jnp.concatenate([rows, rows[:-1] + spacing[0] / 2])
-    across = jnp.maximum(right[:, None] - left[None, :], 0)  # -inf for a row without any point
-    apart = jnp.where(across > -jnp.inf, across**2 + (height[:, None] - height[None, :]) ** 2, 0)
-    met = jnp.isfinite(left)
-    return jnp.sqrt(jnp.where(met[:, None] & met[None, :], apart, 0).max())
+    y, x = positions(mask.shape[0], row)
+    far = mask.shape[0]
+    column = jnp.where(mask, x - 1, columns)
+    top = jnp.full(columns + 1, far).at[column].min(jnp.where(mask, y, far))[:columns]
+    bottom = jnp.full(columns + 1, -far).at[column].max(jnp.where(mask, y, -far))[:columns]
+    met = top < far
+    between = lambda ends, furthest, other: furthest(jnp.pad(ends, (1, 0), constant_values=other), jnp.pad(ends, (0, 1), constant_values=other))
+    high = jnp.concatenate([top - 0.5, between(top, jnp.minimum, far)]).astype(float) * spacing[0]
+    low = jnp.concatenate([bottom + 0.5, between(bottom, jnp.maximum, -far)]).astype(float) * spacing[0]
+    at = jnp.concatenate([jnp.arange(columns), jnp.arange(columns + 1) - 0.5]).astype(float) * spacing[1]
+    met = jnp.concatenate([met, jnp.pad(met, (1, 0)) | jnp.pad(met, (0, 1))])
+
+    def farthest() -> Float[""]:
+        apart = jnp.maximum(low[:, None] - high[None, :], 0) ** 2 + (at[:, None] - at[None, :]) ** 2
+        return jnp.sqrt(jnp.where(met[:, None] & met[None, :], apart, 0).max())
+
+    return jax.lax.cond(mask.any(), farthest, lambda: jnp.zeros((), high.dtype))
 
 
 def mesh_surface(f: Form) -> Float[""]:

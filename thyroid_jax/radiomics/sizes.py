@@ -25,8 +25,10 @@ class Table(NamedTuple):
     p: Float["*a n s"]
 
 
-def table(counts: Float["*a n s"], sizes: Int["s"]) -> Table:
-    """From counts c(i, j) of the levels 1 to n and of ``sizes``."""
+def table(counts: Int["*a n s"] | Float["*a n s"], sizes: Int["s"] | None = None) -> Table:
+    """From counts c(i, j) of the levels 1 to n and of ``sizes``, 1 to s by default."""
+    sizes = jnp.arange(1, counts.shape[-1] + 1) if sizes is None else sizes
+    counts = counts.astype(float)
     total = counts.sum((-2, -1))
     p = counts / jnp.maximum(total, 1)[..., None, None]
     return Table(sizes.astype(counts.dtype), total, counts.sum(-1), counts.sum(-2), p)

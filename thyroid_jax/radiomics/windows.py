@@ -30,8 +30,17 @@ def box_mean(x: Float["h w"], radius: int) -> Float["h w"]:
 
 
 def dilate(mask: Bool["h w"], radius: int) -> Bool["h w"]:
-    """Pixels within ``radius`` of the mask in the chessboard distance."""
-    return highest(mask.astype(jnp.float32), radius) > 0
+    """Pixels within ``radius`` of the mask in the chessboard distance.
+
+    By steps of three pixels each, of which the middle and two others so far apart as what came before allows: 1, 3, 9, ... away.
+    """
+    done, step = 0, 1
+    while done < radius:
+        step = min(2 * done + 1, radius - done)
+        for window, apart in (((3, 1), (step, 1)), ((1, 3), (1, step))):
+            mask = lax.reduce_window(mask, False, lax.bitwise_or, window, (1, 1), "SAME", window_dilation=apart)
+        done += step
+    return mask
 
 
 def white_top_hat(x: Float["h w"], radius: int) -> Float["h w"]:

@@ -1,0 +1,58 @@
+"""An image as one line of pixels: rows one after another, so that a region of any height and width fits a program of one length.
+
+Every row begins with an empty pixel, and the first row is empty: so every neighbour of a pixel lies a fixed number of places along the
+line, and whatever lies outside the image is empty. The number of places from a pixel to the one below, ``row``, may be traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from thyroid_jax.shapes import Int
+
+Row = int | Int[""]
+# (rows, columns) from a pixel to its neighbours: one of each opposite pair, as co-occurrences and runs need them.
+ANGLES = ((0, 1), (1, 1), (1, 0), (1, -1))
+NEIGHBOURS = (*ANGLES, *((-y, -x) for y, x in ANGLES))
+
+
+def length(height: int, width: int) -> int:
+    """Number of places that an image needs."""
+    return (height + 1) * (width + 1)
+
+
+def of(grid: jax.Array) -> tuple[jax.Array, int]:
+    """[h w] -> ([n], row): the image as a line, with 0 (False) at the empty pixels."""
+    return jnp.pad(grid, ((1, 0), (1, 0))).ravel(), grid.shape[1] + 1
+
+
+def neighbours(values: jax.Array, row: Row, offsets: tuple[tuple[int, int], ...] = NEIGHBOURS) -> list[jax.Array]:
+    """[n] -> [n] for each of ``offsets`` (rows, columns, each -1, 0 or 1): at every pixel the value of that neighbour; 0 off the line."""
+    reach = values.shape[0] // 2 + 1
+    padded = jnp.pad(values, reach)
+    return [lax.dynamic_slice(padded, (reach + y * row + x,), values.shape) for y, x in offsets]
+
+
+def moved(values: jax.Array, places: Row) -> jax.Array:
+    """[n] -> [n]: at every place the value so many places further along, up to n either way; 0 off the line."""
+    n = values.shape[0]
+    return lax.dynamic_slice(jnp.pad(values, n), (n + places,), (n,))
+
+
+def each(measure: Callable, *images: jax.Array) -> Any:
+    """``measure`` of every image of a batch: all at once, but on a CPU one after the other, so that they stay in its cache."""
+    if jax.default_backend() == "cpu":
+        return lax.map(lambda one: measure(*one), images)
+    return jax.vmap(measure)(*images)
+
+
+def positions(n: int, row: Row, dtype: jnp.dtype = jnp.int32) -> tuple[jax.Array, jax.Array]:
+    """(row number, column) of every place; those of pixels start at 1. Exact for lines of up to 4 million places."""
+    place = jnp.arange(n)
+    y = jnp.floor((place + 0.5) / row).astype(jnp.int32)
+    return y.astype(dtype), (place - y * row).astype(dtype)
