@@ -11,8 +11,8 @@ import hashlib
 import io
 import math
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +30,7 @@ COLUMNS = ("case", "group", "height", "width", "row_spacing", "column_spacing")
 MOST_BINS = 256  # an 8-bit image has no more grey values
 NARROWEST = 0.25  # bin width, in grey values
 FEW, MANY = 8, 256  # grey levels from a bin width outside which texture says little
-SIDE = 32  # nodules are padded to sides of this, twice this, four times this, ..., so that few programs are compiled
-BATCH = 8
+BATCH = 64
 
 Bins = Mapping[str, float]
 Spacing = tuple[float, float]
@@ -179,35 +178,14 @@ def _by_pyradiomics(nodules: Iterable[Nodule], features: Sequence[str], bins: Bi
 
 
 def _by_jax(nodules: Iterable[Nodule], features: Sequence[str], bins: Bins) -> Iterator[Found]:
-    """Nodules of one padded size go together, :data:`BATCH` at a time; the last batch of a size is filled up with copies."""
-    waiting: dict[tuple, list[Nodule]] = defaultdict(list)
-    for nodule in nodules:
-        sides = tuple(_padded(side) for side in nodule.image.shape)
-        alike = waiting[sides, nodule.spacing]
-        alike.append(nodule)
-        if len(alike) == BATCH:
-            yield from _batch(alike, sides, features, bins)
-            alike.clear()
-    for (sides, _), alike in waiting.items():
-        if alike:
-            yield from _batch(alike, sides, features, bins)
-
-
-def _padded(side: int) -> int:
-    return max(SIDE, 1 << (side - 1).bit_length())
-
-
-def _batch(nodules: Sequence[Nodule], sides: tuple[int, int], features: Sequence[str], bins: Bins) -> Iterator[Found]:
+    """:data:`BATCH` nodules at a time."""
     from thyroid_jax.radiomics import extract
 
-    image, mask = np.zeros((BATCH, *sides), np.float32), np.zeros((BATCH, *sides), bool)
-    for place in range(BATCH):
-        nodule = nodules[min(place, len(nodules) - 1)]
-        corner = (place, *(slice(side) for side in nodule.image.shape))
-        image[corner], mask[corner] = nodule.image, nodule.mask
-    values, valid = extract(image, mask, features=tuple(features), spacing=nodules[0].spacing, **bins)
-    for nodule, *found in zip(nodules, np.asarray(values), np.asarray(valid)):
-        yield Found(nodule.number, *found)
+    rest = iter(nodules)
+    while batch := list(islice(rest, BATCH)):
+        numbers, images, masks, spacing = zip(*batch)
+        values, valid = extract(images, masks, features=tuple(features), spacing=spacing, **bins)
+        yield from map(Found, numbers, np.asarray(values), np.asarray(valid))
 
 
 def _about_jax() -> str:

@@ -118,29 +118,13 @@ def real_cases(data: Data) -> Iterator[Case]:
             yield Case(f"{data.name} {record.case}", record.image[box].astype(float), record.mask[box], (1.0, 1.0))
 
 
-def measure(cases: Sequence[Case], bins: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Values and flags of all cases by :func:`extract`, images of one size of square together."""
-    values, valid = np.zeros((len(cases), len(FEATURES))), np.zeros((len(cases), len(FEATURES)), bool)
-    groups: dict[tuple, list[int]] = {}
-    for number, case in enumerate(cases):
-        side = max(32, 1 << (max(case.mask.shape) - 1).bit_length())
-        groups.setdefault((side, case.spacing), []).append(number)
-    for (side, spacing), numbers in groups.items():
-        image, mask = np.zeros((len(numbers), side, side), np.float32), np.zeros((len(numbers), side, side), bool)
-        for place, number in enumerate(numbers):
-            h, w = cases[number].mask.shape
-            image[place, :h, :w], mask[place, :h, :w] = cases[number].image, cases[number].mask
-        found = extract(image, mask, features=FEATURES, spacing=spacing, **bins)
-        values[numbers], valid[numbers] = (np.asarray(part) for part in found)
-    return values, valid
-
-
 def parity(arguments: Arguments) -> None:
     """Compare every value with pyradiomics', and list what differs."""
     cases = [*random_cases(arguments.random), *real_cases(arguments.data)]
     print(f"{arguments.random} random masks, {len(cases) - arguments.random} of {arguments.data.name or 'no data set'}")
     for bins in BINS:
-        values, valid = measure(cases, bins)
+        _, images, masks, spacings = zip(*cases)
+        values, valid = (np.asarray(part) for part in extract(images, masks, features=FEATURES, spacing=spacings, **bins))
         theirs = [
             radiomics_oracle.extract(case.image, case.mask, features=FEATURES, spacing=case.spacing, **bins)
             for case in tqdm(cases, disable=not sys.stderr.isatty())

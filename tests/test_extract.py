@@ -5,7 +5,7 @@ All cases fit in boxes of 32 x 32, eight at a time, so that two programs (32 bin
 
 import inspect
 import re
-from functools import cache
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from scipy import ndimage
 
 from thyroid_jax.errors import InputError
-from thyroid_jax.radiomics import FEATURES, extract
+from thyroid_jax.radiomics import FEATURES, extract, packing, raster
 from thyroid_jax.radiomics.extract import CLASSES, compiled
 
 SIDE = 32
@@ -406,11 +406,37 @@ def test_more_levels_than_are_possible_are_refused_at_once_and_flagged_inside_ji
     assert np.all(enough_valid)
 
 
+def test_lists_of_images_of_any_size_with_their_own_pixels_give_the_same():
+    names = ["blob 3", "a corner", "two rows", "ring 2", "20 pixels"]
+    images, masks = zip(*(CASES[name] for name in names))
+    cuts = [(slice(2 * n, None), slice(None, 32 - n)) for n in range(5)]  # five sizes
+    images = [image[cut].astype((float, np.uint8)[n % 2]) for n, (image, cut) in enumerate(zip(images, cuts))]
+    masks, spacings = [mask[cut] for mask, cut in zip(masks, cuts)], [SPACINGS[n % 3] for n in range(5)]
+    together = extract(images, masks, spacing=spacings, **COUNT)
+    for n, (image, mask, spacing) in enumerate(zip(images, masks, spacings)):
+        for part, alone in zip(together, extract(image[None], mask[None], spacing=spacing, **COUNT)):
+            np.testing.assert_allclose(part[n], alone[0], rtol=1e-6)
+
+
+def test_all_images_at_once_as_on_an_accelerator_give_the_same(monkeypatch):
+    image, mask = numbers("blob 3", "a diagonal line", "all 100", "isolated pixels in line")
+    inputs = packing.pack(list(image), list(mask), np.ones((4, 2)), 4, 2048, np.dtype(np.float32))
+    settings = {"features": CHOSEN, "bin_width": None, "bin_count": 32, "count": 32, "columns": 45, "longest": 90}
+    one_by_one = compiled(*inputs, **settings)
+    monkeypatch.setattr(raster, "each", lambda measure, *images: jax.vmap(measure)(*images))
+    at_once = jax.jit(partial(compiled.__wrapped__, **settings))(*inputs)
+    np.testing.assert_allclose(at_once[0], one_by_one[0], rtol=1e-6)
+    np.testing.assert_array_equal(at_once[1], one_by_one[1])
+
+
 @pytest.mark.parametrize(
     "changed, message",
     [
         ({"image": np.zeros((2, 32, 31), np.float32)}, r"image \(2, 32, 31\) and mask \(2, 32, 32\) must both have the shape"),
         ({"image": np.zeros((9, 9), np.float32), "mask": np.zeros((9, 9), bool)}, r"both have the shape \(images, height, width\)"),
+        ({"image": [np.zeros((9, 9))], "mask": [np.zeros((9, 8), bool)]}, r"image 0: \(9, 9\) and its mask \(9, 8\) must both have"),
+        ({"image": [np.zeros((9, 9))] * 2, "mask": [np.zeros((9, 9))]}, "2 images, but 1 masks"),
+        ({"spacing": [(1.0, 1.0)] * 3}, "or two for each image"),
         ({"features": ("glcm_Contrast", "glcm_Nothing")}, "'glcm_Nothing' is no feature; thyroid_jax.radiomics.FEATURES lists them"),
         ({"features": ()}, "no features were named"),
         ({"bin_width": 25.0, "bin_count": 32}, "both given; choose one"),

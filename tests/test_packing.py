@@ -13,8 +13,8 @@ def box(height, width, top=3, left=5, size=(300, 300)):
 
 
 def drawn(*sizes):
-    masks = np.stack([box(*size) for size in sizes])
-    return np.random.default_rng(0).integers(1, 256, masks.shape).astype(np.float32), masks
+    masks = [box(*size) for size in sizes]
+    return np.random.default_rng(0).integers(1, 256, (len(masks), 300, 300)).astype(np.float32), masks
 
 
 def unpacked(rasters, place, shape):
@@ -48,7 +48,7 @@ def test_each_length_comes_once_before_any_comes_again():
 def test_what_is_packed_is_there_and_turned_where_it_is_wider_than_high(size):
     image, masks = drawn(size)
     ((length, _, (cut,)),) = packing.plan(masks, 4)
-    rasters = packing.pack([image[0][cut]], [masks[0][cut]], (0.5, 2.0), 4, length, np.dtype(np.float32))
+    rasters = packing.pack([image[0][cut]], [masks[0][cut]], np.array([[0.5, 2.0]]), 4, length, np.dtype(np.float32))
     expected = image[0][cut].T if size[1] > size[0] else image[0][cut]
     np.testing.assert_array_equal(unpacked(rasters, 0, expected.shape), expected)
     assert rasters.spacing[0].tolist() == ([2.0, 0.5] if size[1] > size[0] else [0.5, 2.0])

@@ -7,6 +7,7 @@ levels as pyradiomics 3.0.1. How close, and how fast: docs/radiomics.md.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
@@ -41,20 +42,20 @@ _MOST_LEVELS = 1024
 
 
 def extract(
-    image: Float["b h w"] | Int["b h w"],
-    mask: Bool["b h w"] | Float["b h w"] | Int["b h w"],
+    image: Float["b h w"] | Int["b h w"] | Sequence[Any],
+    mask: Bool["b h w"] | Float["b h w"] | Int["b h w"] | Sequence[Any],
     *,
     features: tuple[str, ...] = FEATURES,
     bin_width: float | None = None,
     bin_count: int | None = None,
-    spacing: tuple[float, float] = (1.0, 1.0),
+    spacing: tuple[float, float] | Sequence[tuple[float, float]] = (1.0, 1.0),
     highest_level: int | None = None,
 ) -> tuple[Float["b f"], Bool["b f"]]:
     """The named features of every image inside its mask, and whether each is defined.
 
     ``image`` holds grey values of any scale, >= 0; ``mask`` any region, in one piece or several, up to the border. ``bin_count`` equal
     bins from the masked minimum to the maximum (32 by default), or bins of ``bin_width`` grey values whose edges are its multiples.
-    ``spacing`` is the (row, column) size of a pixel and the unit of lengths. Formula, range and IBSI code of every feature:
+    ``spacing`` is the (row, column) size of a pixel and the unit of lengths, one for all images or one for each. Formula, range and IBSI code of every feature:
     docs/radiomics.md, and the docstrings of the functions in :data:`CLASSES`.
 
     Undefined, with value 0, are: every feature of a mask of fewer than 4 pixels, or all in one row or column; every feature of the grey
@@ -62,24 +63,27 @@ def extract(
     features of co-occurrences or runs where no two pixels lie side by side, or in line. Undefined, with the value that pyradiomics puts
     in their place, are nine ratios that are 0 / 0 where there is one grey level.
 
-    Called with arrays, the mask may also hold 0 and 1 in any type; each image is cropped to its mask, and images of like size go to the
-    device together, so that a data set of many image sizes is served by a few compiled programs; ``highest_level`` follows from the
-    data. Called within ``jit`` nothing is cropped, and ``highest_level`` is 64 for a ``bin_width`` unless given. Values are float32, or
-    float64 when x64 is enabled. Raises :class:`InputError` for shapes that do not match, a mask of other values than 0 and 1, both kinds
-    of bins or none that is legal, and a ``bin_width`` that gives more than 1024 levels.
+    Called with arrays, or with lists of images of any size, the mask may also hold 0 and 1 in any type; each image is cropped to its
+    mask, and images of like size go to the device together, so that a data set of many image sizes is served by a few compiled programs;
+    ``highest_level`` follows from the data. Called within ``jit`` nothing is cropped, and ``highest_level`` is 64 for a ``bin_width``
+    unless given. Values are float32, or float64 when x64 is enabled. Raises :class:`InputError` for shapes that do not match, a mask of
+    other values than 0 and 1, both kinds of bins or none that is legal, and a ``bin_width`` that gives more than 1024 levels.
     """
-    _check(image, mask, features, bin_width, bin_count, spacing, highest_level)
+    _check_settings(features, bin_width, bin_count, highest_level)
     bin_count = 32 if bin_count is None and bin_width is None else bin_count
     settings = {"features": tuple(features), "bin_width": bin_width, "bin_count": bin_count}
     if isinstance(image, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+        if image.ndim != 3 or image.shape != mask.shape:
+            raise InputError(f"image {image.shape} and mask {mask.shape} must both have the shape (images, height, width).")
+        sides = jnp.asarray(_spacings(spacing, len(image)), float)
         lines, row = jax.vmap(raster.of, out_axes=(0, None))(jnp.asarray(image, float))
         inside, _ = jax.vmap(raster.of, out_axes=(0, None))(jnp.asarray(mask, bool))
         b, h, w = image.shape
-        sides = jnp.broadcast_to(jnp.asarray(spacing, float), (b, 2))
         count = bin_count or highest_level or 64
         return compiled(lines, inside, jnp.full(b, row), sides, count=count, columns=w, longest=max(h, w), **settings)
-    image, mask = np.asarray(image), np.asarray(mask).astype(bool)
-    return _packed(image, mask, spacing, count=bin_count or highest_level or _levels_needed(image, mask, bin_width), **settings)
+    images, masks = _images(image, mask)
+    count = bin_count or highest_level or _levels_needed(images, masks, bin_width)
+    return _packed(images, masks, _spacings(spacing, len(images)), count=count, **settings)
 
 
 @partial(jax.jit, static_argnames=("features", "bin_width", "bin_count", "count", "columns", "longest"))
@@ -188,43 +192,63 @@ def _formed(name: str, counts: Any) -> tuple[Any, Bool["a"] | None]:
     return (sizes.table(counts) if name == "gldm" else counts), None
 
 
-def _packed(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, float], **settings: Any) -> tuple[jax.Array, jax.Array]:
+def _packed(images: list[np.ndarray], masks: list[np.ndarray], spacings: np.ndarray, **settings: Any) -> tuple[jax.Array, jax.Array]:
     """Measure images of like size together, on a CPU a few at a time on every core."""
     on_cpu = jax.default_backend() == "cpu"
     dtype, device, count = jnp.result_type(float), jax.config.jax_default_device, len(settings["features"])
-    values, valid = np.zeros((len(mask), count), dtype), np.zeros((len(mask), count), bool)
+    values, valid = np.zeros((len(masks), count), dtype), np.zeros((len(masks), count), bool)
 
     def measure(length: int, numbers: list[int], boxes: list[packing.Box]) -> None:
-        cut = [[whole[number][box] for number, box in zip(numbers, boxes)] for whole in (image, mask)]
-        rasters = packing.pack(*cut, spacing, together, length, dtype)
+        cut = [[whole[number][box] for number, box in zip(numbers, boxes)] for whole in (images, masks)]
+        rasters = packing.pack(*cut, spacings[numbers], together, length, dtype)
         columns, longest = packing.sides(length)
         with jax.enable_x64(dtype == jnp.float64), jax.default_device(device):  # a thread starts with neither
             found = compiled(*rasters, columns=columns, longest=longest, **settings)
             values[numbers], valid[numbers] = (np.asarray(part)[: len(numbers)] for part in found)
 
-    together = 1 if len(mask) == 1 else _TOGETHER["cpu" if on_cpu else "others"]
+    together = 1 if len(masks) == 1 else _TOGETHER["cpu" if on_cpu else "others"]
     with ThreadPoolExecutor(os.cpu_count() if on_cpu else 2) as pool:
-        for _ in pool.map(lambda part: measure(*part), packing.plan(mask, together)):
+        for _ in pool.map(lambda part: measure(*part), packing.plan(masks, together)):
             pass  # an error of any is raised here
     return jnp.asarray(values), jnp.asarray(valid)
 
 
-def _levels_needed(image: np.ndarray, mask: np.ndarray, bin_width: float) -> int:
+def _levels_needed(images: list[np.ndarray], masks: list[np.ndarray], bin_width: float) -> int:
     """The most levels that an image has, rounded up to 16, 32, 64, ... so that few programs are compiled."""
-    known = mask & np.isfinite(image) & (image >= 0)
-    highest = np.where(known, image, 0).max((1, 2), initial=0)
-    lowest = np.minimum(np.where(known, image, np.inf).min((1, 2), initial=np.inf), highest)
-    most = 2 + int(np.max((highest - lowest) / bin_width, initial=0))
+    most = 2
+    for image, mask in zip(images, masks):
+        known = image[mask & np.isfinite(image) & (image >= 0)]
+        most = max(most, 2 + int(np.ptp(known) / bin_width)) if known.size else most
     if most > _MOST_LEVELS:
         raise InputError(f"bin_width {bin_width:g} gives {most} grey levels, and {_MOST_LEVELS} are possible; choose a wider one.")
     return max(16, 1 << (most - 1).bit_length())
 
 
-def _check(image: Any, mask: Any, features: tuple[str, ...], bin_width: Any, bin_count: Any, spacing: Any, highest_level: Any) -> None:
-    if np.ndim(image) != 3 or np.shape(image) != np.shape(mask):
-        raise InputError(f"image {np.shape(image)} and mask {np.shape(mask)} must both have the shape (images, height, width).")
-    if not isinstance(mask, jax.core.Tracer) and np.asarray(mask).dtype != bool and not np.isin(np.asarray(mask), (0, 1)).all():
-        raise InputError("mask holds other values than 0 and 1; give the region as mask >= 0.5, for example.")
+def _images(image: Any, mask: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The images and their masks one by one, checked."""
+    shapes = [whole.shape for whole in (image, mask) if hasattr(whole, "shape")]
+    if any(len(shape) != 3 or shape != shapes[-1] for shape in shapes):
+        raise InputError(f"image {shapes[0]} and mask {shapes[-1]} must both have the shape (images, height, width), or be lists of images.")
+    if len(image) != len(mask):
+        raise InputError(f"{len(image)} images, but {len(mask)} masks; give one mask for each image.")
+    images, masks = [np.asarray(one) for one in image], [np.asarray(one) for one in mask]
+    for number, (one, where) in enumerate(zip(images, masks)):
+        if one.ndim != 2 or one.shape != where.shape or not one.size:
+            raise InputError(f"image {number}: {one.shape} and its mask {where.shape} must both have the shape (height, width).")
+        if where.dtype != bool and not np.isin(where, (0, 1)).all():
+            raise InputError(f"mask {number} holds other values than 0 and 1; give the region as mask >= 0.5, for example.")
+    return images, [where.astype(bool) for where in masks]
+
+
+def _spacings(spacing: Any, count: int) -> np.ndarray:
+    """[count 2]: the (row, column) size of a pixel of each image."""
+    sides = np.asarray(spacing, float)
+    if sides.shape not in ((2,), (count, 2)) or not (np.isfinite(sides) & (sides > 0)).all():
+        raise InputError(f"spacing is {spacing}; it must be two sizes above 0, of a row and of a column, or two for each image.")
+    return np.broadcast_to(sides, (count, 2))
+
+
+def _check_settings(features: tuple[str, ...], bin_width: Any, bin_count: Any, highest_level: Any) -> None:
     unknown = [name for name in features if name not in FEATURES]
     if unknown or not features:
         raise InputError(
@@ -238,5 +262,3 @@ def _check(image: Any, mask: Any, features: tuple[str, ...], bin_width: Any, bin
         raise InputError(f"bin_count is {bin_count}; it must lie between 2 and {_MOST_LEVELS}.")
     if highest_level is not None and not 1 <= highest_level <= _MOST_LEVELS:
         raise InputError(f"highest_level is {highest_level}; it must lie between 1 and {_MOST_LEVELS}.")
-    if np.shape(spacing) != (2,) or not all(side > 0 and np.isfinite(side) for side in spacing):
-        raise InputError(f"spacing is {spacing}; it must be two sizes above 0, of a row and of a column.")

@@ -30,12 +30,12 @@ def sides(length: int) -> tuple[int, int]:
     return math.isqrt(length), 2 * math.isqrt(length)
 
 
-def plan(mask: np.ndarray, size: int) -> list[tuple[int, list[int], list[Box]]]:
+def plan(masks: list[np.ndarray], size: int) -> list[tuple[int, list[int], list[Box]]]:
     """Which images go together, ``size`` of them at most: a power of two as the length of raster, their numbers, the boxes of their masks.
 
     Each length comes once before any comes again: what is compiled for it is then there. Long ones come first.
     """
-    boxes = [(_extent(rows), _extent(columns)) for rows, columns in zip(mask.any(2), mask.any(1))]
+    boxes = [(_extent(mask.any(1)), _extent(mask.any(0))) for mask in masks]
     groups: dict[int, list[int]] = {}
     for number, box in enumerate(boxes):
         short, long = sorted(side.stop - side.start for side in box)
@@ -46,7 +46,7 @@ def plan(mask: np.ndarray, size: int) -> list[tuple[int, list[int], list[Box]]]:
     return [(length, numbers, [boxes[number] for number in numbers]) for length, numbers in chosen]
 
 
-def pack(images: list[np.ndarray], masks: list[np.ndarray], spacing: tuple[float, float], size: int, length: int, dtype: np.dtype) -> Rasters:
+def pack(images: list[np.ndarray], masks: list[np.ndarray], spacings: np.ndarray, size: int, length: int, dtype: np.dtype) -> Rasters:
     """Images cut to their boxes, on ``size`` rasters of so many places.
 
     One that is wider than high is turned, so that it has no more columns than rows; no feature minds, if its spacing is turned too.
@@ -55,7 +55,7 @@ def pack(images: list[np.ndarray], masks: list[np.ndarray], spacing: tuple[float
     for place, (image, mask) in enumerate(zip(images, masks)):
         turned = mask.shape[1] > mask.shape[0]
         h, w = sorted(mask.shape, reverse=True)
-        rasters.row[place], rasters.spacing[place] = w + 1, spacing[::-1] if turned else spacing
+        rasters.row[place], rasters.spacing[place] = w + 1, spacings[place][::-1] if turned else spacings[place]
         for line, piece in ((rasters.image[place], image), (rasters.mask[place], mask)):
             line[: raster.length(h, w)].reshape(h + 1, w + 1)[1:, 1:] = piece.T if turned else piece
     return rasters
