@@ -432,8 +432,8 @@ def test_all_images_at_once_as_on_an_accelerator_give_the_same(monkeypatch):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"image": np.zeros((2, 32, 31), np.float32)}, r"image \(2, 32, 31\) and mask \(2, 32, 32\) must both have the shape"),
-        ({"image": np.zeros((9, 9), np.float32), "mask": np.zeros((9, 9), bool)}, r"both have the shape \(images, height, width\)"),
+        ({"image": np.zeros((2, 32, 31), np.float32)}, r"image \(2, 32, 31\) and mask \(2, 32, 32\) must have one shape"),
+        ({"image": np.zeros((9, 9), np.float32), "mask": np.zeros((9, 9), bool)}, r"must have one shape \(images, height, width\)"),
         ({"image": [np.zeros((9, 9))], "mask": [np.zeros((9, 8), bool)]}, r"image 0: \(9, 9\) and its mask \(9, 8\) must both have"),
         ({"image": [np.zeros((9, 9))] * 2, "mask": [np.zeros((9, 9))]}, "2 images, but 1 masks"),
         ({"spacing": [(1.0, 1.0)] * 3}, "or two for each image"),

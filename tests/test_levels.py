@@ -4,7 +4,6 @@ from fractions import Fraction
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

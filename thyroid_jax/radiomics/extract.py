@@ -55,8 +55,8 @@ def extract(
 
     ``image`` holds grey values of any scale, >= 0; ``mask`` any region, in one piece or several, up to the border. ``bin_count`` equal
     bins from the masked minimum to the maximum (32 by default), or bins of ``bin_width`` grey values whose edges are its multiples.
-    ``spacing`` is the (row, column) size of a pixel and the unit of lengths, one for all images or one for each. Formula, range and IBSI code of every feature:
-    docs/radiomics.md, and the docstrings of the functions in :data:`CLASSES`.
+    ``spacing`` is the (row, column) size of a pixel, of all images or of each, and the unit of lengths. Formula, range and IBSI code of
+    every feature: docs/radiomics.md, and the docstrings of the functions in :data:`CLASSES`.
 
     Undefined, with value 0, are: every feature of a mask of fewer than 4 pixels, or all in one row or column; every feature of the grey
     values where one of them is NaN, infinite or negative; every feature of the grey levels where there are more than ``highest_level``;
@@ -74,7 +74,7 @@ def extract(
     settings = {"features": tuple(features), "bin_width": bin_width, "bin_count": bin_count}
     if isinstance(image, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
         if image.ndim != 3 or image.shape != mask.shape:
-            raise InputError(f"image {image.shape} and mask {mask.shape} must both have the shape (images, height, width).")
+            raise InputError(f"image {image.shape} and mask {mask.shape} must have one shape (images, height, width).")
         sides = jnp.asarray(_spacings(spacing, len(image)), float)
         lines, row = jax.vmap(raster.of, out_axes=(0, None))(jnp.asarray(image, float))
         inside, _ = jax.vmap(raster.of, out_axes=(0, None))(jnp.asarray(mask, bool))
@@ -228,7 +228,7 @@ def _images(image: Any, mask: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The images and their masks one by one, checked."""
     shapes = [whole.shape for whole in (image, mask) if hasattr(whole, "shape")]
     if any(len(shape) != 3 or shape != shapes[-1] for shape in shapes):
-        raise InputError(f"image {shapes[0]} and mask {shapes[-1]} must both have the shape (images, height, width), or be lists of images.")
+        raise InputError(f"image {shapes[0]} and mask {shapes[-1]} must have one shape (images, height, width), or be lists of images.")
     if len(image) != len(mask):
         raise InputError(f"{len(image)} images, but {len(mask)} masks; give one mask for each image.")
     images, masks = [np.asarray(one) for one in image], [np.asarray(one) for one in mask]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thyroid_jax.radiomics.levels import histogram
 from thyroid_jax.shapes import Bool, Float, Int
@@ -73,20 +74,18 @@ def percentiles(image: Float["*n"], *parts: tuple[Bool["*n"], tuple[int, ...]]) 
 
     A part is a mask and which percentiles to take of it; those of an empty mask are 0.
     """
-    member, ranks, found = jnp.full(image.size, len(parts)), [], []
+    member, ranks, shares = jnp.full(image.size, len(parts)), [], []
     for number, (mask, percents) in enumerate(parts):
         member = jnp.where(mask.ravel(), number, member)
         last = jnp.maximum(mask.sum() - 1, 0)
-        low = jnp.asarray(percents) * last // 100
-        ranks.append(jnp.concatenate([low, jnp.minimum(low + 1, last)]))
-    group = jnp.repeat(jnp.arange(len(parts)), jnp.array([rank.size for rank in ranks]), total_repeat_length=sum(rank.size for rank in ranks))
-    values = _nth(image.ravel(), member, jnp.concatenate(ranks), group)
-    for mask, percents in parts:
-        low, high, values = values[: len(percents)], values[len(percents) : 2 * len(percents)], values[2 * len(percents) :]
-        last = jnp.maximum(mask.sum() - 1, 0)
-        share = (jnp.asarray(percents) * last % 100) / jnp.asarray(100, image.dtype)
-        found.append(jnp.where(mask.any(), low + jnp.where(share > 0, share * (high - low), 0), 0.0))
-    return tuple(found)
+        low, hundredths = jnp.divmod(jnp.asarray(percents) * last, 100)
+        ranks += [low, jnp.minimum(low + 1, last)]
+        shares.append(hundredths / jnp.asarray(100, image.dtype))
+    sizes = [rank.size for rank in ranks]
+    group = jnp.asarray(np.repeat(np.arange(len(ranks)) // 2, sizes))
+    values = jnp.split(_nth(image.ravel(), member, jnp.concatenate(ranks), group), np.cumsum(sizes)[:-1])
+    between = [low + jnp.where(share > 0, share * (high - low), 0) for low, high, share in zip(values[::2], values[1::2], shares)]
+    return tuple(jnp.where(mask.any(), value, 0.0) for (mask, _), value in zip(parts, between))
 
 
 def _nth(values: Float["n"], member: Int["n"], ranks: Int["q"], group: Int["q"]) -> Float["q"]:

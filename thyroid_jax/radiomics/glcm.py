@@ -17,7 +17,6 @@ from thyroid_jax.radiomics.raster import ANGLES, Row, neighbours
 from thyroid_jax.shapes import Bool, Float, Int
 
 
-
 class Cooccurrence(NamedTuple):
     """p(i, j) per direction and what follows from it; ``where`` says in which directions there is any pair, ``levels`` which i occur."""
 
@@ -206,7 +205,7 @@ def maximal_correlation_coefficient(c: Cooccurrence) -> Float["a"]:
 
 
 def _largest_eigenvalue(symmetric: Float["a n n"]) -> Float["a"]:
-    """Largest |eigenvalue|: |A^m|^(1/m) for m = 2^20 (2^40 in float64), |.| the root of the sum of squares. Above it by ln(n) / 2 m at most."""
+    """Largest |eigenvalue|: |A^m|^(1/m) for m = 2^20 (2^40 in float64), |.| the root of the sum of squares; at most ln(n) / 2m above it."""
     log, squarings = jnp.zeros(symmetric.shape[0], symmetric.dtype), 40 if symmetric.dtype == jnp.float64 else 20
     for turn in range(squarings + 1):
         size = jnp.sqrt((symmetric**2).sum((1, 2)))

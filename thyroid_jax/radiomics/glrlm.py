@@ -16,7 +16,7 @@ from thyroid_jax.shapes import Bool, Int
 
 
 def runs(level: Int["n"], row: Row, count: int, longest: int) -> tuple[Int["a l s"], Bool["a"]]:
-    """How many runs there are of each level 1 to ``count`` and length 1 to ``longest``, in each of ``ANGLES``, and which of them say anything.
+    """How many runs there are of each level 1 to ``count`` and length 1 to ``longest`` in each of ``ANGLES``, and which say anything.
 
     The pixels that are the j-th of their run are as many as there are runs of length j or more, so counting every pixel by its place
     in its run gives c(i, j) as a difference.

@@ -8,6 +8,7 @@ import numpy as np
 
 from thyroid_jax.shapes import Bool, Float, Int
 
+
 def by_count(image: Float["*n"], mask: Bool["*n"], bins: int) -> Int["*n"]:
     """``bins`` equal bins from the masked minimum to the maximum: level 1 + floor(bins (x - min) / (max - min)); 0 outside the mask.
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thyroid_jax.radiomics.raster import Row, neighbours, positions
-from thyroid_jax.shapes import Bool, Float, Int
+from thyroid_jax.shapes import Bool, Float
 
 Spacing = tuple[float, float] | tuple[jax.Array, jax.Array]
 
@@ -119,11 +119,11 @@ def diameter(mask: Bool["n"], row: Row, columns: int, *, spacing: Spacing = (1.0
     top = jnp.full(columns + 1, far).at[column].min(jnp.where(mask, y, far))[:columns]
     bottom = jnp.full(columns + 1, -far).at[column].max(jnp.where(mask, y, -far))[:columns]
     met = top < far
-    between = lambda ends, furthest, other: furthest(jnp.pad(ends, (1, 0), constant_values=other), jnp.pad(ends, (0, 1), constant_values=other))
-    high = jnp.concatenate([top - 0.5, between(top, jnp.minimum, far)]).astype(float) * spacing[0]
-    low = jnp.concatenate([bottom + 0.5, between(bottom, jnp.maximum, -far)]).astype(float) * spacing[0]
+    sides = lambda ends, none: (jnp.pad(ends, (1, 0), constant_values=none), jnp.pad(ends, (0, 1), constant_values=none))
+    high = jnp.concatenate([top - 0.5, jnp.minimum(*sides(top, far))]).astype(float) * spacing[0]
+    low = jnp.concatenate([bottom + 0.5, jnp.maximum(*sides(bottom, -far))]).astype(float) * spacing[0]
     at = jnp.concatenate([jnp.arange(columns), jnp.arange(columns + 1) - 0.5]).astype(float) * spacing[1]
-    met = jnp.concatenate([met, jnp.pad(met, (1, 0)) | jnp.pad(met, (0, 1))])
+    met = jnp.concatenate([met, jnp.logical_or(*sides(met, False))])
 
     def farthest() -> Float[""]:
         apart = jnp.maximum(low[:, None] - high[None, :], 0) ** 2 + (at[:, None] - at[None, :]) ** 2
