@@ -18,7 +18,7 @@ from pathlib import Path
 from thyroid_jax.errors import exits_cleanly
 
 # Data sets that are downloaded -> module with CARD and read(source folder, notes). Modules are imported when they are used.
-READERS = {"ddti": "data_prep.ddti"}
+READERS = {"ddti": "data_prep.ddti", "breast": "data_prep.breast"}
 
 
 @exits_cleanly

@@ -115,7 +115,8 @@ def real_cases(data: Data) -> Iterator[Case]:
     for record in open_records(data.dir, data.name)[1]:
         if record.mask is not None and record.mask.any():
             box = ndimage.find_objects(record.mask.astype(int))[0]
-            yield Case(f"{data.name} {record.case}", record.image[box].astype(float), record.mask[box], (1.0, 1.0))
+            spacing = record.spacing if np.isfinite(record.spacing).all() else (1.0, 1.0)
+            yield Case(f"{data.name} {record.case}", record.image[box].astype(float), record.mask[box], spacing)
 
 
 def parity(arguments: Arguments) -> None:

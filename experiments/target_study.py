@@ -8,6 +8,7 @@ predictions made for groups that it was not fitted on. Measured once on the unau
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,21 +31,27 @@ from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate.statistics import cluster_bootstrap
 from thyroid_jax.radiomics import clinical
 
-# Written findings in order, least suspicious first; the values of the target that are meant to show them.
+# Written findings in order, least suspicious first; the values of the target that are meant to show them. Of several, the highest counts.
 FINDINGS: dict[str, tuple[Mapping[str, int], tuple[str, ...]]] = {
     "echogenicity": (
-        {"hyperechogenicity": 0, "isoechogenicity": 1, "hypoechogenicity": 2, "marked hypoechogenicity": 3},
+        {"hyperechogenicity": 0, "isoechogenicity": 1, "hypoechogenicity": 2, "marked hypoechogenicity": 3}
+        | {"hyperechoic": 0, "isoechoic": 1, "hypoechoic": 2, "anechoic": 3},
         ("echogenicity", "echogenicity_low"),
     ),
     "composition": (
         {"cystic": 0, "predominantly cystic": 1, "spongiform": 1, "predominantly solid": 2, "solid": 3, "dense": 3},
         ("anechoic_share", "firstorder_Entropy"),
     ),
+    "shape": ({"oval": 0, "round": 0, "irregular": 1}, ("ellipse_to_perimeter", "shape2D_Sphericity", "shape2D_Elongation")),
     "margins": (
-        {"well defined smooth": 0, "well defined": 0, "ill defined": 1, "macrolobulated": 2, "microlobulated": 2, "spiculated": 2},
+        {"well defined smooth": 0, "well defined": 0, "ill defined": 1, "macrolobulated": 2, "microlobulated": 2, "spiculated": 2}
+        | {"circumscribed": 0, "indistinct": 1, "angular": 2},
         ("ellipse_to_perimeter", "shape2D_Sphericity", "boundary_sharpness"),
     ),
-    "calcifications": ({"none": 0, "macrocalcifications": 1, "microcalcifications": 2}, ("foci_share", "foci_density")),
+    "calcifications": (
+        {"none": 0, "macrocalcifications": 1, "microcalcifications": 2} | {"no": 0, "intraductal": 1, "in a mass": 1, "indefinable": 1},
+        ("foci_share", "foci_density"),
+    ),
 }
 
 
@@ -72,8 +79,13 @@ def labels(records: Sequence[Record]) -> dict[str, np.ndarray]:
     number = lambda value: np.nan if value is None else float(value)
     found = {"grade": [number(record.grade) for record in records], "malignant": [number(record.malignant) for record in records]}
     for finding, (order, _) in FINDINGS.items():
-        found[finding] = [number(order.get(record.descriptors.get(finding, ""))) for record in records]
+        found[finding] = [number(highest(record.descriptors.get(finding, ""), order)) for record in records]
     return {name: np.array(values) for name, values in found.items() if len(np.unique(np.array(values)[~np.isnan(values)])) > 1}
+
+
+def highest(text: str, order: Mapping[str, int]) -> int | None:
+    """Place in the order of the worst finding in a text such as ``not circumscribed - angular&indistinct``; None where none is known."""
+    return max((order[part] for part in re.split(" - |&", text) if part in order), default=None)
 
 
 def spearman(values: np.ndarray, label: np.ndarray) -> float:

@@ -26,6 +26,24 @@ def test_labels_are_ordered_by_suspicion_and_missing_ones_are_no_zeros():
     assert all(name in clinical.TARGET for _, names in target_study.FINDINGS.values() for name in names)
 
 
+@pytest.mark.parametrize(
+    "finding, text, place",
+    [
+        ("margins", "circumscribed", 0),
+        ("margins", "not circumscribed - indistinct", 1),
+        ("margins", "not circumscribed - angular&indistinct", 2),
+        ("margins", "not circumscribed - spiculated&microlobulated&indistinct", 2),
+        ("margins", "well defined smooth", 0),
+        ("echogenicity", "marked hypoechogenicity", 3),
+        ("echogenicity", "heterogeneous", None),
+        ("calcifications", "no", 0),
+        ("calcifications", "", None),
+    ],
+)
+def test_of_several_findings_the_worst_counts(finding, text, place):
+    assert target_study.highest(text, target_study.FINDINGS[finding][0]) == place
+
+
 def test_a_target_that_knows_the_label_is_found_out_and_one_that_does_not_is_not(capsys):
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 2)

@@ -1,0 +1,409 @@
+"""BrEaST (Breast-Lesions-USG): 256 breast scans, one a patient, with outlines, BI-RADS descriptors and categories, and proven labels.
+
+One folder holds the pictures: ``caseNNN.png`` is a scan, ``caseNNN_tumor.png`` its outline, ``caseNNN_otherK.png`` what else was outlined.
+The first sheet of the Excel table beside it has a row for each scan and names its files. Table and pictures are untrusted input.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+
+import numpy as np
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+from openpyxl import load_workbook
+from PIL import Image
+
+from data_prep import scan
+from data_prep.schema import Card, Notes, Record
+from thyroid_jax.errors import InputError
+
+FOLDER = "BrEaST-Lesions_USG-images_and_masks"
+GRADES = ("1", "2", "3", "4a", "4b", "4c", "5")
+MALIGNANT = {"benign": False, "malignant": True, "normal": None}
+VERIFIED = ("confirmed by biopsy", "confirmed by follow-up care")
+MISSING = ("not available", "not applicable")  # "no" is no gap but a finding: no halo
+DESCRIBING = {  # columns, and what the descriptors are called in every data set
+    "Tissue_composition": "tissue_composition",
+    "Shape": "shape",
+    "Margin": "margins",
+    "Echogenicity": "echogenicity",
+    "Posterior_features": "posterior_features",
+    "Halo": "halo",
+    "Calcifications": "calcifications",
+    "Skin_thickening": "skin_thickening",
+}
+COLUMNS = (
+    "CaseID",
+    "Image_filename",
+    "Mask_tumor_filename",
+    "Mask_other_filename",
+    "Pixel_size",
+    *DESCRIBING,
+    "BIRADS",
+    "Verification",
+    "Classification",
+)
+UNIQUE = ("CaseID", "Image_filename")
+PIXEL_SIZES = (0.001, 0.1)  # centimetres; those of the set are near 0.005 to 0.014, what lies beyond is in another unit
+
+LARGEST_TABLE = 1 << 20  # bytes; the table has some 40 KiB
+LARGEST_PART = 2 << 20  # bytes of a part of the table when unpacked; its sheet has some 300 KiB
+MOST_PARTS = 64
+MOST_ROWS = 4096
+MOST_COLUMNS = 64
+LARGEST_PNG = 8 << 20  # bytes; the pictures have some 300 KiB
+LARGEST_SIDE = 4096  # pixels; the widest picture has some 1000
+MODES = ("L", "RGB", "RGBA")  # as PIL calls what a picture may be; those of the set are RGBA
+
+CARD = Card(
+    name="breast",
+    title="BrEaST: Breast-Lesions-USG",
+    source="Pawłowska, Ćwierz-Pieńkowska, Domalik, Jaguś, Kasprzak, Matkowski, Fura, Nowicki, Żołek: Curated benchmark dataset for "
+    "ultrasound based breast lesion analysis. Scientific Data 11 (2024) 148, doi:10.1038/s41597-024-02984-z. The Cancer Imaging Archive, "
+    "doi:10.7937/9WKK-Q141.",
+    licence="CC BY 4.0",
+    labels="Outline: free-hand by a radiologist, of the one lesion that the labels speak of. Category: BI-RADS of that lesion as read from "
+    "the scan; 1 is a normal breast. Malignant is the table's classification: malignant is proven by biopsy, benign by biopsy or by "
+    "follow-up; a normal scan has neither outline nor verification, and its malignancy is unknown. Descriptors are the BI-RADS terms of "
+    "the table in lower case, several joined by &; 'no' is a finding. Age, signs, symptoms, interpretation and diagnosis are left out: "
+    "they are not seen in the image, or they are the answer.",
+    grouping="case; one case is one patient with one image",
+    grades=GRADES,
+    grade_system="BI-RADS",
+    faults=(
+        "Pixel_size is in centimetres; BIRADS is a number (3) in some rows and a text (4a) in others.",
+        "'not available' and 'not applicable' stand for a gap; such descriptors are left out.",
+        "Other outlines (cysts, ducts, whole implants) may overlap the lesion's: they are counted and left out, so that tissue outside "
+        "the mask is not all healthy.",
+        "Many scans are tinted blue or yellow: the grey value is their luma. Tint and size seem to follow the machine, and the "
+        "share of malignant lesions is not the same in each.",
+        "Scans of a sector are transparent beside it, some (case112, case144, case216) with a white line hidden there: what is transparent "
+        "becomes black.",
+        "Masks are repeated in their own transparency, but for two half transparent pixels of case010, which belong to the outline.",
+        "The outlines of case186 and case194 are ruptured implants, and the lowest quarter of case186 is black.",
+        "Category and verification go together: what was biopsied is mostly 4a and up, what was followed up is 2 or 3.",
+    ),
+    expected={"cases": 256, "images": 256, "images with outline": 252, "benign": 154, "malignant": 98, "normal": 4},
+)
+
+COUNTED = (  # in the order in which they are printed, also when they are 0
+    "cases",
+    "cases whose image is not there",
+    "images",
+    "images without row",
+    "images with outline",
+    "images without outline, kept for their labels",
+    "images with category",
+    "images without pixel size",
+    "images with transparent parts",
+    *MALIGNANT,
+    *VERIFIED,
+    "other outlines left out",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one row of the table says; ``row`` is its number in the sheet."""
+
+    row: int
+    image: str
+    outlines: tuple[str, ...]
+    others: tuple[str, ...]
+    grade: int | None
+    classification: str
+    verification: str
+    descriptors: dict[str, str]
+    spacing: float
+
+
+def read(source: Path, notes: Notes) -> Iterator[Record]:
+    """Yield the records of BrEaST in the folder ``source``, row by row; what is counted, left out or wrong goes to ``notes``.
+
+    A row or picture that cannot be used is named in ``notes.faults`` and reading goes on; a case whose image is not there is left out.
+    Raises :class:`InputError` when ``source`` does not hold the pictures and one table, when the table cannot be trusted or lacks
+    a column, or when none of its images is there.
+    """
+    table, folder = _places(Path(source))
+    rows = _rows(table)
+    counts = notes.counts
+    counts.update(dict.fromkeys(COUNTED, 0) | {"cases": len(rows)})
+    for case in _cases(rows, table.name, notes):
+        if not (folder / case.image).is_file():
+            counts["cases whose image is not there"] += 1
+            notes.dropped.append((case.image, f"row {case.row} of the table names it, but it is not there"))
+            continue
+        record = _record(case, folder, table.name, notes)
+        if record is not None:
+            _count(case, record, counts)
+            yield record
+    named = {texts["Image_filename"] for _, texts in rows}
+    for name in sorted(path.name for path in folder.iterdir() if re.fullmatch(r"case\d+\.png", path.name) and path.name not in named):
+        counts["images without row"] += 1
+        notes.dropped.append((name, "the table has no row for it"))
+    if not counts["images"] and not notes.faults:
+        raise InputError(f"{folder}: none of the images that {table.name} names is in it. Unpack the pictures there, all of them.")
+
+
+def _places(source: Path) -> tuple[Path, Path]:
+    """The table, and the folder of the pictures."""
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder. Give the folder that holds BrEaST's table (.xlsx) and {FOLDER}.")
+    folder = source / FOLDER
+    if not folder.is_dir():
+        inner = next((path.parent for path in sorted(source.glob(f"*/{FOLDER}"))), None)
+        hint = f"Unpack BrEaST's pictures there and put its table (.xlsx) beside {FOLDER}."
+        if inner is not None:
+            hint = f"It is in {inner}: give that folder, with the table (.xlsx) in it."
+        elif next(source.glob("case*.png"), None) is not None:
+            hint = f"These are the pictures themselves: name their folder {FOLDER} and give the folder above it."
+        raise InputError(f"{source}: not BrEaST's folder, there is no {FOLDER} in it. {hint}")
+    tables = sorted(path for path in source.glob("*.xlsx") if not path.name.startswith("~$"))
+    if len(tables) != 1:
+        found = " ".join(path.name for path in tables) or "none"
+        raise InputError(f"{source}: must hold one table (.xlsx), found {found}. Put BrEaST's clinical data there, and no other table.")
+    return tables[0], folder
+
+
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """Number and texts by column of each row of the first sheet; a missing value is ''."""
+    try:
+        header, *rows = _sheet(_checked(table))
+        names = [_text(value) for value in header]
+        if missing := [column for column in COLUMNS if column not in names]:
+            raise InputError(f"row 1: the first sheet has no column {', '.join(missing)}")
+        if twice := [column for column in COLUMNS if names.count(column) > 1]:
+            raise InputError(f"row 1: the first sheet has two columns {', '.join(twice)}")
+        texts = [(number, dict(zip(names, map(_text, row)))) for number, row in enumerate(rows, start=2)]
+        texts = [(number, {column: row[column] for column in COLUMNS}) for number, row in texts if any(row.values())]
+        if not texts:
+            raise InputError("rows: the first sheet has a header but no case")
+    except InputError as error:
+        raise InputError(f"{table}: {error}; replace the file by the original.") from error
+    return texts
+
+
+def _checked(table: Path) -> io.BytesIO:
+    """The table packed anew from parts of known size that declare no entities: openpyxl would check neither."""
+    try:
+        if table.stat().st_size > LARGEST_TABLE:
+            raise InputError(f"file: {table.stat().st_size} bytes, the table has at most {LARGEST_TABLE}")
+        with zipfile.ZipFile(io.BytesIO(table.read_bytes())) as parts:
+            if len(parts.infolist()) > MOST_PARTS:
+                raise InputError(f"file: {len(parts.infolist())} parts, a table has at most {MOST_PARTS}")
+            held = {part.filename: _unpacked(parts, part) for part in parts.infolist()}
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"file: cannot be read ({error.strerror})") from error
+    except Exception as error:  # a damaged archive ends in one of many exception types
+        raise InputError(f"file: not a whole Excel table ({error})") from error
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as parts:
+        for name, content in held.items():
+            parts.writestr(name, content)
+    return packed
+
+
+def _unpacked(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> bytes:
+    size, name = part.file_size, part.filename[:80]
+    if size > LARGEST_PART:
+        raise InputError(f"{name}: {size} bytes when unpacked, a part of the table has at most {LARGEST_PART}")
+    with parts.open(part) as file:
+        content = file.read(size + 1)  # a number keeps zipfile from unpacking more than the part declares
+    _refuse_entities(name, content)
+    return content
+
+
+def _refuse_entities(name: str, content: bytes) -> None:
+    try:
+        fromstring(content, forbid_dtd=True)
+    except ParseError:
+        return  # not XML: openpyxl will say so if it is needed
+    except DefusedXmlException as error:
+        raise InputError(f"{name}: declares a document type or entities ({type(error).__name__}), which is refused") from error
+
+
+def _sheet(table: io.BytesIO) -> list[tuple[object, ...]]:
+    """The values of the first sheet, the header first."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on styles and extensions that are not read
+            workbook = load_workbook(table, read_only=True, data_only=True)
+            rows = list(islice(workbook.worksheets[0].iter_rows(max_col=MOST_COLUMNS, values_only=True), MOST_ROWS + 1))
+            workbook.close()
+    except Exception as error:  # openpyxl raises whatever its XML and number readers raise
+        raise InputError(f"file: not a whole Excel table ({error})") from error
+    if len(rows) > MOST_ROWS:
+        raise InputError(f"rows: the first sheet has more than {MOST_ROWS}")
+    if not rows:
+        raise InputError("rows: the first sheet is empty")
+    return rows
+
+
+def _text(value: object) -> str:
+    """A cell in words: 3 and 3.0 are '3', and what stands for a gap is ''."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "" if value is None else " ".join(str(value).split())
+    return "" if text.lower() in MISSING else text
+
+
+def _cases(rows: Sequence[tuple[int, dict[str, str]]], table: str, notes: Notes) -> Iterator[Case]:
+    """The rows that can be understood and do not repeat an earlier one; the others are faults."""
+    first: dict[tuple[str, str], int] = {}
+    for number, texts in rows:
+        try:
+            for column in UNIQUE:
+                earlier = first.setdefault((column, texts[column]), number)
+                if earlier != number:
+                    raise InputError(f"{column}: {texts[column][:40]!r} is already in row {earlier}")
+            yield _case(number, texts)
+        except InputError as error:
+            notes.faults.append(f"{table}: row {number}, {error}; correct the row after the original.")
+
+
+def _case(number: int, texts: dict[str, str]) -> Case:
+    if not re.fullmatch(r"[0-9]{1,6}", texts["CaseID"]):
+        raise InputError(f"CaseID: {texts['CaseID'][:40]!r} is not a whole number")
+    images, outlines, others = (_names(texts, column) for column in ("Image_filename", "Mask_tumor_filename", "Mask_other_filename"))
+    if len(images) != 1:
+        raise InputError(f"Image_filename: names {len(images)} images, must name one")
+    classification = _known(texts, "Classification", tuple(MALIGNANT))
+    if not classification:
+        raise InputError(f"Classification: is empty, known are {' '.join(MALIGNANT)}")
+    if classification == "normal" and outlines:
+        raise InputError("Mask_tumor_filename: names an outline, but Classification is normal")
+    grade = _known(texts, "BIRADS", GRADES)
+    return Case(
+        row=number,
+        image=images[0],
+        outlines=outlines,
+        others=others,
+        grade=GRADES.index(grade) if grade else None,
+        classification=classification,
+        verification=texts["Verification"].lower(),
+        descriptors={name: texts[column].lower() for column, name in DESCRIBING.items() if texts[column]},
+        spacing=_millimetres(texts["Pixel_size"]),
+    )
+
+
+def _names(texts: dict[str, str], column: str) -> tuple[str, ...]:
+    """The file names in a cell, joined there by '&'; never a path."""
+    names = tuple(name.strip() for name in texts[column].split("&")) if texts[column] else ()
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}\.png", name):
+            raise InputError(f"{column}: {name[:40]!r} is not the name of a PNG file")
+    return names
+
+
+def _known(texts: dict[str, str], column: str, known: tuple[str, ...]) -> str:
+    value = texts[column].lower()
+    if value and value not in known:
+        raise InputError(f"{column}: unknown value {value[:40]!r}, known are {' '.join(known)}")
+    return value
+
+
+def _millimetres(centimetres: str) -> float:
+    """Millimetres per pixel, NaN when there is no value."""
+    if not centimetres:
+        return math.nan
+    try:
+        size = float(centimetres)
+    except ValueError as error:
+        raise InputError(f"Pixel_size: {centimetres[:40]!r} is not a number") from error
+    least, most = PIXEL_SIZES
+    if not least <= size <= most:
+        raise InputError(f"Pixel_size: {centimetres[:40]} is not a pixel's size in centimetres, {least} to {most}")
+    return 10 * size
+
+
+def _record(case: Case, folder: Path, table: str, notes: Notes) -> Record | None:
+    """The record of one case, or None when one of its pictures cannot be used: a fault."""
+    missing = [name for name in case.outlines if not (folder / name).is_file()]
+    for name in missing:
+        notes.faults.append(f"{table}: row {case.row}, Mask_tumor_filename: {name} is not there; copy it from the original to {FOLDER}.")
+    if missing:
+        return None
+    try:
+        picture = _picture(folder / case.image)
+        masks = [_mask(folder / name, picture.shape[:2]) for name in case.outlines]
+    except InputError as error:
+        notes.faults.append(f"{error}; replace the file by the original.")
+        return None
+    notes.counts["images with transparent parts"] += bool((picture[..., 3] < 255).any())
+    return Record(
+        case=Path(case.image).stem,
+        group=Path(case.image).stem,
+        source=case.image,
+        image=_grey(picture),
+        mask=np.logical_or.reduce(masks) if masks else None,
+        grade=case.grade,
+        malignant=MALIGNANT[case.classification],
+        descriptors=case.descriptors,
+        spacing=(case.spacing, case.spacing),
+    )
+
+
+def _count(case: Case, record: Record, counts: Counter[str]) -> None:
+    counts["images"] += 1
+    counts["images with outline"] += record.mask is not None
+    counts["images without outline, kept for their labels"] += record.mask is None
+    counts["images with category"] += record.grade is not None
+    counts["images without pixel size"] += math.isnan(case.spacing)
+    counts["other outlines left out"] += len(case.others)
+    counts[case.classification] += 1
+    if case.verification in VERIFIED:
+        counts[case.verification] += 1
+
+
+def _picture(path: Path) -> np.ndarray:
+    """A picture as uint8[h w 4], red, green, blue, alpha; its kind and size are checked before anything is decoded."""
+    try:
+        if path.stat().st_size > LARGEST_PNG:
+            raise InputError(f"{path.name}: file: {path.stat().st_size} bytes, a picture of this set has at most {LARGEST_PNG}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=("PNG",))
+        with image:
+            if max(image.size) > LARGEST_SIDE:
+                raise InputError(f"{path.name}: size: {image.width} x {image.height}, a side of this set has at most {LARGEST_SIDE}")
+            if image.mode not in MODES:
+                raise InputError(f"{path.name}: colours: the picture's mode is {image.mode}, known are {' '.join(MODES)}")
+            return np.asarray(image.convert("RGBA"))
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(f"{path.name}: picture: not a whole PNG file ({error})".replace(str(path), path.name)) from error
+
+
+def _grey(picture: np.ndarray) -> np.ndarray:
+    """The luma of a picture as uint8[h w] over black: channels differ where the machine tints, and colours under alpha 0 are arbitrary."""
+    return np.round(scan.to_grey(picture) * (picture[..., 3] / 255)).astype(np.uint8)
+
+
+def _mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """An outline as bool[h w]: white, and not quite transparent."""
+    picture = _picture(path)
+    if picture.shape[:2] != shape:
+        (h, w), (height, width) = picture.shape[:2], shape
+        raise InputError(f"{path.name}: size: {w} x {h}, but the image is {width} x {height}")
+    colour = picture[..., :3]
+    odd = ((colour != 0).any(-1) & (colour != 255).any(-1)).sum()
+    if odd:
+        raise InputError(f"{path.name}: colours: {odd} pixels are neither black nor white")
+    mask = (colour[..., 0] == 255) & (picture[..., 3] > 0)
+    if not mask.any():
+        raise InputError(f"{path.name}: outline: not one pixel is marked")
+    return mask
