@@ -1,6 +1,7 @@
 """The 102 features together: against pyradiomics case by case, what is undefined, what must not matter, and what is refused.
 
-All cases fit in boxes of 32 x 32, which take lines of 1024 or 2048 places, so that four programs (32 bins; bins of 25) serve nearly everything.
+All cases fit in boxes of 32 x 32, which take lines of 1024 or 2048 places, so that four programs (32 bins; bins of 25) serve nearly
+everything here.
 """
 
 import inspect

@@ -231,7 +231,8 @@ def _images(image: Any, mask: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
         raise InputError(f"image {shapes[0]} and mask {shapes[-1]} must have one shape (images, height, width), or be lists of images.")
     if len(image) != len(mask):
         raise InputError(f"{len(image)} images, but {len(mask)} masks; give one mask for each image.")
-    images, masks = [np.asarray(one) for one in image], [np.asarray(one) for one in mask]
+    whole = lambda batch: np.asarray(batch) if hasattr(batch, "shape") else batch  # from a device at once, not image by image
+    images, masks = [np.asarray(one) for one in whole(image)], [np.asarray(one) for one in whole(mask)]
     for number, (one, where) in enumerate(zip(images, masks)):
         if one.ndim != 2 or one.shape != where.shape or not one.size:
             raise InputError(f"image {number}: {one.shape} and its mask {where.shape} must both have the shape (height, width).")
