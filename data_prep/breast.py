@@ -6,25 +6,19 @@ The first sheet of the Excel table beside it has a row for each scan and names i
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
-from openpyxl import load_workbook
 from PIL import Image
 
 from data_prep import scan
+from data_prep.excel import first_sheet
 from data_prep.schema import Card, Notes, Record
 from thyroid_jax.errors import InputError
 
@@ -57,11 +51,6 @@ COLUMNS = (
 UNIQUE = ("CaseID", "Image_filename")
 PIXEL_SIZES = (0.001, 0.1)  # centimetres; those of the set are near 0.005 to 0.014, what lies beyond is in another unit
 
-LARGEST_TABLE = 1 << 20  # bytes; the table has some 40 KiB
-LARGEST_PART = 2 << 20  # bytes of a part of the table when unpacked; its sheet has some 300 KiB
-MOST_PARTS = 64
-MOST_ROWS = 4096
-MOST_COLUMNS = 64
 LARGEST_PNG = 8 << 20  # bytes; the pictures have some 300 KiB
 LARGEST_SIDE = 4096  # pixels; the widest picture has some 1000
 MODES = ("L", "RGB", "RGBA")  # as PIL calls what a picture may be; those of the set are RGBA
@@ -179,7 +168,7 @@ def _places(source: Path) -> tuple[Path, Path]:
 def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
     """Number and texts by column of each row of the first sheet; a missing value is ''."""
     try:
-        header, *rows = _sheet(_checked(table))
+        header, *rows = first_sheet(table)
         names = [_text(value) for value in header]
         if missing := [column for column in COLUMNS if column not in names]:
             raise InputError(f"row 1: the first sheet has no column {', '.join(missing)}")
@@ -192,64 +181,6 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
     except InputError as error:
         raise InputError(f"{table}: {error}; replace the file by the original.") from error
     return texts
-
-
-def _checked(table: Path) -> io.BytesIO:
-    """The table packed anew from parts of known size that declare no entities: openpyxl would check neither."""
-    try:
-        if table.stat().st_size > LARGEST_TABLE:
-            raise InputError(f"file: {table.stat().st_size} bytes, the table has at most {LARGEST_TABLE}")
-        with zipfile.ZipFile(io.BytesIO(table.read_bytes())) as parts:
-            if len(parts.infolist()) > MOST_PARTS:
-                raise InputError(f"file: {len(parts.infolist())} parts, a table has at most {MOST_PARTS}")
-            held = {part.filename: _unpacked(parts, part) for part in parts.infolist()}
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"file: cannot be read ({error.strerror})") from error
-    except Exception as error:  # a damaged archive ends in one of many exception types
-        raise InputError(f"file: not a whole Excel table ({error})") from error
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as parts:
-        for name, content in held.items():
-            parts.writestr(name, content)
-    return packed
-
-
-def _unpacked(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> bytes:
-    size, name = part.file_size, part.filename[:80]
-    if size > LARGEST_PART:
-        raise InputError(f"{name}: {size} bytes when unpacked, a part of the table has at most {LARGEST_PART}")
-    with parts.open(part) as file:
-        content = file.read(size + 1)  # a number keeps zipfile from unpacking more than the part declares
-    _refuse_entities(name, content)
-    return content
-
-
-def _refuse_entities(name: str, content: bytes) -> None:
-    try:
-        fromstring(content, forbid_dtd=True)
-    except ParseError:
-        return  # not XML: openpyxl will say so if it is needed
-    except DefusedXmlException as error:
-        raise InputError(f"{name}: declares a document type or entities ({type(error).__name__}), which is refused") from error
-
-
-def _sheet(table: io.BytesIO) -> list[tuple[object, ...]]:
-    """The values of the first sheet, the header first."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on styles and extensions that are not read
-            workbook = load_workbook(table, read_only=True, data_only=True)
-            rows = list(islice(workbook.worksheets[0].iter_rows(max_col=MOST_COLUMNS, values_only=True), MOST_ROWS + 1))
-            workbook.close()
-    except Exception as error:  # openpyxl raises whatever its XML and number readers raise
-        raise InputError(f"file: not a whole Excel table ({error})") from error
-    if len(rows) > MOST_ROWS:
-        raise InputError(f"rows: the first sheet has more than {MOST_ROWS}")
-    if not rows:
-        raise InputError("rows: the first sheet is empty")
-    return rows
 
 
 def _text(value: object) -> str:

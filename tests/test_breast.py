@@ -11,7 +11,7 @@ import pytest
 from openpyxl import Workbook
 from PIL import Image
 
-from data_prep import breast, builder
+from data_prep import breast, builder, excel
 from data_prep.__main__ import main
 from data_prep.schema import Notes
 from data_prep.storage import open_records
@@ -330,9 +330,9 @@ def test_a_table_without_rows(source):
 
 def test_too_many_rows(source, monkeypatch):
     add(source, row(1), row(2))
-    monkeypatch.setattr(breast, "MOST_ROWS", 3)
+    monkeypatch.setattr(excel, "MOST_ROWS", 3)
     assert len(read(source)[0]) == 2
-    monkeypatch.setattr(breast, "MOST_ROWS", 2)
+    monkeypatch.setattr(excel, "MOST_ROWS", 2)
     with pytest.raises(InputError, match="more than 2"):
         read(source)
 
@@ -348,7 +348,7 @@ def table_with(source, name, content):
 
 
 LAUGHS = '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><worksheet>&b;</worksheet>'
-BOMB = b"<worksheet>" + b" " * breast.LARGEST_PART + b"</worksheet>"
+BOMB = b"<worksheet>" + b" " * excel.LARGEST_PART + b"</worksheet>"
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ BOMB = b"<worksheet>" + b" " * breast.LARGEST_PART + b"</worksheet>"
 def test_a_table_that_is_not_to_be_trusted(source, part, content, text):
     add(source, row(1))
     table_with(source, part, content)
-    assert (source / "clinical-data.xlsx").stat().st_size < breast.LARGEST_TABLE
+    assert (source / "clinical-data.xlsx").stat().st_size < excel.LARGEST_TABLE
     with pytest.raises(InputError, match=text):
         read(source)
 
@@ -397,9 +397,9 @@ def test_a_part_that_unpacks_to_more_than_it_declares(source, checksum_fits):
 def test_a_table_of_many_parts(source):
     add(source, row(1))
     with zipfile.ZipFile(source / "clinical-data.xlsx", "a") as table:
-        for number in range(breast.MOST_PARTS):
+        for number in range(excel.MOST_PARTS):
             table.writestr(f"{number}.xml", "<a/>")
-    with pytest.raises(InputError, match=f"a table has at most {breast.MOST_PARTS}"):
+    with pytest.raises(InputError, match=f"a table has at most {excel.MOST_PARTS}"):
         read(source)
 
 
@@ -408,7 +408,7 @@ def test_a_table_of_many_parts(source):
     [
         (b"CaseID;Image_filename\n1;case001.png\n", "not a whole Excel table"),
         (b"", "not a whole Excel table"),
-        (b"PK" + b"\0" * breast.LARGEST_TABLE, f"at most {breast.LARGEST_TABLE}"),
+        (b"PK" + b"\0" * excel.LARGEST_TABLE, f"at most {excel.LARGEST_TABLE}"),
     ],
 )
 def test_a_file_that_is_no_table(source, content, text):

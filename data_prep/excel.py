@@ -1,0 +1,84 @@
+"""The first sheet of an Excel table that nobody vouches for: sizes are checked before anything is unpacked, and entities refused."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from itertools import islice
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+from openpyxl import load_workbook
+
+from thyroid_jax.errors import InputError
+
+LARGEST_TABLE = 1 << 20  # bytes; a table of some hundred cases has 40 KiB
+LARGEST_PART = 2 << 20  # bytes of a part of the table when unpacked; its sheet has some 300 KiB
+MOST_PARTS = 64
+MOST_ROWS = 4096
+MOST_COLUMNS = 64
+
+
+def first_sheet(table: Path) -> list[tuple[object, ...]]:
+    """The values of the first sheet row by row, the header first; :class:`InputError` says what is wrong, without the file's name."""
+    return _values(_checked(table))
+
+
+def _checked(table: Path) -> io.BytesIO:
+    """The table packed anew from parts of known size that declare no entities: openpyxl would check neither."""
+    try:
+        if table.stat().st_size > LARGEST_TABLE:
+            raise InputError(f"file: {table.stat().st_size} bytes, the table has at most {LARGEST_TABLE}")
+        with zipfile.ZipFile(io.BytesIO(table.read_bytes())) as parts:
+            if len(parts.infolist()) > MOST_PARTS:
+                raise InputError(f"file: {len(parts.infolist())} parts, a table has at most {MOST_PARTS}")
+            held = {part.filename: _unpacked(parts, part) for part in parts.infolist()}
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"file: cannot be read ({error.strerror})") from error
+    except Exception as error:  # a damaged archive ends in one of many exception types
+        raise InputError(f"file: not a whole Excel table ({error})") from error
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as parts:
+        for name, content in held.items():
+            parts.writestr(name, content)
+    return packed
+
+
+def _unpacked(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> bytes:
+    size, name = part.file_size, part.filename[:80]
+    if size > LARGEST_PART:
+        raise InputError(f"{name}: {size} bytes when unpacked, a part of the table has at most {LARGEST_PART}")
+    with parts.open(part) as file:
+        content = file.read(size + 1)  # a number keeps zipfile from unpacking more than the part declares
+    _refuse_entities(name, content)
+    return content
+
+
+def _refuse_entities(name: str, content: bytes) -> None:
+    try:
+        fromstring(content, forbid_dtd=True)
+    except ParseError:
+        return  # not XML: openpyxl will say so if it is needed
+    except DefusedXmlException as error:
+        raise InputError(f"{name}: declares a document type or entities ({type(error).__name__}), which is refused") from error
+
+
+def _values(table: io.BytesIO) -> list[tuple[object, ...]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on styles and extensions that are not read
+            workbook = load_workbook(table, read_only=True, data_only=True)
+            rows = list(islice(workbook.worksheets[0].iter_rows(max_col=MOST_COLUMNS, values_only=True), MOST_ROWS + 1))
+            workbook.close()
+    except Exception as error:  # openpyxl raises whatever its XML and number readers raise
+        raise InputError(f"file: not a whole Excel table ({error})") from error
+    if len(rows) > MOST_ROWS:
+        raise InputError(f"rows: the first sheet has more than {MOST_ROWS}")
+    if not rows:
+        raise InputError("rows: the first sheet is empty")
+    return rows
