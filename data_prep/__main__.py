@@ -1,9 +1,9 @@
 """Build, check and measure data sets.
 
-python -m data_prep build ddti --source DIR --out DIR [--overwrite]
-python -m data_prep build phantom --out DIR [--count N] [--seed N] [--size H W] [--overwrite]
-python -m data_prep check NAME --data DIR [--sheet FILE]
-python -m data_prep radiomics NAME --data DIR --out FILE.csv [--engine jax|pyradiomics] [--bin-count N | --bin-width W] [--overwrite]
+python -m data_prep build ddti --source DIR --out DIR [--overwrite] python -m data_prep build phantom --out DIR
+[--count N] [--seed N] [--size H W] [--overwrite] python -m data_prep check NAME --data DIR [--sheet FILE] python -m
+data_prep radiomics NAME --data DIR --out FILE.csv [--engine jax|pyradiomics] [--bin-count N | --bin-width W]
+[--overwrite]
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 
 from thyroid_jax.errors import exits_cleanly
 
-# Data sets that are downloaded -> module with CARD and read(source folder, notes). Modules are imported when they are used.
-READERS = {"ddti": "data_prep.ddti", "breast": "data_prep.breast"}
+# Data sets that are downloaded -> module with CARD and read(source folder, notes). Modules are imported when they
+# are used.
+READERS = {"ddti": "data_prep.readers.ddti", "breast": "data_prep.readers.breast_lesions"}
 
 
 @exits_cleanly
@@ -36,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     names = build.add_subparsers(title="data sets", required=True, metavar="NAME")
     for name in READERS:
         one = names.add_parser(name, help=f"from the original download of {name}")
-        one.add_argument("--source", type=Path, required=True, metavar="DIR", help="folder of the original; it is only read")
+        one.add_argument(
+            "--source", type=Path, required=True, metavar="DIR", help="folder of the original; it is only read"
+        )
         _add_out(one)
         one.set_defaults(run=partial(_build_from_folder, name))
     phantom = names.add_parser("phantom", help="rendered pictures whose truth is known")
@@ -59,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     radiomics.add_argument("--out", type=Path, required=True, metavar="FILE", help="the CSV file to write")
     radiomics.add_argument("--engine", choices=("jax", "pyradiomics"), default="jax", help="who computes (default jax)")
     bins = radiomics.add_mutually_exclusive_group()
-    bins.add_argument("--bin-count", type=int, metavar="N", help="grey levels between a nodule's darkest and brightest (default 32)")
+    bins.add_argument(
+        "--bin-count", type=int, metavar="N", help="grey levels between a nodule's darkest and brightest (default 32)"
+    )
     bins.add_argument("--bin-width", type=float, metavar="W", help="grey values in a level, instead")
     radiomics.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
     radiomics.set_defaults(run=_radiomics)
@@ -67,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder in which the data set NAME is made")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder in which the data set NAME is made"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is already there")
 
 
@@ -113,7 +120,9 @@ def _radiomics(options: argparse.Namespace) -> None:
 
     bins = {"bin_width": options.bin_width, "bin_count": options.bin_count}
     engine = ENGINES[options.engine]
-    summary = write_table(options.data, options.name, options.out, engine=engine, features=FEATURES, **bins, overwrite=options.overwrite)
+    summary = write_table(
+        options.data, options.name, options.out, engine=engine, features=FEATURES, **bins, overwrite=options.overwrite
+    )
     if summary.remark:
         print(summary.remark, file=sys.stderr)
     print(f"{summary.rows} images, {summary.incomplete} of them with values that are not defined: {options.out}")

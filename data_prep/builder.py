@@ -15,9 +15,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep import storage
 from data_prep.duplicates import merge_groups
-from data_prep.schema import Card, Notes, Record, problems_of
+from thyroid_jax.data import storage
+from thyroid_jax.data.record import Card, Notes, Record, problems_of
 from thyroid_jax.errors import InputError, names_a_full_disk, raise_all
 from thyroid_jax.files import alone_in
 
@@ -36,10 +36,11 @@ class Survey:
 def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = False) -> Survey:
     """Build the data set of ``card`` from ``records`` in ``out`` and return what was found.
 
-    ``records`` is called twice, each time with fresh notes, and must give the same records both times: the first pass finds every faulty
-    file and every duplicate, the second writes. The data set appears under ``out`` in one rename after it is complete; on any failure
-    nothing new is left and an older build stays. Raises :class:`InputError` for faulty input, an existing build without ``overwrite``,
-    or another build running in ``out``; ``OSError`` for a full disk.
+    ``records`` is called twice, each time with fresh notes, and must give the same records both times: the first pass
+    finds every faulty file and every duplicate, the second writes. The data set appears under ``out`` in one rename
+    after it is complete; on any failure nothing new is left and an older build stays. Raises :class:`InputError` for
+    faulty input, an existing build without ``overwrite``, or another build running in ``out``; ``OSError`` for a full
+    disk.
     """
     out = Path(out)
     _check_free(card, out, overwrite)
@@ -65,7 +66,9 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
 
 
 def examine(card: Card, records: Factory) -> Survey:
-    """Read everything once without writing. Raises :class:`InputError` that lists every faulty file, or when there is no record at all."""
+    """Read everything once without writing. Raises :class:`InputError` that lists every faulty file, or when there is no
+    record at all.
+    """
     notes = Notes()
     rows = []
     for record in _progress(records(notes), f"{card.name}: reading"):
@@ -73,7 +76,9 @@ def examine(card: Card, records: Factory) -> Survey:
         rows.append((record.case, record.group, record.content))
     times = Counter(case for case, *_ in rows)
     notes.faults += [
-        f"case {case!r}: the reader gives it {count} times; a case is one image." for case, count in times.items() if count > 1
+        f"case {case!r}: the reader gives it {count} times; a case is one image."
+        for case, count in times.items()
+        if count > 1
     ]
     problems = notes.faults
     raise_all(problems, f"{card.name}: {len(problems)} fault{'s' if len(problems) != 1 else ''}; nothing was written.")
@@ -112,7 +117,9 @@ def _check_free(card: Card, out: Path, overwrite: bool) -> None:
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Remove what a killed build left; if it was killed between the two renames of a swap, put its older build back first."""
+    """Remove what a killed build left; if it was killed between the two renames of a swap, put its older build back
+    first.
+    """
     for left in out.glob(f"{_STAGING}*"):
         for old in left.glob(f"{_OLD}*"):
             place = out / old.name.removeprefix(_OLD)

@@ -1,4 +1,6 @@
-"""Check a built data set before anything is trained on it: print what it is, what is in it and whether it holds; draw a contact sheet."""
+"""Check a built data set before anything is trained on it: print what it is, what is in it and whether it holds; draw a
+contact sheet.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.schema import Card, Record, problems_of
-from data_prep.storage import open_records, read_metadata
+from thyroid_jax.data.record import Card, Record, problems_of
+from thyroid_jax.data.storage import open_records, read_metadata
 from thyroid_jax.errors import raise_all
 from thyroid_jax.files import write_bytes
 
@@ -37,14 +39,21 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
 
-def check(data_dir: Path | str, name: str, *, sheet: Path | str | None = None, sheet_records: int = 24, seed: int = 0) -> str:
-    """The report on the data set ``name`` in ``data_dir``; also writes ``sheet``, a PNG of random records with contours, when given.
+def check(
+    data_dir: Path | str, name: str, *, sheet: Path | str | None = None, sheet_records: int = 24, seed: int = 0
+) -> str:
+    """The report on the data set ``name`` in ``data_dir``; also writes ``sheet``, a PNG of random records with
+    contours, when given.
 
-    Raises :class:`InputError` when the data set is missing or damaged, or with every record that breaks a rule of the schema.
+    Raises :class:`InputError` when the data set is missing or damaged, or with every record that breaks a rule of the
+    schema.
     """
     card, records = open_records(data_dir, name)
     findings = examine(card, records)
-    raise_all(findings.problems, f"{name}: {len(findings.problems)} problems; build it again with --overwrite, or mend its reader.")
+    raise_all(
+        findings.problems,
+        f"{name}: {len(findings.problems)} problems; build it again with --overwrite, or mend its reader.",
+    )
     report = describe(card, findings, read_metadata(data_dir, name)[1])
     if sheet is not None:
         chosen = sorted(random.Random(seed).sample(range(len(records)), min(sheet_records, len(records))))
@@ -54,7 +63,9 @@ def check(data_dir: Path | str, name: str, *, sheet: Path | str | None = None, s
 
 
 def examine(card: Card, records: Sequence[Record]) -> Findings:
-    """Look at every record: labels in range, masks not empty and of the image's size, cases unique, equal images in one group."""
+    """Look at every record: labels in range, masks not empty and of the image's size, cases unique, equal images in one
+    group.
+    """
     found = Findings()
     groups_of: dict[str, set[str]] = defaultdict(set)
     times: Counter[str] = Counter()
@@ -64,7 +75,9 @@ def examine(card: Card, records: Sequence[Record]) -> Findings:
         times[record.case] += 1
         _count(card, record, found)
     found.problems += [f"{case}: is there {n} times" for case, n in times.items() if n > 1]
-    found.problems += [f"groups {' '.join(sorted(groups))} hold the same image" for groups in groups_of.values() if len(groups) > 1]
+    found.problems += [
+        f"groups {' '.join(sorted(groups))} hold the same image" for groups in groups_of.values() if len(groups) > 1
+    ]
     if not found.records:
         found.problems.append("there is no record in it")
     return found
@@ -108,7 +121,9 @@ def describe(card: Card, found: Findings, metadata: dict[str, Any]) -> str:
         lines.append(f"{(card.grade_system + ' grade').strip():14} {_listed(found.grades, (*card.grades, 'unknown'))}")
     counts = metadata.get("counts", {})
     differing = [
-        f"  {name}: {counts.get(name, 0)} here, {whole} there" for name, whole in card.expected.items() if counts.get(name, 0) != whole
+        f"  {name}: {counts.get(name, 0)} here, {whole} there"
+        for name, whole in card.expected.items()
+        if counts.get(name, 0) != whole
     ]
     if differing:
         lines += ["", "differs from the whole original:", *differing]
@@ -133,7 +148,9 @@ def _range(values: Sequence[float]) -> str:
 
 
 def contact_sheet(records: Sequence[Record], card: Card) -> bytes:
-    """A PNG of the records side by side, reference outline in yellow and readers' outlines in cyan and magenta, with case and grade."""
+    """A PNG of the records side by side, reference outline in yellow and readers' outlines in cyan and magenta, with
+    case and grade.
+    """
     from PIL import Image, ImageDraw
 
     width, height = TILE

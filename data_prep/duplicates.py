@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 
 def merge_groups(groups: Sequence[str], contents: Sequence[str]) -> list[str]:
-    """The group of each record after all groups with a record of equal content have been joined, also by way of third groups.
+    """The group of each record after all groups with a record of equal content have been joined, also by way of third
+    groups.
 
-    ``groups[i]`` and ``contents[i]`` belong to record i. A joined group has the name of that of its members which comes first in
-    ``groups``, so the result depends on the order of the records and on nothing else. Raises ``ValueError`` for unequal lengths.
+    ``groups[i]`` and ``contents[i]`` belong to record i. A joined group has the name of that of its members which
+    comes first in ``groups``, so the result depends on the order of the records and on nothing else. Raises
+    ``ValueError`` for unequal lengths.
     """
     if len(groups) != len(contents):
         raise ValueError(f"{len(groups)} groups but {len(contents)} contents")

@@ -1,4 +1,6 @@
-"""The first sheet of an Excel table that nobody vouches for: sizes are checked before anything is unpacked, and entities refused."""
+"""The first sheet of an Excel table that nobody vouches for: sizes are checked before anything is unpacked, and entities
+refused.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ MOST_COLUMNS = 64
 
 
 def first_sheet(table: Path) -> list[tuple[object, ...]]:
-    """The values of the first sheet row by row, the header first; :class:`InputError` says what is wrong, without the file's name."""
+    """The values of the first sheet row by row, the header first; :class:`InputError` says what is wrong, without the
+    file's name.
+    """
     return _values(_checked(table))
 
 
@@ -65,7 +69,9 @@ def _refuse_entities(name: str, content: bytes) -> None:
     except ParseError:
         return  # not XML: openpyxl will say so if it is needed
     except DefusedXmlException as error:
-        raise InputError(f"{name}: declares a document type or entities ({type(error).__name__}), which is refused") from error
+        raise InputError(
+            f"{name}: declares a document type or entities ({type(error).__name__}), which is refused"
+        ) from error
 
 
 def _values(table: io.BytesIO) -> list[tuple[object, ...]]:

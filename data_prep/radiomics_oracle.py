@@ -1,8 +1,9 @@
-"""Radiomics as pyradiomics 3.0.1 gives them: the judge of ``thyroid_jax.radiomics``, and a second, slow engine for tables.
+"""Radiomics as pyradiomics 3.0.1 gives them: the judge of ``thyroid_jax.radiomics``, and a second, slow engine for
+tables.
 
-Everything goes through ``RadiomicsFeatureExtractor``, the class that its users call, so what it does before and around the formulas counts
-too: it refuses masks that are empty, one pixel or one straight line, drops directions without a single pair, and turns a formula that
-fails into NaN.
+Everything goes through ``RadiomicsFeatureExtractor``, the class that its users call, so what it does before and
+around the formulas counts too: it refuses masks that are empty, one pixel or one straight line, drops directions
+without a single pair, and turns a formula that fails into NaN.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from thyroid_jax.errors import InputError
-from thyroid_jax.shapes import Bool, Float, Int
+from thyroid_jax.shapes import Array, Bool, Float, Int
 
 # Neighbours at distance 1 within the one slice, each pair counted both ways.
 SETTINGS = {"force2D": True, "force2Ddimension": 0, "distances": [1], "symmetricalGLCM": True, "additionalInfo": False}
@@ -29,21 +30,23 @@ def version() -> str:
 
 
 def extract(
-    image: Float["h w"] | Int["h w"],
-    mask: Bool["h w"],
+    image: Float[Array, "h w"] | Int[Array, "h w"],
+    mask: Bool[Array, "h w"],
     *,
     features: Sequence[str],
     bin_width: float | None = None,
     bin_count: int | None = None,
     spacing: tuple[float, float] = (1.0, 1.0),
-) -> tuple[Float["f"], Bool["f"]]:
-    """The named features, such as ``glcm_Contrast``, in double precision and in the order given, and whether each is defined.
+) -> tuple[Float[Array, "f"], Bool[Array, "f"]]:
+    """The named features, such as ``glcm_Contrast``, in double precision and in the order given, and whether each is
+    defined.
 
-    ``image`` any grey scale, ``spacing`` (row, column) size of a pixel; one of ``bin_width`` and ``bin_count``, 32 bins by default.
-    What pyradiomics refuses or answers with NaN is 0 and undefined. What it answers by convention, as for a single grey level, is
-    defined. The image is handed over in double precision: single precision would move grey values across bin edges, and in 8 bits the
-    edges themselves overflow. It gets a border of one pixel, outside the mask, because the extractor takes a mask that fills its image
-    for one without a label; a border changes no value.
+    ``image`` any grey scale, ``spacing`` (row, column) size of a pixel; one of ``bin_width`` and ``bin_count``, 32
+    bins by default. What pyradiomics refuses or answers with NaN is 0 and undefined. What it answers by convention,
+    as for a single grey level, is defined. The image is handed over in double precision: single precision would move
+    grey values across bin edges, and in 8 bits the edges themselves overflow. It gets a border of one pixel, outside
+    the mask, because the extractor takes a mask that fills its image for one without a label; a border changes no
+    value.
     """
     if bin_width is not None and bin_count is not None:
         raise ValueError("bin_width and bin_count: give one of them.")
@@ -57,7 +60,9 @@ def extract(
     return np.where(valid, values, 0.0), valid
 
 
-def _run(image: np.ndarray, mask: np.ndarray, asked: dict[str, list[str]], spacing: tuple[float, float], bins: dict) -> dict:
+def _run(
+    image: np.ndarray, mask: np.ndarray, asked: dict[str, list[str]], spacing: tuple[float, float], bins: dict
+) -> dict:
     """What the extractor finds, by its own names; nothing when it refuses the mask."""
     import SimpleITK as sitk
     from radiomics.featureextractor import RadiomicsFeatureExtractor

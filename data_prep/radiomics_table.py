@@ -1,7 +1,7 @@
 """A CSV table of radiomics: one row an outlined image of a built data set, by the jitted extractor or by pyradiomics.
 
-The data set is read twice, from disk and one record at a time: once for what the head of the table says, once for the values. An engine
-takes nodules (image and mask cut to the outline) and gives what it found for each, in any order.
+The data set is read twice, from disk and one record at a time: once for what the head of the table says, once for the
+values. An engine takes nodules (image and mask cut to the outline) and gives what it found for each, in any order.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep import radiomics_oracle
-from data_prep.schema import Card, Record
-from data_prep.splits import Meta
-from data_prep.storage import open_records
+from thyroid_jax.data.record import Card, Record
+from thyroid_jax.data.splits import Meta
+from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import write_text
 
@@ -37,7 +37,9 @@ Spacing = tuple[float, float]
 
 
 class Outlined(NamedTuple):
-    """What is kept of a record between the two readings: where it is, what it is called, its size and the grey range of its nodule."""
+    """What is kept of a record between the two readings: where it is, what it is called, its size and the grey range of
+    its nodule.
+    """
 
     row: int
     case: str
@@ -50,7 +52,9 @@ class Outlined(NamedTuple):
 
 
 class Nodule(NamedTuple):
-    """Image and mask cut to the box around the mask. ``number`` is the table's row, ``spacing`` the (row, column) size of a pixel."""
+    """Image and mask cut to the box around the mask. ``number`` is the table's row, ``spacing`` the (row, column) size
+    of a pixel.
+    """
 
     number: int
     image: np.ndarray
@@ -67,14 +71,18 @@ class Found(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """``about()`` names engine and version; ``extract(nodules, features, bins)`` gives :class:`Found` for every nodule, in any order."""
+    """``about()`` names engine and version; ``extract(nodules, features, bins)`` gives :class:`Found` for every nodule,
+    in any order.
+    """
 
     about: Callable[[], str]
     extract: Callable[[Iterable[Nodule], Sequence[str], Bins], Iterator[Found]]
 
 
 class Summary(NamedTuple):
-    """What a table holds: rows, rows with a value that is not defined, and a remark on the bins (empty when there is nothing to say)."""
+    """What a table holds: rows, rows with a value that is not defined, and a remark on the bins (empty when there is
+    nothing to say).
+    """
 
     rows: int
     incomplete: int
@@ -92,12 +100,14 @@ def write_table(
     bin_count: int | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Write the features of every outlined image of the data set ``name`` in ``data_dir`` to the CSV file ``out``, all of it or nothing.
+    """Write the features of every outlined image of the data set ``name`` in ``data_dir`` to the CSV file ``out``,
+    all of it or nothing.
 
-    Lines ``# key: value`` say how it was made; then :data:`COLUMNS` and the features, records in their order, an empty cell where a value
-    is not defined. Images are taken as they are, grey values 0 to 255, unscaled. Lengths are in millimetres when every outlined image has
-    its spacing, else in pixels for all. Raises :class:`InputError` for a missing or damaged data set, one without outlines, unusable
-    bins, a missing engine, and an existing file without ``overwrite``.
+    Lines ``# key: value`` say how it was made; then :data:`COLUMNS` and the features, records in their order, an
+    empty cell where a value is not defined. Images are taken as they are, grey values 0 to 255, unscaled. Lengths are
+    in millimetres when every outlined image has its spacing, else in pixels for all. Raises :class:`InputError` for a
+    missing or damaged data set, one without outlines, unusable bins, a missing engine, and an existing file without
+    ``overwrite``.
     """
     out = Path(out)
     _check_free(out, overwrite)
@@ -119,16 +129,22 @@ def write_table(
 
 
 def chosen_bins(bin_width: float | None, bin_count: int | None) -> Bins:
-    """{"bin_width": w} or {"bin_count": n}, 32 bins when neither is given; :class:`InputError` for both, or one out of range."""
+    """{"bin_width": w} or {"bin_count": n}, 32 bins when neither is given; :class:`InputError` for both, or one out of
+    range.
+    """
     if bin_width is not None and bin_count is not None:
         raise InputError("bin width and bin count: give one of them.")
     if bin_width is not None:
         if not (math.isfinite(bin_width) and bin_width >= NARROWEST):
-            raise InputError(f"bin width: {bin_width}, but it must be at least {NARROWEST}; grey values are whole numbers from 0 to 255.")
+            raise InputError(
+                f"bin width: {bin_width}, but it must be at least {NARROWEST}; grey values are whole numbers from 0 to 255."
+            )
         return {"bin_width": float(bin_width)}
     count = radiomics_oracle.BIN_COUNT if bin_count is None else bin_count
     if not 2 <= count <= MOST_BINS:
-        raise InputError(f"bin count: {count}, but it must be 2 to {MOST_BINS}; grey values are whole numbers from 0 to 255.")
+        raise InputError(
+            f"bin count: {count}, but it must be 2 to {MOST_BINS}; grey values are whole numbers from 0 to 255."
+        )
     return {"bin_count": count}
 
 
@@ -140,7 +156,9 @@ def _check_free(out: Path, overwrite: bool) -> None:
 
 
 def _survey(card: Card, records: Iterable[Record]) -> tuple[list[Outlined], str]:
-    """The outlined records, and the digest of all cases, groups, pixels and grades that a run on this data set notes too."""
+    """The outlined records, and the digest of all cases, groups, pixels and grades that a run on this data set notes
+    too.
+    """
     outlined, all_of_it = [], []
     for row, record in enumerate(records):
         grade = None if record.grade is None else card.grades[record.grade]
@@ -148,7 +166,9 @@ def _survey(card: Card, records: Iterable[Record]) -> tuple[list[Outlined], str]
         if record.mask is not None:
             grey = record.image[record.mask] if record.mask.any() else np.zeros(1, np.uint8)
             range_of_grey = int(grey.min()), int(grey.max())
-            outlined.append(Outlined(row, record.case, record.group, *record.image.shape, record.spacing, *range_of_grey))
+            outlined.append(
+                Outlined(row, record.case, record.group, *record.image.shape, record.spacing, *range_of_grey)
+            )
     return outlined, hashlib.sha256(repr(sorted(all_of_it)).encode()).hexdigest()[:32]
 
 
@@ -215,7 +235,9 @@ def _csv(outlined: Sequence[Outlined], features: Sequence[str], found: Sequence[
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*COLUMNS, *features])
     for one, (_, values, valid) in zip(outlined, found, strict=True):
-        cells = [str(value) if defined else "" for value, defined in zip(values, valid)]  # the shortest text that reads as the same number
+        cells = [
+            str(value) if defined else "" for value, defined in zip(values, valid)
+        ]  # the shortest text that reads as the same number
         writer.writerow([one.case, one.group, one.height, one.width, *one.spacing, *cells])
     return text.getvalue()
 

@@ -1,8 +1,8 @@
 """Find the scan in a screenshot of an ultrasound machine, and take out what the machine drew over it.
 
-Nothing here knows a data set. A screenshot is a dark page with one scan (or two side by side), and around it text, a grey bar, depth
-ticks and small marks; some of these reach into the scan. They must not be learnt from: text may name the diagnosis, and callipers
-point at the nodule.
+Nothing here knows a data set. A screenshot is a dark page with one scan (or two side by side), and around it text, a
+grey bar, depth ticks and small marks; some of these reach into the scan. They must not be learnt from: text may name
+the diagnosis, and callipers point at the nodule.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from skimage.feature import match_template
 PAGE_LEVEL = 3  # grey value up to which a pixel counts as page: the page is 0 but for JPEG ringing, anechoic scan regions are noisier
 SOLID = 41  # pixels: anything narrower than this is not a scan; the widest text column is some 30, a grey bar 16
 GAP = 15  # pixels: widest dark gap between two views of one scan
-EDGE_TRIM = 3  # pixels taken off each side of the scan: depth ticks and corner diamonds straddle its edge by up to three
+EDGE_TRIM = (
+    3  # pixels taken off each side of the scan: depth ticks and corner diamonds straddle its edge by up to three
+)
 
 
 class Box(NamedTuple):
@@ -35,8 +37,15 @@ class Box(NamedTuple):
 
 
 def around(box: Box, shape: tuple[int, int], margin: int) -> tuple[Box, Box]:
-    """``box`` grown by ``margin`` pixels within an image of ``shape`` (h, w), and ``box`` again as seen from inside the grown one."""
-    grown = Box(max(box.top - margin, 0), min(box.bottom + margin, shape[0]), max(box.left - margin, 0), min(box.right + margin, shape[1]))
+    """``box`` grown by ``margin`` pixels within an image of ``shape`` (h, w), and ``box`` again as seen from inside the
+    grown one.
+    """
+    grown = Box(
+        max(box.top - margin, 0),
+        min(box.bottom + margin, shape[0]),
+        max(box.left - margin, 0),
+        min(box.right + margin, shape[1]),
+    )
     inner = Box(box.top - grown.top, box.bottom - grown.top, box.left - grown.left, box.right - grown.left)
     return grown, inner
 
@@ -51,9 +60,10 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 def scan_box(grey: np.ndarray, *, trim: int = EDGE_TRIM) -> Box | None:
     """The box of the scan in a screenshot uint8[h w], less ``trim`` pixels a side; None when there is no scan in it.
 
-    A pixel is lit where most of its neighbourhood is brighter than the page. Lit pieces narrower than ``SOLID`` pixels, text columns, the
-    grey bar and icons, are dropped; of the rest the largest is the scan. Two views side by side are one scan, even with a dark gap of
-    a few pixels between them. Rows and columns that the scan covers by less than a tenth of its widest are left out.
+    A pixel is lit where most of its neighbourhood is brighter than the page. Lit pieces narrower than ``SOLID``
+    pixels, text columns, the grey bar and icons, are dropped; of the rest the largest is the scan. Two views side by
+    side are one scan, even with a dark gap of a few pixels between them. Rows and columns that the scan covers by
+    less than a tenth of its widest are left out.
     """
     lit = ndimage.uniform_filter((grey > PAGE_LEVEL).astype(np.float32), size=7, mode="constant") > 0.5
     solid = _closed(_opened(lit, (SOLID, SOLID)), (1, GAP))
@@ -82,8 +92,9 @@ def _covered(extent: np.ndarray) -> tuple[int, int]:
 def coloured_marks(image: np.ndarray, *, at_least: int = 30, reach: int = 3) -> np.ndarray:
     """Where an RGB screenshot uint8[h w 3] carries coloured marks, as bool[h w]; a grey image has none.
 
-    A mark is a pixel whose channels differ by ``at_least``, grown by ``reach`` pixels because JPEG smears colour. An image that is coloured
-    in more than a twentieth of its pixels (Doppler, a tinted grey map) is not marked but coloured: nothing is returned.
+    A mark is a pixel whose channels differ by ``at_least``, grown by ``reach`` pixels because JPEG smears colour. An
+    image that is coloured in more than a twentieth of its pixels (Doppler, a tinted grey map) is not marked but
+    coloured: nothing is returned.
     """
     if image.ndim == 2:
         return np.zeros(image.shape, bool)
@@ -98,9 +109,10 @@ def coloured_marks(image: np.ndarray, *, at_least: int = 30, reach: int = 3) -> 
 def white_glyphs(grey: np.ndarray, *, bright: int = 190, step: int = 90, widest: int = 5, reach: int = 2) -> np.ndarray:
     """Where letters, ticks and arrows are burned into a scan uint8[h w], as bool[h w].
 
-    A drawn stroke is bright, at most ``widest`` pixels across and changes by ``step`` from one pixel to the next on *both* its left and
-    right side. Tissue does not do that: the beam is several pixels wide, so even a point reflector is smeared sideways and fades over
-    pixels. The whole glyph is what is bright and connected to such a stroke within its size.
+    A drawn stroke is bright, at most ``widest`` pixels across and changes by ``step`` from one pixel to the next on
+    *both* its left and right side. Tissue does not do that: the beam is several pixels wide, so even a point
+    reflector is smeared sideways and fades over pixels. The whole glyph is what is bright and connected to such a
+    stroke within its size.
     """
     value = grey.astype(np.int16)
     stroke = _sharp_strokes(value, bright, step, widest)
@@ -124,10 +136,11 @@ def _sharp_strokes(value: np.ndarray, bright: int, step: int, widest: int) -> np
 
 
 def drawn_marks(grey: np.ndarray, drawings: Sequence[np.ndarray], *, alike: float, reach: int = 2) -> np.ndarray:
-    """Where one of the known ``drawings`` f32[a b] appears in a scan uint8[h w], as bool[h w]: callipers, letters, logos.
+    """Where one of the known ``drawings`` f32[a b] appears in a scan uint8[h w], as bool[h w]: callipers, letters,
+    logos.
 
-    ``alike`` is the least normalised cross-correlation, in (0, 1], which does not depend on the brightness of mark and tissue. The pixels
-    that are marked are those where the drawing is not 0, grown by ``reach``.
+    ``alike`` is the least normalised cross-correlation, in (0, 1], which does not depend on the brightness of mark
+    and tissue. The pixels that are marked are those where the drawing is not 0, grown by ``reach``.
     """
     found = np.zeros(grey.shape, bool)
     for drawing in drawings:
@@ -141,7 +154,9 @@ def drawn_marks(grey: np.ndarray, drawings: Sequence[np.ndarray], *, alike: floa
 
 
 def dots(grey: np.ndarray, *, step: int) -> np.ndarray:
-    """Where one pixel of a scan uint8[h w] exceeds all its eight neighbours by ``step``, as bool[h w]: the dots of a calliper's line."""
+    """Where one pixel of a scan uint8[h w] exceeds all its eight neighbours by ``step``, as bool[h w]: the dots of a
+    calliper's line.
+    """
     ring = np.ones((3, 3), bool)
     ring[1, 1] = False
     value = grey.astype(np.int16)
@@ -149,10 +164,11 @@ def dots(grey: np.ndarray, *, step: int) -> np.ndarray:
 
 
 def fill(grey: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """The scan uint8[h w] with the ``blank`` bool[h w] pixels replaced by tissue-like ones; pixels outside ``blank`` keep their value.
+    """The scan uint8[h w] with the ``blank`` bool[h w] pixels replaced by tissue-like ones; pixels outside ``blank``
+    keep their value.
 
-    The local mean is carried in from around the hole and the speckle is copied from beside it, so that neither a black patch nor
-    a smooth one is left to betray where somebody measured.
+    The local mean is carried in from around the hole and the speckle is copied from beside it, so that neither a
+    black patch nor a smooth one is left to betray where somebody measured.
     """
     if not blank.any():
         return grey

@@ -1,9 +1,12 @@
-"""Time the training step, paired: plain multitask, RLAR, the multitask baselines, other XLA flags, in turn within one run.
+"""Time the training step, paired: plain multitask, RLAR, the multitask baselines, other XLA flags, in turn within one
+run.
 
-python -m experiments.benchmark [--only rlar] [--config small] [--batch-size 8] [--rounds 8] [--flags xla_this=1 xla_that=2]
+python -m experiments.benchmark [--only rlar] [--config small] [--batch-size 8] [--rounds 8] [--flags xla_this=1
+xla_that=2]
 
-Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns, four steps at a time, so a ratio of
-medians holds on a machine whose speed drifts; the absolute times are of this machine, at this moment.
+Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns, four steps at a
+time, so a ratio of medians holds on a machine whose speed drifts; the absolute times are of this machine, at this
+moment.
 """
 
 from __future__ import annotations
@@ -44,8 +47,9 @@ class Arguments:
     config: str = "small"
     """one of the named configs"""
     only: Literal["rlar", "shape", "losses", "latent", "parameters", "flags"] = "rlar"
-    """the group of variants that is compared to the plain step: RLAR, what is measured of shapes, multitask methods by what they weigh,
-    or XLA's flags"""
+    """the group of variants that is compared to the plain step: RLAR, what is measured of shapes, multitask methods
+    by what they weigh, or XLA's flags
+    """
     batch_size: int = 8
     rounds: int = 8
     """turns of each variant, four timed steps a turn"""
@@ -56,7 +60,9 @@ class Arguments:
 
 
 class Variant(NamedTuple):
-    """One row of the comparison: RLAR's fields, the multitask method's, the XLA flags, and the fields of guidance and consistency."""
+    """One row of the comparison: RLAR's fields, the multitask method's, the XLA flags, and the fields of guidance and
+    consistency.
+    """
 
     rlar: dict[str, Any]
     mtl: dict[str, Any]
@@ -90,8 +96,17 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
     parameters = {f"{name}, parameters": Variant(off, {"method": name, "at": "parameters"}) for name in methods}
     parameters |= {"CosReg": Variant(off, {"cosreg": 0.1})}
     flags = {"plain, XLA's defaults": Variant(off, {}, ()), "RLAR, XLA's defaults": Variant(on, {}, ())}
-    flags |= {f"RLAR, flag {number}": Variant(on, {}, (f"--{flag}",)) for number, flag in enumerate(arguments.flags, start=1)}
-    groups = {"rlar": rlar, "shape": shape, "losses": losses, "latent": latent, "parameters": parameters, "flags": flags}
+    flags |= {
+        f"RLAR, flag {number}": Variant(on, {}, (f"--{flag}",)) for number, flag in enumerate(arguments.flags, start=1)
+    }
+    groups = {
+        "rlar": rlar,
+        "shape": shape,
+        "losses": losses,
+        "latent": latent,
+        "parameters": parameters,
+        "flags": flags,
+    }
     return {"plain": Variant(off, {})} | groups[arguments.only]
 
 
@@ -142,7 +157,10 @@ def work(arguments: Arguments) -> None:
 def start(name: str, arguments: Arguments) -> subprocess.Popen:
     """A worker process for one variant, with its own XLA flags and nothing compiled in advance."""
     flags = " ".join([os.environ.get("XLA_FLAGS", ""), *variants(arguments)[name].flags]).strip()
-    environment = os.environ | {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the processes share one accelerator
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }  # the processes share one accelerator
     command = [sys.executable, "-m", "experiments.benchmark", "--worker", name]
     command += ["--config", arguments.config, "--only", arguments.only, "--batch-size", str(arguments.batch_size)]
     command += ["--flags", *arguments.flags] if arguments.flags else []
@@ -153,7 +171,9 @@ def ask(worker: subprocess.Popen, name: str) -> Any:
     """The worker's next line of JSON."""
     line = worker.stdout.readline()
     if not line:
-        raise InputError(f"{name}: the process ended early; its message stands above. A flag may be unknown to this jaxlib.")
+        raise InputError(
+            f"{name}: the process ended early; its message stands above. A flag may be unknown to this jaxlib."
+        )
     return json.loads(line)
 
 
@@ -175,9 +195,13 @@ def compare(arguments: Arguments) -> None:
     config = CONFIGS[arguments.config]()
     parameters = model.parameter_count(jax.eval_shape(lambda: model.init(jax.random.key(0), config.model)))
     device = jax.devices()[0]
-    print(f"{arguments.config}: {parameters:,} parameters, batch {arguments.batch_size} x {config.data.height} x {config.data.width}")
+    print(
+        f"{arguments.config}: {parameters:,} parameters, batch {arguments.batch_size} x {config.data.height} x {config.data.width}"
+    )
     where = f"{len(jax.devices())} x {device.device_kind}, {os.cpu_count()} cores"
-    print(f"jax {jax.__version__} on {where}, {arguments.rounds} rounds of {STEPS} steps; time, FLOPs, memory as ratios to the first row")
+    print(
+        f"jax {jax.__version__} on {where}, {arguments.rounds} rounds of {STEPS} steps; time, FLOPs, memory as ratios to the first row"
+    )
     print("\n| step | median s | time | GFLOP | FLOPs | temporary MiB | memory | compile s |\n" + "|---" * 8 + "|")
     plain = next(iter(workers))
     for name, times in seconds.items():

@@ -1,9 +1,11 @@
-"""The whole way in a few minutes on two CPU cores: phantoms, two disagreeing readers, one guided model with RLAR, its measured quality.
+"""The whole way in a few minutes on two CPU cores: phantoms, two disagreeing readers, one guided model with RLAR, its
+measured quality.
 
 python -m experiments.demo [--out runs/demo]
 
-Renders thyroid phantoms whose outline and ACR TI-RADS level are known, trains on what two simulated readers drew and graded, and
-evaluates on held-out phantoms against the known truth. Expect a Dice of about 0.9 and a quadratic-weighted kappa of about 0.8.
+Renders thyroid phantoms whose outline and ACR TI-RADS level are known, trains on what two simulated readers drew and
+graded, and evaluates on held-out phantoms against the known truth. Expect a Dice of about 0.9 and a
+quadratic-weighted kappa of about 0.8.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from pathlib import Path
 import tyro
 
 from data_prep import builder, phantom
-from data_prep.storage import folder_of
 from experiments.configs import CONFIGS
 from experiments.evaluate import Arguments as EvaluateArguments
 from experiments.evaluate import evaluate, print_summary
 from experiments.runtime import prepare
 from experiments.train import open_run
 from thyroid_jax.data import source
+from thyroid_jax.data.storage import folder_of
 from thyroid_jax.errors import exits_cleanly
 from thyroid_jax.predict import load_run
 from thyroid_jax.train.loop import fit
@@ -58,10 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = CONFIGS["demo"]()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(data)))
     config, training, validation, facts = open_run(config, run_dir)
-    print(f"training on two readers' outlines and grades of {len(training.cases)} images, {config.train.total_steps} steps")
+    print(
+        f"training on two readers' outlines and grades of {len(training.cases)} images, {config.train.total_steps} steps"
+    )
     fit(config, run_dir, training, validation, facts)
     parts = source.open_parts(config.data, run_dir / "split.json")
-    summary, page = evaluate(load_run(run_dir), run_dir, parts, EvaluateArguments(run_dir=run_dir, picture=arguments.picture))
+    summary, page = evaluate(
+        load_run(run_dir), run_dir, parts, EvaluateArguments(run_dir=run_dir, picture=arguments.picture)
+    )
     print(f"\n{len(parts.test)} held-out phantoms against the known truth:")
     print_summary(summary)
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes; the page to look at: {page}")

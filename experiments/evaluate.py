@@ -14,10 +14,10 @@ from typing import Literal
 
 import tyro
 
-from data_prep.schema import Card, Record
 from experiments.runtime import prepare
 from thyroid_jax.config import to_dict
 from thyroid_jax.data import source
+from thyroid_jax.data.record import Card, Record
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import Case, write_cases
@@ -59,7 +59,9 @@ def open_finished(run_dir: Path, checkpoint: str = "best", data_dir: Path | None
     data = run.config.data if data_dir is None else dataclasses.replace(run.config.data, dir=str(data_dir))
     parts = source.open_parts(data, split_file)
     if parts.digest != run.facts["digest"]:
-        raise InputError(f"{data.dir}: the data set {data.name!r} is not the one that the run was trained on; build it as it was.")
+        raise InputError(
+            f"{data.dir}: the data set {data.name!r} is not the one that the run was trained on; build it as it was."
+        )
     return run, parts
 
 
@@ -78,20 +80,32 @@ def case_of(record: Record, prediction: Prediction, grades: Sequence[str]) -> Ca
 def evaluate(run: Run, run_dir: Path, parts: source.Parts, arguments: Arguments) -> tuple[metrics.Summary, Path]:
     """Predict one part, write its ``cases.csv`` and report, return (measure -> value with interval, path of the page).
 
-    The test part's are the run folder's own ``cases.csv`` and ``report/index.html``; another part's lie in ``report/PART``.
+    The test part's are the run folder's own ``cases.csv`` and ``report/index.html``; another part's lie in
+    ``report/PART``.
     """
-    folder, page = (run_dir, run_dir / "report") if arguments.part == "test" else (run_dir / "report" / arguments.part,) * 2
+    folder, page = (
+        (run_dir, run_dir / "report") if arguments.part == "test" else (run_dir / "report" / arguments.part,) * 2
+    )
     records = getattr(parts, arguments.part)
-    cases = [case_of(record, prediction, parts.card.grades) for record, prediction in zip(records, predict(run, _Images(records)))]
+    cases = [
+        case_of(record, prediction, parts.card.grades)
+        for record, prediction in zip(records, predict(run, _Images(records)))
+    ]
     shown = {case.case for group in best_median_worst(cases).values() for case in group}
-    chosen = [record for record in records if record.case in shown]  # predicted again: keeping every image would not scale
+    chosen = [
+        record for record in records if record.case in shown
+    ]  # predicted again: keeping every image would not scale
     pictures = [
         Picture(record.case, record.image, record.mask, prediction.probability >= 0.5)
         for record, prediction in zip(chosen, predict(run, [record.image for record in chosen]))
     ]
     if arguments.picture is not None and pictures:
-        write_bytes(arguments.picture, png(overlay_grid(pictures, [_caption(case) for case in cases if case.case in shown])))
-    summary = metrics.segmentation_summary(cases, samples=arguments.samples) | metrics.grading_summary(cases, samples=arguments.samples)
+        write_bytes(
+            arguments.picture, png(overlay_grid(pictures, [_caption(case) for case in cases if case.case in shown]))
+        )
+    summary = metrics.segmentation_summary(cases, samples=arguments.samples) | metrics.grading_summary(
+        cases, samples=arguments.samples
+    )
     write_cases(folder / "cases.csv", cases)
     report = Report(
         title=f"{parts.card.title}: {arguments.part} part",
@@ -131,7 +145,9 @@ def print_summary(summary: metrics.Summary) -> None:
     print(f"{'measure':<20}{'value':>8}   {'95 % interval':<19}{'images':>7}{'undefined':>11}{'groups':>8}")
     for name, entry in summary.items():
         interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
-        print(f"{name:<20}{entry['value']:>8.3f}   {interval:<19}{entry['n']:>7.0f}{entry['undefined']:>11.0f}{entry['groups']:>8.0f}")
+        print(
+            f"{name:<20}{entry['value']:>8.3f}   {interval:<19}{entry['n']:>7.0f}{entry['undefined']:>11.0f}{entry['groups']:>8.0f}"
+        )
 
 
 def _settings(values: dict, prefix: str = "") -> dict[str, object]:
@@ -151,7 +167,11 @@ def _counts(records: Sequence[Record]) -> dict[str, int]:
 
 
 def _label_notes(card: Card) -> list[str]:
-    system = f" Grades are of the {card.grade_system} family and are not interchangeable with other systems'." if card.grade_system else ""
+    system = (
+        f" Grades are of the {card.grade_system} family and are not interchangeable with other systems'."
+        if card.grade_system
+        else ""
+    )
     return [f"{card.labels}{system}"]
 
 

@@ -1,8 +1,10 @@
-"""Draw what RLAR's probe sees: the two tasks' loss landscapes along their adversarial directions, and the angles over the training.
+"""Draw what RLAR's probe sees: the two tasks' loss landscapes along their adversarial directions, and the angles over
+the training.
 
 python -m experiments.probe --run-dir DIR [--case ID] [--part test] [--space channel]
 
-Writes ``report/landscape.png`` for one image, and ``report/angles.png`` where the run was trained with ``--train.diagnose-every``.
+Writes ``report/landscape.png`` for one image, and ``report/angles.png`` where the run was trained with
+``--train.diagnose-every``.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from data_prep.schema import Record
 from experiments.evaluate import open_finished
 from experiments.runtime import prepare
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config
 from thyroid_jax.data.pipeline import load, take
+from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.files import write_bytes
 from thyroid_jax.losses import rlar
@@ -59,9 +61,11 @@ class Arguments:
 
 
 class Landscape(NamedTuple):
-    """Two tasks' losses f[n n] of one image on the plane of their directions: row y, column x is z + length (x e1 + y e2).
+    """Two tasks' losses f[n n] of one image on the plane of their directions: row y, column x is z + length (x e1 + y
+    e2).
 
-    e1 is the first task's direction, and the second's is (cosine, sqrt(1 - cosine^2)) in the plane. ``axis`` f[n]: shares of ``length``.
+    e1 is the first task's direction, and the second's is (cosine, sqrt(1 - cosine^2)) in the plane. ``axis`` f[n]:
+    shares of ``length``.
     """
 
     losses: dict[str, np.ndarray]
@@ -78,11 +82,15 @@ def probe(params: model.Params, batch: Batch, config: Config, space: str) -> rla
     return rlar.adversarial_directions({name: tasks[name] for name in COLOURS}, z, space=space)
 
 
-def landscape(params: model.Params, batch: Batch, config: Config, *, space: str, reach: float, points: int) -> Landscape:
+def landscape(
+    params: model.Params, batch: Batch, config: Config, *, space: str, reach: float, points: int
+) -> Landscape:
     """The losses of a batch of one image around its latent; ``space``, ``reach``, ``points`` as in :class:`Arguments`."""
     first, second = np.asarray(probe(params, batch, config, space).unit[:, 0])
     z, skips = model.encode(params, config.model, batch.image)
-    length = float(jnp.sqrt((z**2).sum() / (z[0, :, :, 0].size if space == "channel" else 1)))  # of a typical position, or of all
+    length = float(
+        jnp.sqrt((z**2).sum() / (z[0, :, :, 0].size if space == "channel" else 1))
+    )  # of a typical position, or of all
     cosine = float(first @ second)
     rest = second - cosine * first
     if np.linalg.norm(rest) < 1e-4:  # one line: any direction beside it will do for the plane's second axis
@@ -121,7 +129,12 @@ def draw_landscape(found: Landscape, image: np.ndarray, mask: np.ndarray, title:
         filled = panel.contourf(found.axis, found.axis, found.losses[name], levels=18, cmap="Greys")
         panel.contour(found.axis, found.axis, found.losses[name], levels=18, colors="k", linewidths=0.3)
         for task, (x, y) in tips.items():
-            panel.annotate("", xy=(0.8 * reach * x, 0.8 * reach * y), xytext=(0, 0), arrowprops={"color": COLOURS[task], "width": 2})
+            panel.annotate(
+                "",
+                xy=(0.8 * reach * x, 0.8 * reach * y),
+                xytext=(0, 0),
+                arrowprops={"color": COLOURS[task], "width": 2},
+            )
             panel.plot([], [], color=COLOURS[task], linewidth=3, label=f"{task} hurts most this way")
         panel.set(title=f"{name} loss", xlabel="along the outline's direction, in lengths of z", aspect="equal")
         figure.colorbar(filled, ax=panel, shrink=0.85)
@@ -133,7 +146,9 @@ def draw_landscape(found: Landscape, image: np.ndarray, mask: np.ndarray, title:
 
 
 def draw_angles(rows: Sequence[Row]) -> bytes:
-    """PNG: the histogram of cosines over the epochs in both spaces, white where no example lies, with the mean cosine as a line."""
+    """PNG: the histogram of cosines over the epochs in both spaces, white where no example lies, with the mean cosine as
+    a line.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -158,11 +173,15 @@ def choose(run: Run, config: Config, records: Sequence[Record], arguments: Argum
     """The asked image, or the most aligned one, of those with outline and grade, as the network sees it."""
     labelled = [record for record in records if record.mask is not None and record.grade is not None]
     if not labelled:
-        raise InputError(f"no image of the {arguments.part} part has both an outline and a grade; choose another --part.")
+        raise InputError(
+            f"no image of the {arguments.part} part has both an outline and a grade; choose another --part."
+        )
     cases = [record.case for record in labelled]
     if arguments.case and arguments.case not in cases:
         known = ", ".join(cases[:10])
-        raise InputError(f"{arguments.case!r} is no image of the {arguments.part} part with outline and grade; those are {known}, ...")
+        raise InputError(
+            f"{arguments.case!r} is no image of the {arguments.part} part with outline and grade; those are {known}, ..."
+        )
     loaded = load(labelled, run.config.model.grades, (run.config.data.height, run.config.data.width))
     row = cases.index(arguments.case) if arguments.case else 0
     if not arguments.case:
@@ -185,9 +204,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = landscape(run.params, batch, config, space=arguments.space, reach=arguments.reach, points=arguments.points)
     title = f"{case}: cosine {found.cosine:+.2f} between the directions in {arguments.space} space"
     folder = arguments.run_dir / "report"
-    write_bytes(folder / "landscape.png", draw_landscape(found, np.asarray(batch.image)[0, ..., 0], np.asarray(batch.mask)[0], title))
+    write_bytes(
+        folder / "landscape.png",
+        draw_landscape(found, np.asarray(batch.image)[0, ..., 0], np.asarray(batch.mask)[0], title),
+    )
     print(f"{title}\npicture: {folder / 'landscape.png'}")
-    rows = [row for row in read_log(arguments.run_dir / "log.jsonl") if row.get("split") == "diagnosis" and "cosine_histogram_full" in row]
+    rows = [
+        row
+        for row in read_log(arguments.run_dir / "log.jsonl")
+        if row.get("split") == "diagnosis" and "cosine_histogram_full" in row
+    ]
     if rows:
         write_bytes(folder / "angles.png", draw_angles(rows))
         print(f"picture: {folder / 'angles.png'}")

@@ -4,8 +4,9 @@ python -m experiments.radiomics features
 python -m experiments.radiomics parity [--data.name ddti --data.dir data] [--random 240]
 python -m experiments.radiomics speed --data.name ddti --data.dir data [--images 64]
 
-`features` prints the table of docs/radiomics.md. `parity` compares every value on random masks, and on every outline of a built data set
-where one is named. `speed` times both on the outlines of a data set, letterboxed to 256 x 256, in turns. pyradiomics runs on one core.
+`features` prints the table of docs/radiomics.md. `parity` compares every value on random masks, and on every outline
+of a built data set where one is named. `speed` times both on the outlines of a data set, letterboxed to 256 x 256, in
+turns. pyradiomics runs on one core.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from data_prep import radiomics_oracle
-from data_prep.storage import open_records
 from experiments.runtime import prepare
 from thyroid_jax.data.pipeline import letterbox
+from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.radiomics import FEATURES, extract
 from thyroid_jax.radiomics.extract import CLASSES
@@ -83,7 +84,9 @@ def print_features() -> None:
 
 
 def random_cases(count: int) -> Iterator[Case]:
-    """Blobs, rings, parts, crumbs of 4 to 50 pixels, noise, at the border or not; speckle, two greys or one; square pixels or not."""
+    """Blobs, rings, parts, crumbs of 4 to 50 pixels, noise, at the border or not; speckle, two greys or one; square
+    pixels or not.
+    """
     for number in range(count):
         rng = np.random.default_rng(number)
         kind = ("blob", "ring", "parts", "crumb", "noise", "border")[number % 6]
@@ -95,11 +98,15 @@ def random_cases(count: int) -> Iterator[Case]:
             "blob": (distance < 0.35) & (smooth > np.quantile(smooth, 0.2)),
             "ring": (distance < 0.4) & (distance > 0.2),
             "parts": smooth > np.quantile(smooth, 0.6),
-            "crumb": (np.argsort(np.argsort((distance + 0.02 * rng.random(sides)).ravel())) < rng.integers(4, 51)).reshape(sides),
+            "crumb": (
+                np.argsort(np.argsort((distance + 0.02 * rng.random(sides)).ravel())) < rng.integers(4, 51)
+            ).reshape(sides),
             "noise": rng.random(sides) > 0.5,
             "border": smooth > np.quantile(smooth, 0.3),
         }[kind]
-        amplitude = np.hypot(*(ndimage.gaussian_filter(rng.standard_normal(sides), rng.uniform(0.5, 2)) for _ in range(2)))
+        amplitude = np.hypot(
+            *(ndimage.gaussian_filter(rng.standard_normal(sides), rng.uniform(0.5, 2)) for _ in range(2))
+        )
         image = np.clip(rng.uniform(40, 160) + 30 * np.log(amplitude / amplitude.mean() + 1e-3), 0, 255).round()
         grey = ("speckle",) * 8 + ("two greys", "one grey")
         if grey[number % 10] != "speckle":
@@ -125,7 +132,9 @@ def parity(arguments: Arguments) -> None:
     print(f"{arguments.random} random masks, {len(cases) - arguments.random} of {arguments.data.name or 'no data set'}")
     for bins in BINS:
         _, images, masks, spacings = zip(*cases)
-        values, valid = (np.asarray(part) for part in extract(images, masks, features=FEATURES, spacing=spacings, **bins))
+        values, valid = (
+            np.asarray(part) for part in extract(images, masks, features=FEATURES, spacing=spacings, **bins)
+        )
         theirs = [
             radiomics_oracle.extract(case.image, case.mask, features=FEATURES, spacing=case.spacing, **bins)
             for case in tqdm(cases, disable=not sys.stderr.isatty())
@@ -134,15 +143,21 @@ def parity(arguments: Arguments) -> None:
         known = valid & defined
         off = known & (np.abs(values - expected) > RELATIVE * np.abs(expected) + ABSOLUTE)
         share = 100 * (1 - off.sum() / known.sum())
-        print(f"\n{' '.join(f'{key} {value:g}' for key, value in bins.items())}: {known.sum()} values, {share:.4f} % agree")
+        print(
+            f"\n{' '.join(f'{key} {value:g}' for key, value in bins.items())}: {known.sum()} values, {share:.4f} % agree"
+        )
         for feature in np.flatnonzero(off.any(0)):
             rows = np.flatnonzero(off[:, feature])
-            worst = max(rows, key=lambda row: abs(values[row, feature] - expected[row, feature]) / abs(expected[row, feature]))
+            worst = max(
+                rows, key=lambda row: abs(values[row, feature] - expected[row, feature]) / abs(expected[row, feature])
+            )
             print(f"- {FEATURES[feature]}: {len(rows)}; worst {cases[worst].name}, "
                   f"{values[worst, feature]:.7g} for {expected[worst, feature]:.7g}")  # fmt: skip
         print(f"undefined for pyradiomics, defined here: {(valid & ~defined).sum()}; "
               f"the other way round: {(defined & ~valid).sum()}")  # fmt: skip
-        for (name, only), count in Counter((FEATURES[f], bool(valid[n, f])) for n, f in np.argwhere(valid != defined)).items():
+        for (name, only), count in Counter(
+            (FEATURES[f], bool(valid[n, f])) for n, f in np.argwhere(valid != defined)
+        ).items():
             print(f"- {name}: {count}, {'defined here only' if only else 'undefined here only'}")
 
 
@@ -156,7 +171,9 @@ def speed(arguments: Arguments) -> None:
     print(f"{len(chosen)} images of 256 x 256, {mask.sum((1, 2)).mean():.0f} pixels of outline on average; "
           f"jax {jax.__version__} on {device.device_kind}, {os.cpu_count()} cores; pyradiomics on one")  # fmt: skip
     rows = {"all 102": FEATURES} | {name: tuple(module.FEATURES) for name, module in CLASSES.items()}
-    print("\n| features | ms an image, here | ms an image, pyradiomics | times as fast | first call s |\n|---|---|---|---|---|")
+    print(
+        "\n| features | ms an image, here | ms an image, pyradiomics | times as fast | first call s |\n|---|---|---|---|---|"
+    )
     few = slice(0, len(chosen), max(1, len(chosen) // 16))  # enough of them for pyradiomics
     for name, features in rows.items():
         started = time.perf_counter()
@@ -171,7 +188,10 @@ def speed(arguments: Arguments) -> None:
                 radiomics_oracle.extract(one, where, features=features, bin_count=32)
             theirs.append((time.perf_counter() - started) / len(image[few]) * 1e3)
         ratio = statistics.median(their / our for their, our in zip(theirs, ours))
-        print(f"| {name} | {statistics.median(ours):.2f} | {statistics.median(theirs):.1f} | {ratio:.1f} | {first:.1f} |", flush=True)
+        print(
+            f"| {name} | {statistics.median(ours):.2f} | {statistics.median(theirs):.1f} | {ratio:.1f} | {first:.1f} |",
+            flush=True,
+        )
 
 
 @exits_cleanly
@@ -181,7 +201,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.radiomics")
     if arguments.show == "speed" and not arguments.data.name:
         raise InputError("speed needs a data set: --data.name NAME --data.dir DIR.")
-    {"features": print_features, "parity": lambda: parity(arguments), "speed": lambda: speed(arguments)}[arguments.show]()
+    {"features": print_features, "parity": lambda: parity(arguments), "speed": lambda: speed(arguments)}[
+        arguments.show
+    ]()
 
 
 if __name__ == "__main__":

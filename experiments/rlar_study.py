@@ -1,11 +1,12 @@
-"""How far each form of RLAR's penalty turns the tasks' directions, and what that does to both tasks: many short runs, one table.
+"""How far each form of RLAR's penalty turns the tasks' directions, and what that does to both tasks: many short runs,
+one table.
 
 python -m experiments.rlar_study --data.name ddti --data.dir data --out runs/study-ddti [--folds 0 1 2] [--epochs 40]
 python -m experiments.rlar_study --out runs/study-ddti --table        # print the table again, draw the picture
 
-Every run is an ordinary run folder under ``--out``, trained on its own fold with that fold's number as seed, and measured on the fold's
-held-out part; ``results.jsonl`` has a line for each, and a run that is there already is not made again. Small images and a narrow network:
-the study compares settings, it does not report how good the method is.
+Every run is an ordinary run folder under ``--out``, trained on its own fold with that fold's number as seed, and
+measured on the fold's held-out part; ``results.jsonl`` has a line for each, and a run that is there already is not
+made again. Small images and a narrow network: the study compares settings, it does not report how good the method is.
 """
 
 from __future__ import annotations
@@ -66,11 +67,20 @@ class Arguments:
 def variants() -> dict[str, tuple[RLARConfig, MTLConfig]]:
     """Name -> RLAR's and the multitask method's settings; the first is plain multitask training."""
     penalties: dict[str, dict[str, Any]] = {"plain": {"weight": 0.0}}
-    penalties |= {f"{kind} {weight:g}": {"kind": kind, "weight": weight} for kind in ("hinge", "square") for weight in (0.1, 1.0, 10.0)}
+    penalties |= {
+        f"{kind} {weight:g}": {"kind": kind, "weight": weight}
+        for kind in ("hinge", "square")
+        for weight in (0.1, 1.0, 10.0)
+    }
     penalties |= {"abs 10, margin 0.1": {"kind": "abs", "weight": 10.0, "margin": 0.1}}
-    penalties |= {"hinge 10, margin 0.3": {"weight": 10.0, "margin": 0.3}, "hinge 10, full space": {"weight": 10.0, "space": "full"}}
+    penalties |= {
+        "hinge 10, margin 0.3": {"weight": 10.0, "margin": 0.3},
+        "hinge 10, full space": {"weight": 10.0, "space": "full"},
+    }
     relative = (("hinge", 0.1), ("hinge", 0.5), ("square", 0.5))
-    penalties |= {f"{kind} relative {share:g}": {"kind": kind, "weight": share, "scale": "relative"} for kind, share in relative}
+    penalties |= {
+        f"{kind} relative {share:g}": {"kind": kind, "weight": share, "scale": "relative"} for kind, share in relative
+    }
     chosen = {name: (RLARConfig(**fields), MTLConfig()) for name, fields in penalties.items()}
     return chosen | {"PCGrad, latent": (RLARConfig(weight=0.0), MTLConfig(method="pcgrad"))}
 
@@ -85,7 +95,9 @@ def configure(name: str, fold: int, arguments: Arguments) -> Config:
         data=dataclasses.replace(arguments.data, fold=fold),
         rlar=penalty,
         mtl=method,
-        train=TrainConfig(epochs=arguments.epochs, seed=fold, evaluate_every=10, checkpoint_every=arguments.epochs, diagnose_every=9),
+        train=TrainConfig(
+            epochs=arguments.epochs, seed=fold, evaluate_every=10, checkpoint_every=arguments.epochs, diagnose_every=9
+        ),
     )
 
 
@@ -116,25 +128,42 @@ def run(name: str, fold: int, arguments: Arguments) -> dict[str, Any]:
 
 
 def penalty_share(folder: Path, penalty: RLARConfig) -> float:
-    """Length of the penalty's gradient, as weighted, over the tasks' at the latent, mean over the last five diagnosed epochs."""
+    """Length of the penalty's gradient, as weighted, over the tasks' at the latent, mean over the last five diagnosed
+    epochs.
+    """
     if penalty.scale == "relative":
         return penalty.weight
-    seen = [row.get(f"penalty_share_{penalty.space}") for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis"]
+    seen = [
+        row.get(f"penalty_share_{penalty.space}")
+        for row in read_log(folder / "log.jsonl")
+        if row.get("split") == "diagnosis"
+    ]
     return penalty.weight * float(np.mean([share for share in seen if share is not None][-5:]))
 
 
 def quarters(folder: Path) -> dict[str, list[float]]:
-    """Means over each quarter of the training: s and |s| in channel space, and the share that a penalty of weight 1 would have."""
-    rows = [row for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis" and row.get("cosine_channel") is not None]
+    """Means over each quarter of the training: s and |s| in channel space, and the share that a penalty of weight 1
+    would have.
+    """
+    rows = [
+        row
+        for row in read_log(folder / "log.jsonl")
+        if row.get("split") == "diagnosis" and row.get("cosine_channel") is not None
+    ]
     names = {
         "quarter_cosine": "cosine_channel",
         "quarter_cosine_size": "cosine_size_channel",
         "quarter_unit_share": "penalty_share_channel",
     }
-    return {ours: [float(np.mean(part)) for part in np.array_split([row[name] for row in rows], 4)] for ours, name in names.items()}
+    return {
+        ours: [float(np.mean(part)) for part in np.array_split([row[name] for row in rows], 4)]
+        for ours, name in names.items()
+    }
 
 
-def angles_by_case(params: model.Params, batches: Sequence[Batch], config: Config, dice: Sequence[float]) -> dict[str, list[float]]:
+def angles_by_case(
+    params: model.Params, batches: Sequence[Batch], config: Config, dice: Sequence[float]
+) -> dict[str, list[float]]:
     """Cosine in the channel space, the grade's loss and the outline's Dice of every held-out image that has both labels."""
     cosine, loss, both = [], [], []
     for batch in batches:
@@ -150,7 +179,9 @@ def angles_by_case(params: model.Params, batches: Sequence[Batch], config: Confi
 
 @partial(jax.jit, static_argnums=2)
 def _layer_cosines(params: model.Params, batch: Batch, config: Config) -> jax.Array:
-    """f32[levels b]: the channel-space cosine at every level of the encoder, the gradient by an offset of its second normalisation."""
+    """f32[levels b]: the channel-space cosine at every level of the encoder, the gradient by an offset of its second
+    normalisation.
+    """
     names = [f"ResidualBlock_{level}" for level in range(len(level_channels(config.model)))]
     biases = {name: params["encoder"][name]["Normalize_1"]["bias"] for name in names}
 
@@ -166,7 +197,9 @@ def _layer_cosines(params: model.Params, batch: Batch, config: Config) -> jax.Ar
 
     gradients = jax.vmap(jax.jacrev(losses), in_axes=(None, 0))(biases, batch)
     unit = lambda g: g / jnp.maximum(jnp.linalg.norm(g, axis=-1, keepdims=True), 1e-12)
-    return jnp.stack([(unit(gradients["segmentation"][name]) * unit(gradients["grading"][name])).sum(-1) for name in names])
+    return jnp.stack(
+        [(unit(gradients["segmentation"][name]) * unit(gradients["grading"][name])).sum(-1) for name in names]
+    )
 
 
 def layers(params: model.Params, batches: Sequence[Batch], config: Config) -> dict[str, list[float]]:
@@ -174,7 +207,10 @@ def layers(params: model.Params, batches: Sequence[Batch], config: Config) -> di
     found = np.concatenate([np.asarray(_layer_cosines(params, batch, config)) for batch in batches], axis=1)
     where = [task_valid(batch) for batch in batches]
     known = np.concatenate([np.asarray(w["segmentation"] & w["grading"]) for w in where])
-    return {"layer_cosine": found[:, known].mean(1).tolist(), "layer_cosine_size": np.abs(found[:, known]).mean(1).tolist()}
+    return {
+        "layer_cosine": found[:, known].mean(1).tolist(),
+        "layer_cosine_size": np.abs(found[:, known]).mean(1).tolist(),
+    }
 
 
 def claim(arguments: Arguments) -> None:
@@ -185,7 +221,9 @@ def claim(arguments: Arguments) -> None:
     if not path.is_file():
         write_json(path, common)
     elif not arguments.table and read_json(path) != common:
-        raise InputError(f"{path}: this folder's runs were made with {read_json(path)}, not with {common}; choose another --out.")
+        raise InputError(
+            f"{path}: this folder's runs were made with {read_json(path)}, not with {common}; choose another --out."
+        )
 
 
 def results(out: Path) -> list[dict[str, Any]]:
@@ -206,10 +244,14 @@ COMPARED = (("Dice", "dice"), ("kappa", "quadratic_kappa"), ("macro-AUROC", "mac
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Means over the folds; for both tasks' measures the mean difference to plain training on the same fold, and its range."""
+    """Means over the folds; for both tasks' measures the mean difference to plain training on the same fold, and its
+    range.
+    """
     plain = {row["fold"]: row for row in rows if row["variant"] == "plain"}
     print(
-        "| penalty | runs | " + " | ".join([name for name, _ in COLUMNS] + [f"{name} (difference, range)" for name, _ in COMPARED]) + " |"
+        "| penalty | runs | "
+        + " | ".join([name for name, _ in COLUMNS] + [f"{name} (difference, range)" for name, _ in COMPARED])
+        + " |"
     )
     print("|---" * (2 + len(COLUMNS) + len(COMPARED)) + "|")
     for variant in dict.fromkeys(row["variant"] for row in rows):
@@ -218,14 +260,20 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         for _, key in COMPARED:
             change = [row[key] - plain[row["fold"]][key] for row in own if row["fold"] in plain]
             value = f"{np.mean([row[key] for row in own]):.3f}"
-            spread = f" ({np.mean(change):+.3f}, {min(change):+.3f} to {max(change):+.3f})" if variant != "plain" and change else ""
+            spread = (
+                f" ({np.mean(change):+.3f}, {min(change):+.3f} to {max(change):+.3f})"
+                if variant != "plain" and change
+                else ""
+            )
             cells.append(value + spread)
         print(f"| {variant} | {len(own)} | " + " | ".join(cells) + " |")
     where_is_alignment(list(plain.values()))
 
 
 def where_is_alignment(plain: Sequence[dict[str, Any]]) -> None:
-    """Where, without any penalty, the directions lie close: by level of the encoder, among hard and easy images, in the tail."""
+    """Where, without any penalty, the directions lie close: by level of the encoder, among hard and easy images, in the
+    tail.
+    """
     if not plain:
         return
     print("\nWithout a penalty, held-out images, mean over the folds:")
@@ -238,17 +286,24 @@ def where_is_alignment(plain: Sequence[dict[str, Any]]) -> None:
         ("mean |s|", "quarter_cosine_size"),
         ("a penalty of weight 1 would have this share in the gradient at z", "quarter_unit_share"),
     ):
-        print(f"- by quarter of the training, {name}: " + ", ".join(f"{v:.3f}" for v in np.mean([row[key] for row in plain], axis=0)))
+        print(
+            f"- by quarter of the training, {name}: "
+            + ", ".join(f"{v:.3f}" for v in np.mean([row[key] for row in plain], axis=0))
+        )
     pooled = {key: np.concatenate([row[f"case_{key}"] for row in plain]) for key in ("cosine", "grade_loss", "dice")}
     for name, score in (("lowest Dice", -pooled["dice"]), ("highest grade loss", pooled["grade_loss"])):
         hard = score >= np.quantile(score, 0.75)
-        print(f"- quarter with the {name}: mean s {pooled['cosine'][hard].mean():+.3f}, the others {pooled['cosine'][~hard].mean():+.3f}")
+        print(
+            f"- quarter with the {name}: mean s {pooled['cosine'][hard].mean():+.3f}, the others {pooled['cosine'][~hard].mean():+.3f}"
+        )
     print(f"- s above 0.3: {100 * (pooled['cosine'] > 0.3).mean():.1f} % of {len(pooled['cosine'])} images; below -0.3: "
           f"{100 * (pooled['cosine'] < -0.3).mean():.1f} %")  # fmt: skip
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> bytes:
-    """PNG: for each penalty, how large |s| stayed and what both tasks gained or lost against plain training, one dot a fold."""
+    """PNG: for each penalty, how large |s| stayed and what both tasks gained or lost against plain training, one dot a
+    fold.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -282,7 +337,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     prepare()
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.rlar_study")
+    arguments = tyro.cli(
+        Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.rlar_study"
+    )
     unknown = sorted(set(arguments.only) - set(variants()))
     if unknown:
         raise InputError(f"--only {unknown[0]!r} is no variant; choose of {', '.join(map(repr, variants()))}.")
@@ -294,7 +351,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 done.append(run(name, fold, arguments))
                 jax.clear_caches()  # every variant compiles its own step, and programs nobody calls again would fill the memory
                 write_text(arguments.out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in done))
-                print(f"{name}, fold {fold}: Dice {done[-1]['dice']:.3f}, mean |s| {done[-1]['cosine_size_channel']:.3f}", flush=True)
+                print(
+                    f"{name}, fold {fold}: Dice {done[-1]['dice']:.3f}, mean |s| {done[-1]['cosine_size_channel']:.3f}",
+                    flush=True,
+                )
     order = {name: number for number, name in enumerate(variants())}
     done.sort(key=lambda row: (order[row["variant"]], row["fold"]))
     print_table(done)

@@ -14,7 +14,8 @@ CPU_FLAGS = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
 def prepare() -> None:
     """Set XLA's CPU flags and a compilation cache that later runs share; call it before the first JAX computation.
 
-    Flags already in ``XLA_FLAGS`` win over ours. The cache lies in ``$JAX_COMPILATION_CACHE_DIR``, else under the user's cache folder.
+    Flags already in ``XLA_FLAGS`` win over ours. The cache lies in ``$JAX_COMPILATION_CACHE_DIR``, else under the
+    user's cache folder.
     """
     given = os.environ.get("XLA_FLAGS", "")
     ours = [flag for flag in CPU_FLAGS if flag.split("=")[0] not in given]

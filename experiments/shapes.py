@@ -32,7 +32,9 @@ class Arguments:
 
 
 def shapes(side: int = 128, softness: float = 1.0) -> dict[str, np.ndarray]:
-    """Soft masks f32[side side] of the same edge, sigmoid(d / softness) with d the distance to the outline in pixels, about."""
+    """Soft masks f32[side side] of the same edge, sigmoid(d / softness) with d the distance to the outline in pixels,
+    about.
+    """
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     r, angle, unit = np.hypot(y, x), np.arctan2(y, x), 0.25 * side
 
@@ -66,7 +68,9 @@ def shapes(side: int = 128, softness: float = 1.0) -> dict[str, np.ndarray]:
 
 
 def picture(masks: dict[str, np.ndarray]) -> tuple[bytes, dict[str, np.ndarray]]:
-    """PNG of every mask with its moment ellipse in red and its features underneath, and those values in the order of soft.FEATURES."""
+    """PNG of every mask with its moment ellipse in red and its features underneath, and those values in the order of
+    soft.FEATURES.
+    """
     names = tuple(soft.FEATURES)
     batch = np.stack(list(masks.values()))
     values = np.asarray(jax.jit(lambda m: soft.morphology(m, features=names))(batch))
@@ -81,7 +85,9 @@ def picture(masks: dict[str, np.ndarray]) -> tuple[bytes, dict[str, np.ndarray]]
         axis.set_xticks([])
         axis.set_yticks([])
         text = [f"{letter} {value:.2f}" for letter, value in zip(letters, row)]
-        axis.set_xlabel("\n".join("   ".join(text[start : start + 2]) for start in (0, 2, 4)), fontsize=8, family="monospace")
+        axis.set_xlabel(
+            "\n".join("   ".join(text[start : start + 2]) for start in (0, 2, 4)), fontsize=8, family="monospace"
+        )
     figure.suptitle("   ".join(f"{letter}: {name}" for letter, name in zip(letters, names)), fontsize=9)
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)

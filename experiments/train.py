@@ -1,6 +1,7 @@
 """Train one model on one data set; run the same command again to go on after an interruption.
 
-python -m experiments.train --data.name ddti --data.dir data --run-dir runs/ddti [--config NAME] [--group.field value ...]
+python -m experiments.train --data.name ddti --data.dir data --run-dir runs/ddti [--config NAME] [--group.field value
+...]
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def parse(argv: Sequence[str]) -> tuple[Config, Path]:
 
 
 def open_run(config: Config, run_dir: Path) -> tuple[Config, Examples, Examples, dict[str, Any]]:
-    """Load the data, fill in what the config takes from it, and claim ``run_dir``: (config, training, validation, facts).
+    """Load the data, fill in what the config takes from it, and claim ``run_dir``: (config, training, validation,
+    facts).
 
     A run folder that already holds another configuration raises :class:`InputError` with the fields that differ.
     """
@@ -65,7 +67,10 @@ def open_run(config: Config, run_dir: Path) -> tuple[Config, Examples, Examples,
     check_divides(config.train.batch_size, data_mesh())
     parts = source.open_parts(config.data, run_dir / "split.json")
     size, grades = (config.data.height, config.data.width), max(2, len(parts.card.grades))
-    training, validation = load(parts.train, grades, size, labels=config.data.labels), load(parts.validation, grades, size)
+    training, validation = (
+        load(parts.train, grades, size, labels=config.data.labels),
+        load(parts.validation, grades, size),
+    )
     check_monitor(config, validation)
     check_tasks(config, training)
     check_consistency(config, grades)
@@ -79,17 +84,25 @@ def open_run(config: Config, run_dir: Path) -> tuple[Config, Examples, Examples,
         "digest": parts.digest,
         "grades": list(parts.card.grades),
         "grade_system": parts.card.grade_system,
-        "radiomics": {"names": list(clinical.TARGET), "centre": scaling.centre.tolist(), "spread": scaling.spread.tolist()},
+        "radiomics": {
+            "names": list(clinical.TARGET),
+            "centre": scaling.centre.tolist(),
+            "spread": scaling.spread.tolist(),
+        },
     }
     return config, training, validation, facts
 
 
 def check_monitor(config: Config, validation: Examples) -> None:
-    """Raise :class:`InputError` when the measure that chooses the best checkpoint is of a task not trained, or without a label."""
+    """Raise :class:`InputError` when the measure that chooses the best checkpoint is of a task not trained, or without a
+    label.
+    """
     name = config.train.monitor
     task = "segmentation" if name == "dice" else "grading"
     if not getattr(config, task).weight:
-        raise InputError(f"train.monitor is {name!r}, but {task}.weight is 0; choose a measure of the task that is trained.")
+        raise InputError(
+            f"train.monitor is {name!r}, but {task}.weight is 0; choose a measure of the task that is trained."
+        )
     known = validation.batch.mask_valid if name == "dice" else validation.batch.grade_valid
     if not known.any():
         other = "quadratic_kappa" if name == "dice" else "dice"
@@ -103,22 +116,33 @@ def check_tasks(config: Config, training: Examples) -> None:
     missing = [name for name in trained(config) if not known[name].any()]
     if missing and config.mtl.method != "equal":
         method, task = config.mtl.method, missing[0]
-        raise InputError(f"mtl.method {method} weighs {task}, but no training image has its label; set {task}.weight 0.")
+        raise InputError(
+            f"mtl.method {method} weighs {task}, but no training image has its label; set {task}.weight 0."
+        )
 
 
 def check_consistency(config: Config, grades: int) -> None:
-    """Raise :class:`InputError` when the grades that count as malignant are none, or all, or when a shape feature does not exist."""
+    """Raise :class:`InputError` when the grades that count as malignant are none, or all, or when a shape feature does
+    not exist.
+    """
     if not config.consistency.weight:
         return
-    first, unknown = config.consistency.first_malignant, [name for name in config.consistency.features if name not in soft.FEATURES]
+    first, unknown = (
+        config.consistency.first_malignant,
+        [name for name in config.consistency.features if name not in soft.FEATURES],
+    )
     if first == 0 or not -grades < first < grades:
-        raise InputError(f"consistency.first_malignant is {first}; of {grades} grades choose 1 to {grades - 1}, or -1 for the highest.")
+        raise InputError(
+            f"consistency.first_malignant is {first}; of {grades} grades choose 1 to {grades - 1}, or -1 for the highest."
+        )
     if unknown:
         raise InputError(f"consistency.features names {unknown[0]!r}; choose of {', '.join(soft.FEATURES)}.")
 
 
 def fill_in(config: Config, training: Examples, grades: int, scaling: clinical.Scaling) -> Config:
-    """The config with what follows from the training part: head sizes, class weights, the target's scaling, shape means, total steps."""
+    """The config with what follows from the training part: head sizes, class weights, the target's scaling, shape means,
+    total steps.
+    """
     steps = config.train.epochs * steps_per_epoch(len(training.cases), config.train.batch_size)
     weights = class_weights(training.batch.grade[training.batch.grade_valid], config.grading.balance)
     return dataclasses.replace(
@@ -132,7 +156,9 @@ def fill_in(config: Config, training: Examples, grades: int, scaling: clinical.S
 
 
 def class_weights(grade: np.ndarray, balance: float) -> tuple[float, ...]:
-    """Weights frequency ** -balance of grades f[n k], scaled so that the examples' mean weight is 1; () for balance 0 or no grade."""
+    """Weights frequency ** -balance of grades f[n k], scaled so that the examples' mean weight is 1; () for balance 0 or
+    no grade.
+    """
     counts = grade.sum(0)
     if balance == 0 or not len(grade):
         return ()
@@ -141,7 +167,9 @@ def class_weights(grade: np.ndarray, balance: float) -> tuple[float, ...]:
 
 
 def shape_means(training: Examples, settings: ConsistencyConfig) -> tuple[float, ...]:
-    """Mean of the shape features over the training outlines that are large enough; () without the consistency, or without outlines."""
+    """Mean of the shape features over the training outlines that are large enough; () without the consistency, or
+    without outlines.
+    """
     masks = training.batch.mask[training.batch.mask_valid]
     masks = masks[(masks >= 128).sum((1, 2)) > settings.min_pixels]
     if not settings.weight or not len(masks):
@@ -187,7 +215,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare()
     config, run_dir = parse(sys.argv[1:] if argv is None else argv)
     config, training, validation, facts = open_run(config, run_dir)
-    print(f"{len(training.cases)} training and {len(validation.cases)} validation images, {config.train.total_steps} steps")
+    print(
+        f"{len(training.cases)} training and {len(validation.cases)} validation images, {config.train.total_steps} steps"
+    )
     fit(config, run_dir, training, validation, facts)
     print(f"done; now: python -m experiments.evaluate --run-dir {run_dir}")
 

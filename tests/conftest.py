@@ -20,13 +20,29 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # thyroid_jax.evaluate works on numbers and tables of any kind; the rest says exactly what it takes.
-CHECKED = ["batch", "config", "data", "errors", "files", "losses", "model", "mtl", "predict", "radiomics", "shapes", "tirads", "train"]
+CHECKED = [
+    "batch",
+    "config",
+    "data",
+    "errors",
+    "files",
+    "losses",
+    "model",
+    "mtl",
+    "predict",
+    "radiomics",
+    "shapes",
+    "tirads",
+    "train",
+]
 jaxtyping.install_import_hook(["data_prep", *(f"thyroid_jax.{name}" for name in CHECKED)], "typechecker.check")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_end_with_their_module():
-    """Compiled programs are kept by JAX for the life of a process: a worker that runs many modules would fill the memory with them."""
+    """Compiled programs are kept by JAX for the life of a process: a worker that runs many modules would fill the memory
+    with them.
+    """
     yield
     jax.clear_caches()
 
@@ -47,7 +63,9 @@ def make_batch():
         rng = np.random.default_rng(seed)
         rows, columns = np.mgrid[:h, :w]
         centres = rng.uniform(0.35, 0.65, (b, 2)) * [h, w]
-        mask = ((rows - centres[:, :1, None]) ** 2 + (columns - centres[:, 1:, None]) ** 2 < (h / 4) ** 2).astype(np.float32)
+        mask = ((rows - centres[:, :1, None]) ** 2 + (columns - centres[:, 1:, None]) ** 2 < (h / 4) ** 2).astype(
+            np.float32
+        )
         image = np.clip(0.5 - 0.2 * mask + 0.1 * rng.normal(size=(b, h, w)), 0, 1).astype(np.float32)
         return Batch(
             image=image[..., None],
@@ -65,26 +83,32 @@ def make_batch():
 
 def drawn_records(notes):
     """Thirty discs, darker and rougher with the grade; two images of every case."""
-    from data_prep.schema import Record
+    from thyroid_jax.data.record import Record
 
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:24, :32]
     for number in range(30):
         grade = number // 2 % 3
         mask = (rows - rng.uniform(9, 15)) ** 2 + (columns - rng.uniform(12, 20)) ** 2 < rng.uniform(4, 7) ** 2
-        image = np.clip(150 - 30 * grade * mask + rng.normal(size=mask.shape) * (10 + 5 * grade), 1, 255).astype(np.uint8)
-        yield Record(case=f"{number // 2}_{number % 2}", group=str(number // 2), source="-", image=image, mask=mask, grade=grade)
+        image = np.clip(150 - 30 * grade * mask + rng.normal(size=mask.shape) * (10 + 5 * grade), 1, 255).astype(
+            np.uint8
+        )
+        yield Record(
+            case=f"{number // 2}_{number % 2}", group=str(number // 2), source="-", image=image, mask=mask, grade=grade
+        )
 
 
 @pytest.fixture(scope="session")
 def drawn_data(tmp_path_factory):
     """Folder with the small data set "drawn" built in it."""
     from data_prep import builder
-    from data_prep.schema import Card
+    from thyroid_jax.data.record import Card
 
     folder = tmp_path_factory.mktemp("data")
     grades = ("low", "middle", "high")
-    card = Card(name="drawn", title="Drawn", source="test", licence="-", labels="Drawn discs.", grouping="case", grades=grades)
+    card = Card(
+        name="drawn", title="Drawn", source="test", licence="-", labels="Drawn discs.", grouping="case", grades=grades
+    )
     builder.build(card, drawn_records, folder)
     return folder
 
@@ -98,7 +122,10 @@ def train_command(drawn_data):
         fields += " --train.epochs 6 --train.evaluate-every 2 --train.batch-size 4"
         places = ["--data.dir", str(drawn_data), "--run-dir", str(run_dir)]
         environment = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT)}
-        return {"args": [sys.executable, "-m", "experiments.train", *fields.split(), *places, *more], "env": environment}
+        return {
+            "args": [sys.executable, "-m", "experiments.train", *fields.split(), *places, *more],
+            "env": environment,
+        }
 
     return command
 

@@ -13,7 +13,9 @@ from thyroid_jax.config import AugmentConfig
 from thyroid_jax.data import augment as views
 
 SIDES = (32, 40)
-NOTHING = AugmentConfig(flip=0.0, rotate=0.0, scale=0.0, shift=0.0, gamma=0.0, gain=0.0, speckle=0.0, blur=0.0, shadow=0.0)
+NOTHING = AugmentConfig(
+    flip=0.0, rotate=0.0, scale=0.0, shift=0.0, gamma=0.0, gain=0.0, speckle=0.0, blur=0.0, shadow=0.0
+)
 GEOMETRY = replace(NOTHING, flip=0.5, rotate=25.0, scale=0.2, shift=0.15)
 EVERYTHING = replace(GEOMETRY, gamma=0.5, gain=0.5, speckle=0.3, blur=0.7, shadow=0.7)
 augment = jax.jit(views.augment, static_argnums=3)
@@ -122,9 +124,14 @@ def test_zoom_and_shift_move_a_square_as_far_as_they_say():
     mask = square()
     areas = [moved(replace(NOTHING, scale=0.2), mask, jax.random.key(seed)).sum() / mask.sum() for seed in range(12)]
     assert 0.8**2 - 0.02 < min(areas) < 0.9 and 1.1 < max(areas) < 1.2**2 + 0.02
-    shifts = [centre_of(moved(replace(NOTHING, shift=0.1), mask, jax.random.key(seed))) - centre_of(mask) for seed in range(12)]
+    shifts = [
+        centre_of(moved(replace(NOTHING, shift=0.1), mask, jax.random.key(seed))) - centre_of(mask)
+        for seed in range(12)
+    ]
     assert (np.abs(shifts).max(0) <= np.array(SIDES) * 0.1 + 1e-3).all()
-    assert (np.abs(shifts).max(0) >= np.array(SIDES) * 0.05).all() and min(np.min(shifts, 0)) < 0 < max(np.max(shifts, 0))
+    assert (np.abs(shifts).max(0) >= np.array(SIDES) * 0.05).all() and min(np.min(shifts, 0)) < 0 < max(
+        np.max(shifts, 0)
+    )
 
 
 def test_what_comes_from_outside_is_black():
@@ -152,7 +159,9 @@ def test_gain_and_gamma_keep_the_order_of_grey_values_and_the_black():
 def test_blur_is_the_binomial_filter():
     pixels = drawn()[0][0, ..., 0]
     kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
-    np.testing.assert_allclose(views.blur(pixels), ndimage.convolve(np.asarray(pixels), kernel, mode="nearest"), rtol=1e-5)
+    np.testing.assert_allclose(
+        views.blur(pixels), ndimage.convolve(np.asarray(pixels), kernel, mode="nearest"), rtol=1e-5
+    )
 
 
 def test_a_shadow_only_darkens_and_the_more_the_deeper():

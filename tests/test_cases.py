@@ -28,7 +28,10 @@ def tables(draw):
         grade_truth=TEXT,
         grade_predicted=TEXT,
         probability=st.one_of(
-            st.just({}), st.lists(PROBABILITY, min_size=len(names), max_size=len(names)).map(lambda values: dict(zip(names, values)))
+            st.just({}),
+            st.lists(PROBABILITY, min_size=len(names), max_size=len(names)).map(
+                lambda values: dict(zip(names, values))
+            ),
         ),
     )
     return draw(st.lists(case, max_size=5))
@@ -46,7 +49,20 @@ def test_round_trip(tmp_path_factory, table):
 
 def test_layout(tmp_path):
     path = tmp_path / "cases.csv"
-    write_cases(path, [Case("a,b", "p1", 0.1 + 0.2, 0.5, predicted_area_px=3, grade_predicted="4a", probability={"3": 0.25, "4a": 0.75})])
+    write_cases(
+        path,
+        [
+            Case(
+                "a,b",
+                "p1",
+                0.1 + 0.2,
+                0.5,
+                predicted_area_px=3,
+                grade_predicted="4a",
+                probability={"3": 0.25, "4a": 0.75},
+            )
+        ],
+    )
     head, row = path.read_text().splitlines()
     assert head == ",".join(COLUMNS) + ",prob_3,prob_4a"
     assert row == '"a,b",p1,0.30000000000000004,0.5,,3,,,4a,0.25,0.75'
@@ -54,10 +70,25 @@ def test_layout(tmp_path):
 
 def test_numpy_numbers_are_written_plainly(tmp_path):
     path = tmp_path / "cases.csv"
-    write_cases(path, [Case("x", "p", np.float64(0.5), np.float32(0.25), np.float32("nan"), np.int64(3), probability={"a": np.float32(1)})])
+    write_cases(
+        path,
+        [
+            Case(
+                "x",
+                "p",
+                np.float64(0.5),
+                np.float32(0.25),
+                np.float32("nan"),
+                np.int64(3),
+                probability={"a": np.float32(1)},
+            )
+        ],
+    )
     assert path.read_text().splitlines()[1] == "x,p,0.5,0.25,,3,,,,1.0"
     (case,) = read_cases(path)
-    assert (case.dice, case.iou, case.predicted_area_px, case.probability) == (0.5, 0.25, 3, {"a": 1.0}) and np.isnan(case.hd95_px)
+    assert (case.dice, case.iou, case.predicted_area_px, case.probability) == (0.5, 0.25, 3, {"a": 1.0}) and np.isnan(
+        case.hd95_px
+    )
 
 
 def test_two_scales_are_refused(tmp_path):
@@ -76,10 +107,16 @@ def test_faults_are_named_all_at_once(tmp_path):
         read_cases(path)
     message = str(raised.value)
     assert "cases.csv: 4 cells" in message and "row 4: 2 cells where the header has 12" in message
-    assert "row 2, dice: 'good'" in message and "row 3, predicted_area_px: '2.5'" in message and "row 3: 1 of 2 probabilities" in message
+    assert (
+        "row 2, dice: 'good'" in message
+        and "row 3, predicted_area_px: '2.5'" in message
+        and "row 3: 1 of 2 probabilities" in message
+    )
 
 
-@pytest.mark.parametrize("content", [b"", b"case,group\nx,p\n", b"\xff\xfe\x00", b'case,"grou', ",".join([*COLUMNS, "dice"]).encode()])
+@pytest.mark.parametrize(
+    "content", [b"", b"case,group\nx,p\n", b"\xff\xfe\x00", b'case,"grou', ",".join([*COLUMNS, "dice"]).encode()]
+)
 def test_what_is_no_such_table_is_refused(tmp_path, content):
     path = tmp_path / "cases.csv"
     path.write_bytes(content)

@@ -39,7 +39,9 @@ def test_the_last_and_the_best_are_kept_and_come_back_to_the_bit(tmp_path, state
     assert sorted(path.name for path in (tmp_path / "last").iterdir()) == ["40"]
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == ["20"]
     with Checkpoints(tmp_path, create=False) as checkpoints:
-        last, position, facts = checkpoints.restore(jax.tree.map(jnp.zeros_like, state._replace(key=0))._replace(key=state.key))
+        last, position, facts = checkpoints.restore(
+            jax.tree.map(jnp.zeros_like, state._replace(key=0))._replace(key=state.key)
+        )
         best, *_ = checkpoints.restore(state, "best")
     assert (int(last.step), int(best.step), position, facts) == (40, 20, {"next_index": 40}, {"grades": ["a"]})
     as_bits = lambda s: s._replace(key=jax.random.key_data(s.key))

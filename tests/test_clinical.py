@@ -1,4 +1,6 @@
-"""The clinical target against a plain recomputation, its invariances, its flags, and whether it moves the way the words say."""
+"""The clinical target against a plain recomputation, its invariances, its flags, and whether it moves the way the words
+say.
+"""
 
 import numpy as np
 import pytest
@@ -47,17 +49,24 @@ def case(seed, mask=None):
 def targets(*cases, spacing=(1.0, 1.0)):
     """Names to values and flags of each case; the rest of the batch is filled with the first one."""
     rows = [*cases, *[cases[0]] * (ROWS - len(cases))]
-    values, valid = clinical.target(np.stack([image for image, _ in rows]), np.stack([mask for _, mask in rows]), spacing=spacing)
+    values, valid = clinical.target(
+        np.stack([image for image, _ in rows]), np.stack([mask for _, mask in rows]), spacing=spacing
+    )
     values, valid = np.asarray(values), np.asarray(valid)
     assert values.shape == valid.shape == (ROWS, len(clinical.TARGET))
     assert np.isfinite(values).all() and not values[~valid].any()
-    return [(dict(zip(clinical.TARGET, v.tolist())), dict(zip(clinical.TARGET, ok.tolist()))) for v, ok in zip(values[: len(cases)], valid)]
+    return [
+        (dict(zip(clinical.TARGET, v.tolist())), dict(zip(clinical.TARGET, ok.tolist())))
+        for v, ok in zip(values[: len(cases)], valid)
+    ]
 
 
 def recomputed(image, mask, spacing):
     """The same values in double precision from scipy, scikit-image and numpy."""
     image = image.astype(float)
-    inside = ndimage.binary_erosion(ndimage.binary_dilation(image > 0, np.ones((5, 5))), np.ones((5, 5)), border_value=1)
+    inside = ndimage.binary_erosion(
+        ndimage.binary_dilation(image > 0, np.ones((5, 5))), np.ones((5, 5)), border_value=1
+    )
     distance = ndimage.distance_transform_cdt(~mask, metric="chessboard")
     ring, nodule = image[(distance > 0) & (distance <= 10) & inside], image[mask]
 
@@ -79,7 +88,12 @@ def recomputed(image, mask, spacing):
     share, edges = np.histogram(nodule, 32)
     share = share / nodule.size
     level = np.where(mask, np.clip(np.digitize(image, edges), 1, 32), np.nan)
-    apart = [level[1:] - level[:-1], level[:, 1:] - level[:, :-1], level[1:, 1:] - level[:-1, :-1], level[1:, :-1] - level[:-1, 1:]]
+    apart = [
+        level[1:] - level[:-1],
+        level[:, 1:] - level[:, :-1],
+        level[1:, 1:] - level[:-1, :-1],
+        level[1:, :-1] - level[:-1, 1:],
+    ]
     return {
         "height_to_width": np.sqrt(covariance[0, 0] / covariance[1, 1]),
         "shape2D_Elongation": np.sqrt(minor / major),
@@ -150,11 +164,21 @@ def test_what_cannot_be_measured_is_flagged_and_zero():
     assert all(targets((image, just_enough))[0][1].values())
 
     unringed = {
-        name: name in clinical.TARGET[:4] or name in ("firstorder_Entropy", "glcm_Contrast", "glcm_Idm") for name in clinical.TARGET
+        name: name in clinical.TARGET[:4] or name in ("firstorder_Entropy", "glcm_Contrast", "glcm_Idm")
+        for name in clinical.TARGET
     }
-    only_nodule, flat_ring, black_ring = np.where(nodule, image, 0), np.where(nodule, image, 0.3), np.where(nodule, image, 1e-9)
+    only_nodule, flat_ring, black_ring = (
+        np.where(nodule, image, 0),
+        np.where(nodule, image, 0.3),
+        np.where(nodule, image, 1e-9),
+    )
     whole = (image, np.ones(SIDES, bool))
-    for one in (whole, (only_nodule, ndimage.binary_dilation(nodule, iterations=4)), (flat_ring, nodule), (black_ring, nodule)):
+    for one in (
+        whole,
+        (only_nodule, ndimage.binary_dilation(nodule, iterations=4)),
+        (flat_ring, nodule),
+        (black_ring, nodule),
+    ):
         assert targets((one[0].astype(np.float32), one[1]))[0][1] == unringed
     assert not any(targets((np.zeros(SIDES, np.float32), nothing))[0][1].values())
 
@@ -186,7 +210,9 @@ def test_the_values_move_the_way_their_axes_say():
 
     dark, bright, black = (of(factor * image, ellipse()) for factor in (0.5, 1.5, 0.02))
     assert dark["echogenicity"] == pytest.approx(plain["echogenicity"] + np.log(0.5), abs=1e-4)
-    assert dark["echogenicity"] < 0 < bright["echogenicity"] and dark["echogenicity_low"] < plain["echogenicity_low"] < 0
+    assert (
+        dark["echogenicity"] < 0 < bright["echogenicity"] and dark["echogenicity_low"] < plain["echogenicity_low"] < 0
+    )
     assert black["anechoic_share"] > 0.8 and plain["anechoic_share"] < 0.1
     assert dark["boundary_sharpness"] > 1.4 * plain["boundary_sharpness"]
 

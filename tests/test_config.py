@@ -152,7 +152,9 @@ def test_a_whole_number_stands_for_a_float():
 
 def test_the_consistency_needs_both_tasks_and_its_own_means():
     with pytest.raises(InputError, match="consistency compares the outline with the grade"):
-        Config(consistency=ConsistencyConfig(weight=0.1), grading=GradingConfig(weight=0.0), rlar=RLARConfig(weight=0.0))
+        Config(
+            consistency=ConsistencyConfig(weight=0.1), grading=GradingConfig(weight=0.0), rlar=RLARConfig(weight=0.0)
+        )
     with pytest.raises(InputError, match=r"consistency\.centre has 3 values for 4 features"):
         ConsistencyConfig(centre=(0.1, 0.2, 0.3))
     with pytest.raises(InputError, match=r"guidance\.centre has 2 values and guidance\.spread 1"):

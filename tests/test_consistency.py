@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from thyroid_jax.losses import consistency as module
-from thyroid_jax.losses.consistency import agreement, consistency, correlation, init_prior, large_enough, malignancy_prior, products
+from thyroid_jax.losses.consistency import (
+    agreement,
+    consistency,
+    correlation,
+    init_prior,
+    large_enough,
+    malignancy_prior,
+    products,
+)
 
 FEATURES = np.random.default_rng(0).uniform(size=(5, 4)).astype(np.float32)
 P = np.random.default_rng(1).uniform(size=5).astype(np.float32)
@@ -35,7 +43,9 @@ def test_the_prior_is_a_logistic_function_of_the_features():
 def test_fresh_weights_count_every_feature_once(count):
     features = np.random.default_rng(3).uniform(size=(3, count)).astype(np.float32)
     np.testing.assert_allclose(jax.nn.softplus(init_prior(count)["weight"]), np.ones(count), rtol=1e-6)
-    np.testing.assert_allclose(malignancy_prior(init_prior(count), features), 1 / (1 + np.exp(-features.sum(1))), rtol=1e-6)
+    np.testing.assert_allclose(
+        malignancy_prior(init_prior(count), features), 1 / (1 + np.exp(-features.sum(1))), rtol=1e-6
+    )
     centred = init_prior(count, centre=features.mean(0))
     assert malignancy_prior(centred, features.mean(0, keepdims=True))[0] == pytest.approx(0.5)
     chex.assert_trees_all_equal_shapes_and_dtypes(init_prior(count), centred)
@@ -99,7 +109,10 @@ def test_a_masked_example_is_zero_whatever_it_holds(route):
     prior = np.where(where, FEATURES[:, 0], np.nan).astype(np.float32)
     probability = np.where(where, P, np.inf).astype(np.float32)
     loss = lambda p, phi: consistency(p, phi, gradient=route, where=where)
-    values, (for_p, for_phi) = loss(probability, prior), jax.grad(lambda *a: loss(*a).sum(), argnums=(0, 1))(probability, prior)
+    values, (for_p, for_phi) = (
+        loss(probability, prior),
+        jax.grad(lambda *a: loss(*a).sum(), argnums=(0, 1))(probability, prior),
+    )
     np.testing.assert_allclose(values[where], consistency(P[where], FEATURES[where, 0]), rtol=1e-6)
     for array in (values, for_p, for_phi):
         assert (array[~where] == 0).all() and jnp.isfinite(array).all()

@@ -10,13 +10,16 @@ import sys
 import numpy as np
 import pytest
 
-from data_prep import builder, storage
+from data_prep import builder
 from data_prep.__main__ import main
 from data_prep.check import check
-from data_prep.schema import Card, Record
+from thyroid_jax.data import storage
+from thyroid_jax.data.record import Card, Record
 from thyroid_jax.errors import InputError
 
-CARD = Card("toy", "Toys", "made here", "none", "made up", "case", ("low", "mid", "high"), "Toy", ("a fault",), {"records": 9})
+CARD = Card(
+    "toy", "Toys", "made here", "none", "made up", "case", ("low", "mid", "high"), "Toy", ("a fault",), {"records": 9}
+)
 
 
 def toys(n=9, seed=0):
@@ -60,7 +63,8 @@ def assert_same(a, b, group=True):
     np.testing.assert_array_equal(a.image, b.image)
     assert (a.mask is None) == (b.mask is None) and len(a.reader_masks) == len(b.reader_masks)
     for one, other in zip(
-        (*a.reader_masks, *([a.mask] if a.mask is not None else [])), (*b.reader_masks, *([b.mask] if b.mask is not None else []))
+        (*a.reader_masks, *([a.mask] if a.mask is not None else [])),
+        (*b.reader_masks, *([b.mask] if b.mask is not None else [])),
     ):
         assert one.dtype == other.dtype == bool
         np.testing.assert_array_equal(one, other)
@@ -132,7 +136,9 @@ def test_records_that_cannot_be_right_are_faults_named_by_file(tmp_path):
         yield dataclasses.replace(three, source="3.png")
         yield dataclasses.replace(four, source="4.png", case=three.case)
 
-    with pytest.raises(InputError, match=r"(?s)3 faults.*1\.png: mask is \(2, 3\).*2\.png: grade is 7.*gives it 2 times"):
+    with pytest.raises(
+        InputError, match=r"(?s)3 faults.*1\.png: mask is \(2, 3\).*2\.png: grade is 7.*gives it 2 times"
+    ):
         builder.build(CARD, wrong, tmp_path / "out")
     assert os.listdir(tmp_path) == []
 
@@ -156,7 +162,9 @@ def broken_on_second_pass(error):
     return records
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), RuntimeError("boom")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), RuntimeError("boom")]
+)
 def test_a_failure_while_writing_leaves_nothing_new_and_keeps_the_old(tmp_path, error):
     with pytest.raises(type(error)):
         builder.build(CARD, broken_on_second_pass(error), tmp_path / "deep" / "out")

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from data_prep import ddti
-from data_prep.schema import Notes
+from data_prep.readers import ddti
+from thyroid_jax.data.record import Notes
 from thyroid_jax.errors import InputError
 
 BOX = [(200, 100), (300, 100), (300, 200), (200, 200)]
@@ -32,7 +32,9 @@ def screen(seed, size=(560, 360), text="TIRADS 5 (4C)"):
 
 def report(number, tirads="4a", marks=None, extra="<margins>ill- defined</margins>"):
     marks = [("1", [shape(BOX)])] if marks is None else marks
-    body = "".join(f"<mark><image>{k}</image><svg>{s if isinstance(s, str) else json.dumps(s)}</svg></mark>" for k, s in marks)
+    body = "".join(
+        f"<mark><image>{k}</image><svg>{s if isinstance(s, str) else json.dumps(s)}</svg></mark>" for k, s in marks
+    )
     return f"<case><number>{number}</number>{extra}<tirads>{tirads}</tirads>{body}</case>"
 
 
@@ -133,7 +135,9 @@ def test_the_mask_lies_where_it_was_drawn(source):
     add(source, 1)
     mask = read(source)[0]["1_1"].mask
     rows, columns = np.nonzero(mask)
-    np.testing.assert_allclose([rows.min(), rows.max(), columns.min(), columns.max()], [100 - 11, 200 - 11, 200 - 90, 300 - 90], atol=3)
+    np.testing.assert_allclose(
+        [rows.min(), rows.max(), columns.min(), columns.max()], [100 - 11, 200 - 11, 200 - 90, 300 - 90], atol=3
+    )
 
 
 LAUGHS = '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><case><tirads>&b;</tirads></case>'

@@ -11,7 +11,11 @@ from thyroid_jax.errors import InputError
 from thyroid_jax.train import init_state, update
 from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
 
-CONFIG = Config(model=ModelConfig.preset("tiny", radiomics=11), rlar=RLARConfig(weight=5.0, ramp=0.0), train=TrainConfig(total_steps=10))
+CONFIG = Config(
+    model=ModelConfig.preset("tiny", radiomics=11),
+    rlar=RLARConfig(weight=5.0, ramp=0.0),
+    train=TrainConfig(total_steps=10),
+)
 
 
 BY_TASK = dataclasses.replace(

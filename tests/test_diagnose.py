@@ -42,7 +42,9 @@ def test_angles_of_both_spaces(params, make_batch):
         np.testing.assert_allclose(found[f"cosine_histogram_{space}"], expected, atol=1e-6)
         norm = np.asarray(directions.norm)
         assert found[f"latent_gradient_grading_{space}"] == pytest.approx(norm[1].mean(), rel=1e-3)
-        assert found[f"latent_gradient_ratio_{space}"] == pytest.approx(np.log10(norm[0] / norm[1]).mean(), rel=1e-3, abs=1e-5)
+        assert found[f"latent_gradient_ratio_{space}"] == pytest.approx(
+            np.log10(norm[0] / norm[1]).mean(), rel=1e-3, abs=1e-5
+        )
 
 
 def test_the_penaltys_share_and_the_encoders_gramian(params, make_batch):
@@ -51,13 +53,18 @@ def test_the_penaltys_share_and_the_encoders_gramian(params, make_batch):
     flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
     def alone(name):
-        groups = {other: dataclasses.replace(getattr(CONFIG, other), weight=WEIGHTS[other] * (other == name)) for other in WEIGHTS}
+        groups = {
+            other: dataclasses.replace(getattr(CONFIG, other), weight=WEIGHTS[other] * (other == name))
+            for other in WEIGHTS
+        }
         config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0), **groups)
         return flat(jax.grad(lambda p: objective(p, batch, config)[0])(params)["encoder"])
 
     jacobian = np.stack([alone(name) for name in WEIGHTS])
     gram = jacobian @ jacobian.T
-    np.testing.assert_allclose([found[f"parameter_gradient_{name}"] for name in WEIGHTS], np.sqrt(np.diag(gram)), rtol=1e-3)
+    np.testing.assert_allclose(
+        [found[f"parameter_gradient_{name}"] for name in WEIGHTS], np.sqrt(np.diag(gram)), rtol=1e-3
+    )
     cosine = gram[0, 1] / np.sqrt(gram[0, 0] * gram[1, 1])
     assert found["parameter_cosine_segmentation_grading"] == pytest.approx(cosine, rel=1e-2, abs=1e-4)
     spectrum = np.linalg.eigvalsh(gram / np.trace(gram))
@@ -66,7 +73,9 @@ def test_the_penaltys_share_and_the_encoders_gramian(params, make_batch):
     z, skips = model.encode(params, TINY, batch.image)
     tasks = task_losses(params, skips, batch, CONFIG)
     probed = {name: tasks[name] for name in ("segmentation", "grading")}
-    penalty = jax.grad(lambda z: rlar.angular_penalty(rlar.adversarial_directions(probed, z).unit, margin=0.1).mean())(z)
+    penalty = jax.grad(lambda z: rlar.angular_penalty(rlar.adversarial_directions(probed, z).unit, margin=0.1).mean())(
+        z
+    )
     both = jax.grad(lambda z: sum(WEIGHTS[name] * task(z).mean() for name, task in tasks.items()))(z)
     share = float(jnp.linalg.norm(penalty.ravel()) / jnp.linalg.norm(both.ravel()))
     assert found["penalty_share_channel"] == pytest.approx(share, rel=1e-2, abs=1e-5)
@@ -74,7 +83,9 @@ def test_the_penaltys_share_and_the_encoders_gramian(params, make_batch):
 
 def test_it_does_not_matter_whether_the_training_has_a_penalty(params, make_batch):
     """Hold, reliability and weight belong to the training; what is diagnosed is the representation."""
-    other = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0, margin=0.1, hold=("grading",), reliability=1.0, derivative="forward"))
+    other = dataclasses.replace(
+        CONFIG, rlar=RLARConfig(weight=0.0, margin=0.1, hold=("grading",), reliability=1.0, derivative="forward")
+    )
     one, two = diagnose(params, make_batch(), CONFIG), diagnose(params, make_batch(), other)
     chex.assert_trees_all_close(one, two, rtol=1e-5, atol=1e-7)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.storage import open_records
 from thyroid_jax.config import MTLConfig
+from thyroid_jax.data.storage import open_records
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -57,7 +57,9 @@ def test_the_example_of_the_radiomics_runs(capsys):
 
 def test_the_table_of_multitask_methods_is_complete():
     text = (ROOT / "docs" / "multitask.md").read_text()
-    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(typing.get_args(typing.get_type_hints(MTLConfig)["method"]))
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(
+        typing.get_args(typing.get_type_hints(MTLConfig)["method"])
+    )
 
 
 def test_the_example_of_an_own_data_set_builds_one(tmp_path, monkeypatch):
@@ -68,7 +70,9 @@ def test_the_example_of_an_own_data_set_builds_one(tmp_path, monkeypatch):
         (folder / part).mkdir(parents=True)
     for number in range(4):
         Image.fromarray(rng.integers(0, 255, (20, 30), np.uint8)).save(folder / "images" / f"a{number}.png")
-        Image.fromarray(np.pad(np.full((6, 8), 255, np.uint8), ((7, 7), (11, 11)))).save(folder / "masks" / f"a{number}.png")
+        Image.fromarray(np.pad(np.full((6, 8), 255, np.uint8), ((7, 7), (11, 11)))).save(
+            folder / "masks" / f"a{number}.png"
+        )
         lines.append(f"a{number},p{number // 2},{['low', 'high', '', 'middle'][number]}")
     (folder / "labels.csv").write_text("\n".join(lines))
     (block,) = python_blocks(ROOT / "docs" / "data.md")

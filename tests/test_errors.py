@@ -24,7 +24,9 @@ def test_an_input_error_is_printed_and_exits_with_2(capsys):
     assert (out, err) == ("", "error: a.json: no such file.\n")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR]
+)
 def test_a_disk_that_cannot_be_written_is_the_users_to_mend(number, capsys):
     with pytest.raises(SystemExit) as caught:
         raising(OSError(number, "cannot be written", "runs/a"))()
@@ -39,7 +41,14 @@ def test_a_disk_that_cannot_be_written_is_the_users_to_mend(number, capsys):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("a bug"), TypeError("a bug"), OSError(errno.EIO, "I/O"), FileNotFoundError("gone"), KeyboardInterrupt()]
+    "error",
+    [
+        ValueError("a bug"),
+        TypeError("a bug"),
+        OSError(errno.EIO, "I/O"),
+        FileNotFoundError("gone"),
+        KeyboardInterrupt(),
+    ],
 )
 def test_anything_else_is_a_bug_and_stays_one(error, capsys):
     with pytest.raises(type(error)) as caught:

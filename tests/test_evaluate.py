@@ -1,4 +1,6 @@
-"""Evaluating a run: the table and the page agree with a recomputation from the model itself; mistakes end in one message."""
+"""Evaluating a run: the table and the page agree with a recomputation from the model itself; mistakes end in one
+message.
+"""
 
 import csv
 import json
@@ -35,7 +37,9 @@ def test_cases_are_the_held_out_ones_and_their_dice_is_that_of_the_model(evaluat
     assert sorted(case.case for case in cases) == sorted(split["test"])
     run = load_run(evaluated)
     parts = source.open_parts(DataConfig(name="drawn", dir=str(drawn_data)), evaluated / "split.json")
-    for case, record, prediction in zip(cases, parts.test, predict(run, [record.image for record in parts.test], batch_size=2)):
+    for case, record, prediction in zip(
+        cases, parts.test, predict(run, [record.image for record in parts.test], batch_size=2)
+    ):
         predicted = prediction.probability >= 0.5
         overlap = 2 * (predicted & record.mask).sum() / (predicted.sum() + record.mask.sum())
         assert case.dice == pytest.approx(overlap, abs=1e-9)

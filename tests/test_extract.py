@@ -1,7 +1,8 @@
-"""The 102 features together: against pyradiomics case by case, what is undefined, what must not matter, and what is refused.
+"""The 102 features together: against pyradiomics case by case, what is undefined, what must not matter, and what is
+refused.
 
-All cases fit in boxes of 32 x 32, which take lines of 1024 or 2048 places, so that four programs (32 bins; bins of 25) serve nearly
-everything here.
+All cases fit in boxes of 32 x 32, which take lines of 1024 or 2048 places, so that four programs (32 bins; bins of
+25) serve nearly everything here.
 """
 
 import inspect
@@ -32,10 +33,31 @@ RATIOS = {  # 0 / 0 where there is one grey level (for firstorder, one grey valu
     "ngtdm_Contrast": 0,
     "ngtdm_Strength": 0,
 }
-OF_LEVELS = [name for name in FEATURES if not name.startswith(("shape2D", "firstorder"))] + ["firstorder_Entropy", "firstorder_Uniformity"]
-CHOSEN = ("ngtdm_Contrast", "shape2D_Perimeter", "glcm_Imc1", "firstorder_Median", "glszm_ZoneEntropy", "glrlm_RunVariance", "glcm_Id")
-TURNS = {"transposed": lambda x: x.swapaxes(1, 2), "turned": lambda x: np.rot90(x, axes=(1, 2)), "mirrored": lambda x: x[:, :, ::-1]}
-BY_LENGTH = {"Perimeter": 1, "MaximumDiameter": 1, "MajorAxisLength": 1, "MinorAxisLength": 1, "PerimeterSurfaceRatio": -1}
+OF_LEVELS = [name for name in FEATURES if not name.startswith(("shape2D", "firstorder"))] + [
+    "firstorder_Entropy",
+    "firstorder_Uniformity",
+]
+CHOSEN = (
+    "ngtdm_Contrast",
+    "shape2D_Perimeter",
+    "glcm_Imc1",
+    "firstorder_Median",
+    "glszm_ZoneEntropy",
+    "glrlm_RunVariance",
+    "glcm_Id",
+)
+TURNS = {
+    "transposed": lambda x: x.swapaxes(1, 2),
+    "turned": lambda x: np.rot90(x, axes=(1, 2)),
+    "mirrored": lambda x: x[:, :, ::-1],
+}
+BY_LENGTH = {
+    "Perimeter": 1,
+    "MaximumDiameter": 1,
+    "MajorAxisLength": 1,
+    "MinorAxisLength": 1,
+    "PerimeterSurfaceRatio": -1,
+}
 BY_LENGTH |= {"MeshSurface": 2, "PixelSurface": 2}
 
 
@@ -74,16 +96,32 @@ def speckle(seed, spread=40, sigma=0.7, middle=120):
 
 def drawn_cases():
     """Name to (image, mask): 8-bit images and every kind of region."""
-    cases = {f"blob {n}": (speckle(n, (10, 30, 60)[n % 3], (0.3, 1, 2)[n % 3]), blob(n, 0.1 + 0.08 * (n % 8))) for n in range(16)}
-    cases |= {f"ring {n}": (speckle(30 + n), disc((15, 16), 9 + n) & ~disc((15 + n % 2, 16), 3 + 2 * (n % 3))) for n in range(6)}
+    cases = {
+        f"blob {n}": (speckle(n, (10, 30, 60)[n % 3], (0.3, 1, 2)[n % 3]), blob(n, 0.1 + 0.08 * (n % 8)))
+        for n in range(16)
+    }
+    cases |= {
+        f"ring {n}": (speckle(30 + n), disc((15, 16), 9 + n) & ~disc((15 + n % 2, 16), 3 + 2 * (n % 3)))
+        for n in range(6)
+    }
     cases |= {f"parts {n}": (speckle(40 + n, 50), blob(40 + n, 0.1 + 0.1 * n, 0.6)) for n in range(6)}
-    cases |= {f"{n} pixels": (speckle(50 + n, 50, 0.3), grown(n, n)) for n in (4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 35, 50)}
-    cases |= {f"two greys {n}": (np.where(blob(60 + n, 0.5, 1.0), 90, 200).astype(np.uint8), blob(70 + n, 0.3)) for n in range(4)}
+    cases |= {
+        f"{n} pixels": (speckle(50 + n, 50, 0.3), grown(n, n)) for n in (4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 35, 50)
+    }
+    cases |= {
+        f"two greys {n}": (np.where(blob(60 + n, 0.5, 1.0), 90, 200).astype(np.uint8), blob(70 + n, 0.3))
+        for n in range(4)
+    }
     cases |= {f"all {grey}": (np.full((SIDE, SIDE), grey, np.uint8), blob(80, 0.3)) for grey in (0, 100, 255)}
-    cases |= {f"greys {n} to {n + 9}": (speckle(90 + n, 2.5, 0.5, n + 4).clip(n, n + 9), disc((14, 17), 8)) for n in (51, 120)}
+    cases |= {
+        f"greys {n} to {n + 9}": (speckle(90 + n, 2.5, 0.5, n + 4).clip(n, n + 9), disc((14, 17), 8)) for n in (51, 120)
+    }
     cases |= {
         "the whole image": (speckle(1), ~at()),
-        "along three borders": (speckle(2), at((slice(0, 32), slice(0, 7)), (slice(0, 5), slice(0, 32)), (slice(27, 32), slice(0, 32)))),
+        "along three borders": (
+            speckle(2),
+            at((slice(0, 32), slice(0, 7)), (slice(0, 5), slice(0, 32)), (slice(27, 32), slice(0, 32))),
+        ),
         "a corner": (speckle(3), disc((0, 31), 12)),
         "all but a hole": (speckle(4), ~disc((20, 10), 6)),
         "isolated pixels": (speckle(5), at((2, 3), (9, 12), (20, 5), (28, 30), (14, 22))),
@@ -213,7 +251,9 @@ def test_an_empty_batch_has_empty_answers():
     assert values.shape == valid.shape == (0, 102)
 
 
-@pytest.mark.parametrize("corner, sides", [((0, 0), (32, 32)), ((0, 0), (40, 71)), ((9, 39), (41, 71)), ((5, 20), (90, 52))])
+@pytest.mark.parametrize(
+    "corner, sides", [((0, 0), (32, 32)), ((0, 0), (40, 71)), ((9, 39), (41, 71)), ((5, 20), (90, 52))]
+)
 def test_it_does_not_matter_where_in_an_image_the_mask_lies_nor_what_is_around(corner, sides):
     names = ["blob 5", "a corner", "isolated pixels", "the whole image"]
     image, mask = numbers(*names)
@@ -275,9 +315,18 @@ def test_gain_and_offset_leave_a_count_of_bins_its_texture():
 
 def test_lengths_and_areas_follow_the_spacing():
     arguments = numbers("blob 2", "ring 3", "parts 4", "12 pixels")
-    one, three = (dict(zip(FEATURES, np.asarray(extract(*arguments, spacing=spacing)[0]).T)) for spacing in ((0.5, 0.8), (1.5, 2.4)))
+    one, three = (
+        dict(zip(FEATURES, np.asarray(extract(*arguments, spacing=spacing)[0]).T))
+        for spacing in ((0.5, 0.8), (1.5, 2.4))
+    )
     for name in FEATURES:
-        power = 2 if name == "firstorder_TotalEnergy" else BY_LENGTH.get(name.partition("_")[2], 0) if name.startswith("shape2D") else 0
+        power = (
+            2
+            if name == "firstorder_TotalEnergy"
+            else BY_LENGTH.get(name.partition("_")[2], 0)
+            if name.startswith("shape2D")
+            else 0
+        )
         np.testing.assert_allclose(three[name], 3.0**power * one[name], rtol=1e-5, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(one["shape2D_PixelSurface"], 0.4 * arguments[1].sum((1, 2)), rtol=1e-6)
     np.testing.assert_allclose(one["firstorder_TotalEnergy"], 0.4 * one["firstorder_Energy"], rtol=1e-6)
@@ -290,7 +339,9 @@ def test_turned_images_have_the_same_features(how, bins):
     turn = TURNS[how]
     spacing = (0.4, 0.7)
     values, valid = extract(image, mask, spacing=spacing, **BINS[bins])
-    turned, turned_valid = extract(turn(image), turn(mask), spacing=spacing if how == "mirrored" else spacing[::-1], **BINS[bins])
+    turned, turned_valid = extract(
+        turn(image), turn(mask), spacing=spacing if how == "mirrored" else spacing[::-1], **BINS[bins]
+    )
     np.testing.assert_array_equal(turned_valid, valid)
     for name, one, other in zip(FEATURES, np.asarray(values).T, np.asarray(turned).T):
         np.testing.assert_allclose(other, one, rtol=2e-5, atol=1e-4 if name in CANCELLING else 1e-5, err_msg=name)
@@ -319,7 +370,9 @@ def test_one_grey_level_leaves_nine_ratios_undefined_with_pyradiomics_values(bin
 
 def test_one_grey_level_of_many_greys_has_moments():
     values, valid = (named(part) for part in found("bins of 25")["greys 51 to 60"])
-    assert {feature for feature in FEATURES if not valid[feature]} == {ratio for ratio in RATIOS if not ratio.startswith("firstorder")}
+    assert {feature for feature in FEATURES if not valid[feature]} == {
+        ratio for ratio in RATIOS if not ratio.startswith("firstorder")
+    }
     assert values["firstorder_Kurtosis"] > 1 and values["firstorder_Entropy"] == 0
 
 
@@ -347,7 +400,9 @@ def test_fewer_than_four_pixels_or_a_straight_line_say_nothing():
 @pytest.mark.parametrize("bins", BINS)
 def test_pixels_without_neighbours_have_no_pairs_and_no_runs(bins):
     values, valid = (named(part) for part in found(bins)["isolated pixels"])
-    assert {name for name in FEATURES if not valid[name]} >= {name for name in FEATURES if name.startswith(("glcm_", "glrlm_"))}
+    assert {name for name in FEATURES if not valid[name]} >= {
+        name for name in FEATURES if name.startswith(("glcm_", "glrlm_"))
+    }
     assert all(values[name] == 0 for name in FEATURES if name.startswith(("glcm_", "glrlm_")))
     assert all(valid[name] for name in FEATURES if name.startswith(("gldm_", "glszm_", "shape2D_")))
     in_line = named(found(bins)["isolated pixels in line"][1])  # runs of one along a row, but no pair side by side
@@ -379,7 +434,9 @@ def test_images_and_masks_of_any_type_are_taken():
     for kind in (np.uint8, np.int32, np.float32, np.float64):
         for part, whole in zip(extract(image, mask.astype(kind)), (values, valid)):
             np.testing.assert_array_equal(part, whole)
-        np.testing.assert_array_equal(extract(image.astype(kind), mask, **WIDTH)[0], extract(image.astype(np.float32), mask, **WIDTH)[0])
+        np.testing.assert_array_equal(
+            extract(image.astype(kind), mask, **WIDTH)[0], extract(image.astype(np.float32), mask, **WIDTH)[0]
+        )
     for one in (mask.astype(np.float32) * 0.5, mask * 255, np.where(mask, np.nan, 0)):
         with pytest.raises(InputError, match="other values than 0 and 1"):
             extract(image, one)
@@ -392,7 +449,9 @@ def test_bins_are_32_by_default():
 
 def test_more_levels_than_are_possible_are_refused_at_once_and_flagged_inside_jit():
     image, mask = numbers("blob 2", "ring 3", "greys 120 to 129")
-    with pytest.raises(InputError, match=r"bin_width 0.01 gives \d{4,} grey levels, and 1024 are possible; choose a wider one"):
+    with pytest.raises(
+        InputError, match=r"bin_width 0.01 gives \d{4,} grey levels, and 1024 are possible; choose a wider one"
+    ):
         extract(image, mask, bin_width=0.01)
     features = ("shape2D_Perimeter", "firstorder_Mean", *OF_LEVELS[-2:], "glszm_ZoneEntropy", "ngtdm_Contrast")
     of_levels = np.array([name in OF_LEVELS for name in features])
@@ -400,7 +459,9 @@ def test_more_levels_than_are_possible_are_refused_at_once_and_flagged_inside_ji
     values, valid = map(np.asarray, measure(image, mask, None))
     few, few_valid = map(np.asarray, jax.jit(measure, static_argnums=2)(image, mask, 4))
     assert valid.all()
-    np.testing.assert_array_equal(few_valid, [~of_levels, ~of_levels, np.ones(6, bool)])  # ten greys are at most three levels
+    np.testing.assert_array_equal(
+        few_valid, [~of_levels, ~of_levels, np.ones(6, bool)]
+    )  # ten greys are at most three levels
     np.testing.assert_allclose(few, np.where(few_valid, values, 0), rtol=1e-5)
     enough, enough_valid = jax.jit(measure, static_argnums=2)(image, mask, None)  # 64
     np.testing.assert_allclose(enough, values, rtol=1e-5)
@@ -433,12 +494,24 @@ def test_all_images_at_once_as_on_an_accelerator_give_the_same(monkeypatch):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"image": np.zeros((2, 32, 31), np.float32)}, r"image \(2, 32, 31\) and mask \(2, 32, 32\) must have one shape"),
-        ({"image": np.zeros((9, 9), np.float32), "mask": np.zeros((9, 9), bool)}, r"must have one shape \(images, height, width\)"),
-        ({"image": [np.zeros((9, 9))], "mask": [np.zeros((9, 8), bool)]}, r"image 0: \(9, 9\) and its mask \(9, 8\) must both have"),
+        (
+            {"image": np.zeros((2, 32, 31), np.float32)},
+            r"image \(2, 32, 31\) and mask \(2, 32, 32\) must have one shape",
+        ),
+        (
+            {"image": np.zeros((9, 9), np.float32), "mask": np.zeros((9, 9), bool)},
+            r"must have one shape \(images, height, width\)",
+        ),
+        (
+            {"image": [np.zeros((9, 9))], "mask": [np.zeros((9, 8), bool)]},
+            r"image 0: \(9, 9\) and its mask \(9, 8\) must both have",
+        ),
         ({"image": [np.zeros((9, 9))] * 2, "mask": [np.zeros((9, 9))]}, "2 images, but 1 masks"),
         ({"spacing": [(1.0, 1.0)] * 3}, "or two for each image"),
-        ({"features": ("glcm_Contrast", "glcm_Nothing")}, "'glcm_Nothing' is no feature; thyroid_jax.radiomics.FEATURES lists them"),
+        (
+            {"features": ("glcm_Contrast", "glcm_Nothing")},
+            "'glcm_Nothing' is no feature; thyroid_jax.radiomics.FEATURES lists them",
+        ),
         ({"features": ()}, "no features were named"),
         ({"bin_width": 25.0, "bin_count": 32}, "both given; choose one"),
         ({"bin_width": 0.0}, "bin_width is 0.0; it must be above 0"),
@@ -456,4 +529,6 @@ def test_what_cannot_be_measured_is_refused_in_words(changed, message):
     image, mask = numbers("blob 3", "ring 2")
     arguments = {"image": image, "mask": mask} | changed
     with pytest.raises(InputError, match=message):
-        inspect.unwrap(extract)(arguments.pop("image"), arguments.pop("mask"), **arguments)  # unchecked, as users have it
+        inspect.unwrap(extract)(
+            arguments.pop("image"), arguments.pop("mask"), **arguments
+        )  # unchecked, as users have it

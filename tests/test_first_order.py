@@ -82,7 +82,10 @@ def test_entropy_is_that_of_pyradiomics_on_the_same_numbers(grey_levels, scale):
         image = (image / scale).astype(np.float32)
         mask = drawn(seed)[1]
         mask[4:6, 4:6] = True
-        picture, label = sitk.GetImageFromArray(image[None].astype(float)), sitk.GetImageFromArray(mask[None].astype(np.uint8))
+        picture, label = (
+            sitk.GetImageFromArray(image[None].astype(float)),
+            sitk.GetImageFromArray(mask[None].astype(np.uint8)),
+        )
         oracle = firstorder.RadiomicsFirstOrder(picture, label, binCount=32, force2D=True)
         oracle.enableFeatureByName("Entropy")
         expected = float(oracle.execute()["Entropy"])
@@ -169,9 +172,21 @@ def test_a_ramp_by_hand():
     image = np.arange(1, 415, dtype=np.float32).reshape(18, 23)  # 1, 2, ..., n with n = 414
     found, n = measured(image, np.ones((18, 23), bool), np.ones((18, 23), int), 1.0), 414
     expected = {"Mean": (n + 1) / 2, "Median": (n + 1) / 2, "Variance": (n**2 - 1) / 12, "Skewness": 0, "Range": n - 1}
-    expected |= {"Kurtosis": 3 - 1.2 * (n**2 + 1) / (n**2 - 1), "MeanAbsoluteDeviation": n / 4, "Energy": n * (n + 1) * (2 * n + 1) / 6}
-    expected |= {"10Percentile": 1 + 0.1 * (n - 1), "90Percentile": 1 + 0.9 * (n - 1), "InterquartileRange": 0.5 * (n - 1)}
-    expected |= {"RobustMeanAbsoluteDeviation": 330 / 4, "Entropy": 0, "Uniformity": 1}  # 43 to 372 lie between the percentiles
+    expected |= {
+        "Kurtosis": 3 - 1.2 * (n**2 + 1) / (n**2 - 1),
+        "MeanAbsoluteDeviation": n / 4,
+        "Energy": n * (n + 1) * (2 * n + 1) / 6,
+    }
+    expected |= {
+        "10Percentile": 1 + 0.1 * (n - 1),
+        "90Percentile": 1 + 0.9 * (n - 1),
+        "InterquartileRange": 0.5 * (n - 1),
+    }
+    expected |= {
+        "RobustMeanAbsoluteDeviation": 330 / 4,
+        "Entropy": 0,
+        "Uniformity": 1,
+    }  # 43 to 372 lie between the percentiles
     for name, value in expected.items():
         np.testing.assert_allclose(found[f"firstorder_{name}"], value, rtol=1e-6, atol=1e-6, err_msg=name)
 
@@ -184,7 +199,9 @@ def test_shares_count_the_levels_inside():
 
 def test_values_are_ordered_whatever_their_sign():
     special = [0.0, -0.0, 1e-40, -1e-40, np.inf, -np.inf, 3e38, -3e38, 1.0, -1.0]
-    values = np.concatenate([np.random.default_rng(0).standard_normal(90) * np.logspace(-45, 37, 90), special]).astype(np.float32)
+    values = np.concatenate([np.random.default_rng(0).standard_normal(90) * np.logspace(-45, 37, 90), special]).astype(
+        np.float32
+    )
     every = partial(jax.jit(first_order._nth), values, np.zeros(100, int), group=np.zeros(100, int))
     np.testing.assert_array_equal(every(ranks=np.arange(100)), np.sort(values))
 

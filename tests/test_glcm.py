@@ -1,4 +1,6 @@
-"""Co-occurrences counted one pair at a time, features from the formulas of Haralick's paper, and patterns worked out by hand."""
+"""Co-occurrences counted one pair at a time, features from the formulas of Haralick's paper, and patterns worked out by
+hand.
+"""
 
 from collections import Counter
 from functools import partial
@@ -61,7 +63,9 @@ def counted(level):
 
 
 def by_formula(p, highest):
-    """Every feature of one normalised matrix in double precision: double sums over i and j, entropies and eigenvalues as published."""
+    """Every feature of one normalised matrix in double precision: double sums over i and j, entropies and eigenvalues as
+    published.
+    """
     n = len(p)
     i, j = np.meshgrid(np.arange(1, n + 1), np.arange(1, n + 1), indexing="ij")
     px, mu = p.sum(1), (i * p).sum()
@@ -74,7 +78,9 @@ def by_formula(p, highest):
     variance = (px * (np.arange(1, n + 1) - mu) ** 2).sum()
     seen = px > 0
     inner, marginal = p[np.ix_(seen, seen)], px[seen]
-    eigenvalues = np.sort(np.linalg.eigvals((inner / marginal[:, None]) @ (inner / marginal[None, :]).T).real)  # Q(i, j)
+    eigenvalues = np.sort(
+        np.linalg.eigvals((inner / marginal[:, None]) @ (inner / marginal[None, :]).T).real
+    )  # Q(i, j)
     return {
         "glcm_Autocorrelation": (i * j * p).sum(),
         "glcm_ClusterProminence": ((i + j - 2 * mu) ** 4 * p).sum(),
@@ -140,7 +146,9 @@ def check_against_formulas(level, rtol, atol):
         if (level > 0).any() and len({*level[level > 0].tolist()}) == 1:
             expected["glcm_MCC"] = 1  # by convention
         for name, value in expected.items():
-            np.testing.assert_allclose(found[name][direction], value, rtol=rtol, atol=atol, err_msg=f"{name}, direction {direction}")
+            np.testing.assert_allclose(
+                found[name][direction], value, rtol=rtol, atol=atol, err_msg=f"{name}, direction {direction}"
+            )
 
 
 @pytest.mark.parametrize("name", LEVELS)
@@ -150,16 +158,36 @@ def test_features_are_those_of_the_formulas(name):
 
 @pytest.mark.parametrize("name", ["eight levels with holes", "two levels", "levels that skip", "one level"])
 def test_features_are_those_of_the_formulas_in_double_precision(name, x64):
-    check_against_formulas(LEVELS[name], rtol=1e-12, atol=1e-7)  # the formulas' own roots of differences near 0 have half the digits
+    check_against_formulas(
+        LEVELS[name], rtol=1e-12, atol=1e-7
+    )  # the formulas' own roots of differences near 0 have half the digits
 
 
 def test_a_checkerboard_differs_from_every_neighbour_but_the_diagonal_ones():
     found = measured(1 + np.indices(SIDES).sum(0) % 2)
     for direction, (y, x) in enumerate(ANGLES):
         other = (y + x) % 2  # 1 where the neighbour has the other colour
-        expected = {"Contrast": other, "DifferenceAverage": other, "Id": 1 - other / 2, "Idm": 1 - other / 2, "InverseVariance": other}
-        expected |= {"Idn": 1 - other / 3, "Idmn": 1 - other / 5, "MaximumProbability": 0.5, "JointEnergy": 0.5, "JointEntropy": 1}
-        expected |= {"MCC": 1, "Imc1": -1, "Imc2": np.sqrt(1 - np.exp(-2)), "SumEntropy": 1 - other, "DifferenceEntropy": 0}
+        expected = {
+            "Contrast": other,
+            "DifferenceAverage": other,
+            "Id": 1 - other / 2,
+            "Idm": 1 - other / 2,
+            "InverseVariance": other,
+        }
+        expected |= {
+            "Idn": 1 - other / 3,
+            "Idmn": 1 - other / 5,
+            "MaximumProbability": 0.5,
+            "JointEnergy": 0.5,
+            "JointEntropy": 1,
+        }
+        expected |= {
+            "MCC": 1,
+            "Imc1": -1,
+            "Imc2": np.sqrt(1 - np.exp(-2)),
+            "SumEntropy": 1 - other,
+            "DifferenceEntropy": 0,
+        }
         expected |= {"JointAverage": 1.5, "SumAverage": 3, "Correlation": 1 - 2 * other, "ClusterTendency": 1 - other}
         for name, value in expected.items():
             np.testing.assert_allclose(found[f"glcm_{name}"][direction], value, rtol=0, atol=1e-6, err_msg=name)
@@ -169,7 +197,9 @@ def test_stripes_do_not_change_along_themselves():
     found = measured(np.tile(1 + np.arange(SIDES[0])[:, None] % 3, (1, SIDES[1])))  # rows of levels 1, 2, 3, 1, ...
     along = ANGLES.index((0, 1))
     assert found["glcm_Contrast"][along] == 0 and found["glcm_Id"][along] == 1
-    np.testing.assert_allclose(found["glcm_JointEntropy"][along], np.log2(3), rtol=1e-6)  # three equal shares on the diagonal
+    np.testing.assert_allclose(
+        found["glcm_JointEntropy"][along], np.log2(3), rtol=1e-6
+    )  # three equal shares on the diagonal
     np.testing.assert_allclose(found["glcm_JointEnergy"][along], 1 / 3, rtol=1e-6)
     for across in set(range(4)) - {along}:  # of eight steps down, 1-2 and 2-3 are taken three times, 3-1 twice
         np.testing.assert_allclose(found["glcm_Contrast"][across], (6 * 1 + 2 * 4) / 8, rtol=1e-6)
@@ -178,7 +208,15 @@ def test_stripes_do_not_change_along_themselves():
 
 def test_one_level_is_certain_and_has_pyradiomics_values_for_the_ratios():
     found = measured(np.full(SIDES, 5))
-    expected = {"JointEnergy": 1, "MaximumProbability": 1, "Id": 1, "Idn": 1, "JointAverage": 5, "Autocorrelation": 25, "SumAverage": 10}
+    expected = {
+        "JointEnergy": 1,
+        "MaximumProbability": 1,
+        "Id": 1,
+        "Idn": 1,
+        "JointAverage": 5,
+        "Autocorrelation": 25,
+        "SumAverage": 10,
+    }
     expected |= {"Correlation": 1, "MCC": 1, "Imc1": 0, "Imc2": 0, "JointEntropy": 0, "Contrast": 0, "SumSquares": 0}
     for name, value in expected.items():
         np.testing.assert_array_equal(found[f"glcm_{name}"], np.full(4, value), err_msg=name)
@@ -205,6 +243,8 @@ def test_directions_without_a_pair_are_told_apart():
 
 def test_levels_that_do_not_occur_change_nothing_but_the_range():
     level = LEVELS["eight levels with holes"]
-    wide = jax.jit(lambda level: {name: feature(cooccurrence(level, 20)) for name, feature in glcm.FEATURES.items()})(level)
+    wide = jax.jit(lambda level: {name: feature(cooccurrence(level, 20)) for name, feature in glcm.FEATURES.items()})(
+        level
+    )
     for name, value in measured(level).items():
         np.testing.assert_allclose(wide[name], value, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -50,7 +50,9 @@ LEVELS = {
 
 
 def walked(level, direction):
-    """Counter of (level, length), and whether any line holds two pixels of the mask, by walking from each line's first pixel."""
+    """Counter of (level, length), and whether any line holds two pixels of the mask, by walking from each line's first
+    pixel.
+    """
     (dy, dx), (h, w) = direction, SIDES
     found, several = Counter(), False
     for y, x in np.ndindex(SIDES):
@@ -113,9 +115,18 @@ def test_one_level_is_as_long_as_the_image():
     found = measured(np.full(SIDES, 3))
     h, w = SIDES
     for number, length in ((DIRECTIONS.index((0, 1)), w), (DIRECTIONS.index((1, 0)), h)):
-        expected = {"ShortRunEmphasis": 1 / length**2, "LongRunEmphasis": length**2, "RunPercentage": 1 / length, "RunEntropy": 0}
+        expected = {
+            "ShortRunEmphasis": 1 / length**2,
+            "LongRunEmphasis": length**2,
+            "RunPercentage": 1 / length,
+            "RunEntropy": 0,
+        }
         expected |= {"RunLengthNonUniformity": h * w / length, "GrayLevelNonUniformityNormalized": 1, "RunVariance": 0}
-        expected |= {"HighGrayLevelRunEmphasis": 9, "LowGrayLevelRunEmphasis": 1 / 9, "LongRunHighGrayLevelEmphasis": 9 * length**2}
+        expected |= {
+            "HighGrayLevelRunEmphasis": 9,
+            "LowGrayLevelRunEmphasis": 1 / 9,
+            "LongRunHighGrayLevelEmphasis": 9 * length**2,
+        }
         for name, value in expected.items():
             np.testing.assert_allclose(found[f"glrlm_{name}"][number], value, rtol=1e-6, err_msg=name)
 
@@ -129,7 +140,9 @@ def test_a_checkerboard_has_runs_of_one_and_whole_diagonals():
         assert found["glrlm_RunEntropy"][number] == 1 and found["glrlm_RunLengthNonUniformityNormalized"][number] == 1
     for number in diagonal:  # 20 diagonals, each of one level
         np.testing.assert_allclose(found["glrlm_RunPercentage"][number], 20 / 108, rtol=1e-6)
-        np.testing.assert_allclose(found["glrlm_LongRunEmphasis"][number], (2 * 204 + 4 * 81) / 20, rtol=1e-6)  # 1 + 4 + ... + 64 = 204
+        np.testing.assert_allclose(
+            found["glrlm_LongRunEmphasis"][number], (2 * 204 + 4 * 81) / 20, rtol=1e-6
+        )  # 1 + 4 + ... + 64 = 204
 
 
 def test_turning_the_image_turns_the_directions():

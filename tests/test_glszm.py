@@ -1,4 +1,6 @@
-"""Patches and zones against scipy's labels, on shapes that are hard to label, and with zones too large for a column of their own."""
+"""Patches and zones against scipy's labels, on shapes that are hard to label, and with zones too large for a column of
+their own.
+"""
 
 from collections import Counter
 
@@ -115,7 +117,9 @@ def test_zones_are_scipys_labels_counted(name):
     np.testing.assert_array_equal(table.of_level, counts.sum(1))
     np.testing.assert_array_equal(table.of_size, counts.sum(0))
     used = sides[counts.any(0)]
-    assert len(used) == len(set(used.tolist()))  # zones of one size share a column: the size non-uniformity sums its square
+    assert len(used) == len(
+        set(used.tolist())
+    )  # zones of one size share a column: the size non-uniformity sums its square
 
 
 @pytest.mark.parametrize("name", [name for name in LEVELS if name != "nothing"])
@@ -146,9 +150,20 @@ def test_features_are_those_of_the_whole_table_of_sizes(name):
 def test_the_hard_shapes_are_what_their_names_say():
     for name, turns in (("a spiral", 300), ("a comb", 300), ("a zigzag", 300)):
         first, found = labelled(LEVELS[name])
-        assert len(found) == 1 and sum(found.values()) == 1 and (first < first.size).sum() > turns  # one zone, and a long one
-    assert set(labelled(LEVELS["equal large zones of one level"])[1].items()) == {((3, 120), 2), ((3, 90), 1), ((3, 6), 1)}
-    assert set(labelled(LEVELS["equal large zones of two levels"])[1].items()) == {((3, 120), 1), ((7, 120), 1), ((3, 90), 1), ((7, 6), 1)}
+        assert (
+            len(found) == 1 and sum(found.values()) == 1 and (first < first.size).sum() > turns
+        )  # one zone, and a long one
+    assert set(labelled(LEVELS["equal large zones of one level"])[1].items()) == {
+        ((3, 120), 2),
+        ((3, 90), 1),
+        ((3, 6), 1),
+    }
+    assert set(labelled(LEVELS["equal large zones of two levels"])[1].items()) == {
+        ((3, 120), 1),
+        ((7, 120), 1),
+        ((3, 90), 1),
+        ((7, 6), 1),
+    }
 
 
 def test_equal_large_zones_are_counted_as_one_size():
@@ -189,7 +204,17 @@ def test_a_zone_is_one_level_and_touches_by_corners():
 def test_one_level_is_one_zone():
     found = measured(np.full(SIDES, 4))
     pixels = SIDES[0] * SIDES[1]
-    expected = {"LargeAreaEmphasis": pixels**2, "SmallAreaEmphasis": 1 / pixels**2, "ZonePercentage": 1 / pixels, "ZoneEntropy": 0}
-    expected |= {"GrayLevelNonUniformity": 1, "SizeZoneNonUniformity": 1, "HighGrayLevelZoneEmphasis": 16, "ZoneVariance": 0}
+    expected = {
+        "LargeAreaEmphasis": pixels**2,
+        "SmallAreaEmphasis": 1 / pixels**2,
+        "ZonePercentage": 1 / pixels,
+        "ZoneEntropy": 0,
+    }
+    expected |= {
+        "GrayLevelNonUniformity": 1,
+        "SizeZoneNonUniformity": 1,
+        "HighGrayLevelZoneEmphasis": 16,
+        "ZoneVariance": 0,
+    }
     for name, value in expected.items():
         np.testing.assert_allclose(found[f"glszm_{name}"], value, rtol=1e-6, err_msg=name)

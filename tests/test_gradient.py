@@ -38,7 +38,9 @@ def params():
 def uneven(make_batch):
     """A batch in which labels are missing here and there, so that the tasks' means run over different examples."""
     batch = make_batch(b=4)
-    return batch._replace(grade_valid=np.array([True, True, False, True]), mask_valid=np.array([True, False, True, True]))
+    return batch._replace(
+        grade_valid=np.array([True, True, False, True]), mask_valid=np.array([True, False, True, True])
+    )
 
 
 def double_precision(tree):
@@ -52,7 +54,9 @@ def assert_close(ours, theirs, tolerance):
         for key in path:
             other = other[key.key]
         length = float(jnp.linalg.norm(other.ravel()))
-        assert float(jnp.linalg.norm((leaf - other).ravel())) <= tolerance * max(length, 1e-12), jax.tree_util.keystr(path)
+        assert float(jnp.linalg.norm((leaf - other).ravel())) <= tolerance * max(length, 1e-12), jax.tree_util.keystr(
+            path
+        )
 
 
 VARIANTS = [
@@ -95,7 +99,9 @@ def test_both_are_the_gradient_of_the_objective(params, uneven, x64):
 @pytest.mark.parametrize("at", ["latent", "parameters"])
 def test_the_shape_consistency_takes_either_road(at, params, uneven, x64):
     shape = ConsistencyConfig(weight=2.0, min_pixels=5)
-    plain, weighed = (dataclasses.replace(configure(**method), consistency=shape) for method in ({}, {"method": "cagrad", "at": at}))
+    plain, weighed = (
+        dataclasses.replace(configure(**method), consistency=shape) for method in ({}, {"method": "cagrad", "at": at})
+    )
     prior = consistency.init_prior(4, centre=[0.4, 0.5, 0.2, 0.3])
     last = params["decoder"]["Conv_3"]
     params = params | {"heads": params["heads"] | {"prior": prior}}
@@ -118,7 +124,9 @@ def test_a_held_direction_does_not_turn_but_the_others_do(params, make_batch, x6
     config = configure({"weight": 3.0, "kind": "square", "hold": ("grading",)})
     params, batch = double_precision(params), double_precision(make_batch())
     latent = model.encode(params, TINY, batch.image)
-    constant = rlar.adversarial_directions({"grading": task_losses(params, latent.skips, batch, config)["grading"]}, latent.z).unit
+    constant = rlar.adversarial_directions(
+        {"grading": task_losses(params, latent.skips, batch, config)["grading"]}, latent.z
+    ).unit
 
     def by_hand(params):
         z, skips = model.encode(params, TINY, batch.image)
@@ -135,7 +143,9 @@ def hand_made(params, batch, config, key):
 
     def mean_loss(name, params, latent=None):
         z, skips = model.encode(params, TINY, batch.image) if latent is None else latent
-        where = {"segmentation": batch.mask_valid, "grading": batch.grade_valid, "guidance": batch.radiomics_valid}[name]
+        where = {"segmentation": batch.mask_valid, "grading": batch.grade_valid, "guidance": batch.radiomics_valid}[
+            name
+        ]
         return TASKS[name] * masked_mean(task_losses(params, skips, batch, config)[name](z), where)
 
     whole = [jax.grad(lambda p, n=name: mean_loss(n, p))(params) for name in TASKS]
@@ -144,17 +154,23 @@ def hand_made(params, batch, config, key):
         jacobian = jnp.stack([flat(gradient["encoder"]) for gradient in whole])
     else:
         latent = model.encode(params, TINY, batch.image)
-        jacobian = jnp.stack([flat(jax.grad(lambda latent, n=name: mean_loss(n, params, latent))(latent)) for name in TASKS])
+        jacobian = jnp.stack(
+            [flat(jax.grad(lambda latent, n=name: mean_loss(n, params, latent))(latent)) for name in TASKS]
+        )
     weights = WEIGHERS[config.mtl.method](jacobian @ jacobian.T, key=key)
     weights = 3 * weights / weights.sum()
-    encoder = jax.tree.map(lambda *g: sum(w * leaf for w, leaf in zip(weights, g)), *[gradient["encoder"] for gradient in whole])
+    encoder = jax.tree.map(
+        lambda *g: sum(w * leaf for w, leaf in zip(weights, g)), *[gradient["encoder"] for gradient in whole]
+    )
     rest = jax.tree.map(lambda *g: sum(g), *[{name: g[name] for name in ("decoder", "heads")} for g in whole])
     return {"encoder": encoder, **rest}, weights
 
 
 @pytest.mark.parametrize("at", ["latent", "parameters"])
 @pytest.mark.parametrize("method", ["mgda", "pcgrad"])
-def test_gradient_weighers_act_on_the_encoder_and_leave_decoder_and_heads_to_their_tasks(method, at, params, uneven, x64):
+def test_gradient_weighers_act_on_the_encoder_and_leave_decoder_and_heads_to_their_tasks(
+    method, at, params, uneven, x64
+):
     config = configure(method=method, at=at)
     params, batch = double_precision(params), double_precision(uneven)
     change, metrics, _ = run(gradient_road, params, batch, config)
@@ -192,13 +208,19 @@ def test_relative_scale_gives_the_penalty_its_share_of_the_latent_gradient(param
     tasks = task_losses(params, latent.skips, batch, relative)
     of_tasks = jax.grad(lambda z: sum(TASKS[name] * task(z).mean() for name, task in tasks.items()))(latent.z)
     probed = {name: tasks[name] for name in ("segmentation", "grading")}
-    of_penalty = jax.grad(lambda z: rlar.angular_penalty(rlar.adversarial_directions(probed, z).unit, kind="square").mean())(latent.z)
-    assert factor * float(jnp.linalg.norm(of_penalty.ravel())) == pytest.approx(0.5 * 0.25 * float(jnp.linalg.norm(of_tasks.ravel())))
+    of_penalty = jax.grad(
+        lambda z: rlar.angular_penalty(rlar.adversarial_directions(probed, z).unit, kind="square").mean()
+    )(latent.z)
+    assert factor * float(jnp.linalg.norm(of_penalty.ravel())) == pytest.approx(
+        0.5 * 0.25 * float(jnp.linalg.norm(of_tasks.ravel()))
+    )
 
 
 def test_relative_scale_with_nothing_to_penalise_is_the_plain_gradient(params, make_batch):
     """A margin of 1 leaves no angle to remove: zero over zero must not become a weight."""
-    change, metrics, _ = run(gradient_road, params, make_batch(), configure({"weight": 0.5, "scale": "relative", "margin": 1.0}))
+    change, metrics, _ = run(
+        gradient_road, params, make_batch(), configure({"weight": 0.5, "scale": "relative", "margin": 1.0})
+    )
     plain, _, _ = run(gradient_road, params, make_batch(), configure())
     assert float(metrics["rlar"].sum) == 0
     assert float(metrics["rlar_factor"].sum) == 0
@@ -222,7 +244,9 @@ def test_scalarizers_weigh_the_losses_and_carry_their_state(method, params, make
 
 def single(name):
     """The config that trains one task alone."""
-    groups = {other: dataclasses.replace(getattr(Config(), other), weight=TASKS[other] * (other == name)) for other in TASKS}
+    groups = {
+        other: dataclasses.replace(getattr(Config(), other), weight=TASKS[other] * (other == name)) for other in TASKS
+    }
     return dataclasses.replace(configure(), **groups)
 
 
@@ -261,7 +285,9 @@ def test_cosreg_against_finite_differences(params, make_batch, x64):
 
 
 def encoder_convolutions(road, params, batch, config):
-    compiled = jax.jit(lambda p: road(p, batch, config, ALL_ON, (), jax.random.key(0))[0]).lower(params).compile().as_text()
+    compiled = (
+        jax.jit(lambda p: road(p, batch, config, ALL_ON, (), jax.random.key(0))[0]).lower(params).compile().as_text()
+    )
     return sum(" convolution(" in line and "Encoder" in line for line in compiled.splitlines())
 
 
@@ -288,7 +314,8 @@ def test_methods_are_finite_on_batches_without_labels_and_on_saturated_ones(meth
 def test_half_precision_networks_have_float32_gradients_by_either_road(params, make_batch):
     bf16 = dataclasses.replace(TINY, dtype="bfloat16")
     reverse, forward = (
-        run(road, params, make_batch(), dataclasses.replace(configure({"weight": 1.0}), model=bf16))[0] for road in (by_scalar, by_task)
+        run(road, params, make_batch(), dataclasses.replace(configure({"weight": 1.0}), model=bf16))[0]
+        for road in (by_scalar, by_task)
     )
     chex.assert_tree_all_finite(forward)
     assert {leaf.dtype for leaf in jax.tree.leaves(forward)} == {jnp.dtype("float32")}

@@ -62,7 +62,9 @@ def test_missing_grades_and_saturated_logits(kind, case):
 @LOSSES
 def test_gradients_against_finite_differences(kind, case, x64):
     logits, target = (jnp.asarray(np.asarray(a), jnp.float64) for a in case)
-    jax.test_util.check_grads(lambda x: grading.LOSSES[kind](x, target), (logits,), order=2, modes=["rev"], atol=1e-6, rtol=1e-6)
+    jax.test_util.check_grads(
+        lambda x: grading.LOSSES[kind](x, target), (logits,), order=2, modes=["rev"], atol=1e-6, rtol=1e-6
+    )
 
 
 def test_an_unknown_kind_names_the_known_ones(case):

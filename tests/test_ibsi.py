@@ -1,8 +1,10 @@
-"""The reference values of the Image Biomarker Standardisation Initiative for its digital phantom, where the definitions are the same.
+"""The reference values of the Image Biomarker Standardisation Initiative for its digital phantom, where the
+definitions are the same.
 
-Phantom, texture matrices and values: Zwanenburg et al., Image biomarker standardisation initiative, reference manual (arXiv:1612.07003),
-CC BY 4.0. Values are those of "2D, averaged": each slice by itself, co-occurrences and runs each direction by itself, and the mean
-of all; printed with three digits. Its grey levels need no discretisation: they go into the matrices as they are.
+Phantom, texture matrices and values: Zwanenburg et al., Image biomarker standardisation initiative, reference manual
+(arXiv:1612.07003), CC BY 4.0. Values are those of "2D, averaged": each slice by itself, co-occurrences and runs each
+direction by itself, and the mean of all; printed with three digits. Its grey levels need no discretisation: they go
+into the matrices as they are.
 """
 
 import jax
@@ -21,7 +23,8 @@ PHANTOM = np.array(  # four slices of five columns and four rows; 0 is outside t
         [[1, 4, 4, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 6, 1, 1]],
     ]
 )
-# Pairs of both orders in the four directions together, and runs {(level, length): number}, as the manual tabulates them for each slice.
+# Pairs of both orders in the four directions together, and runs {(level, length): number}, as the manual tabulates
+# them for each slice.
 PAIRS = (
     {(1, 1): 22, (1, 4): 17, (1, 6): 6, (4, 1): 17, (4, 4): 16, (4, 6): 11, (6, 1): 6, (6, 4): 11, (6, 6): 4},
     {(1, 1): 42, (1, 3): 5, (1, 4): 8, (1, 6): 8, (3, 1): 5, (3, 4): 1, (3, 6): 2}
@@ -163,7 +166,9 @@ def measured(level):
         gldm: sizes.table(gldm.dependences(line, row, COUNT)),
         ngtdm: ngtdm.differences(line, row, COUNT),
     }
-    return {name: feature(matrix).mean() for kind, matrix in matrices.items() for name, feature in kind.FEATURES.items()}
+    return {
+        name: feature(matrix).mean() for kind, matrix in matrices.items() for name, feature in kind.FEATURES.items()
+    }
 
 
 def counted(numbers, sizes):
@@ -185,7 +190,9 @@ def test_matrices_are_those_of_the_manual(number):
     assert counted(gldm.dependences(line, row, COUNT), upwards) == DEPENDENCES[number]
     d = ngtdm.differences(line, row, COUNT)
     for one, (s, voxels) in DIFFERENCES[number].items():
-        assert float(d.s[one - 1]) == pytest.approx(s, rel=1e-6) and float(d.p[one - 1] * d.total) == pytest.approx(voxels)
+        assert float(d.s[one - 1]) == pytest.approx(s, rel=1e-6) and float(d.p[one - 1] * d.total) == pytest.approx(
+            voxels
+        )
 
 
 @pytest.mark.parametrize("name", REFERENCE)

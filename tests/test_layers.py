@@ -49,11 +49,15 @@ def test_normalisation_is_flaxs_group_norm(channels, groups):
     scale, bias = jax.random.normal(jax.random.key(2), (2, channels))
 
     def value(layer):
-        return lambda image, *params: jnp.tanh(layer.apply({"params": dict(zip(("scale", "bias"), params))}, image)).sum()
+        return lambda image, *params: jnp.tanh(
+            layer.apply({"params": dict(zip(("scale", "bias"), params))}, image)
+        ).sum()
 
     one, other = value(ours), value(theirs)
     chex.assert_trees_all_close(one(image, scale, bias), other(image, scale, bias), rtol=1e-4)
-    chex.assert_trees_all_close(jax.grad(one, (0, 1, 2))(image, scale, bias), jax.grad(other, (0, 1, 2))(image, scale, bias), atol=1e-4)
+    chex.assert_trees_all_close(
+        jax.grad(one, (0, 1, 2))(image, scale, bias), jax.grad(other, (0, 1, 2))(image, scale, bias), atol=1e-4
+    )
 
 
 def test_normalisation_of_half_precision_has_its_statistics_in_float32():

@@ -1,4 +1,6 @@
-"""Grey values to grey levels: against rational arithmetic on and beside every edge, and against pyradiomics in double precision."""
+"""Grey values to grey levels: against rational arithmetic on and beside every edge, and against pyradiomics in double
+precision.
+"""
 
 from fractions import Fraction
 from functools import partial
@@ -38,9 +40,9 @@ def width_exactly(values, width):
 
 def beside_edges(rng, edges):
     """Each edge as the type has it, the number just below it or the one just above."""
-    return np.choose(rng.integers(0, 3, edges.shape), [np.nextafter(edges, -np.inf), edges, np.nextafter(edges, np.inf)]).astype(
-        edges.dtype
-    )
+    return np.choose(
+        rng.integers(0, 3, edges.shape), [np.nextafter(edges, -np.inf), edges, np.nextafter(edges, np.inf)]
+    ).astype(edges.dtype)
 
 
 def binned_by_pyradiomics(image, mask, **bins):

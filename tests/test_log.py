@@ -67,7 +67,9 @@ def test_a_last_line_that_lacks_only_its_end_of_line_is_whole(tmp_path):
     assert written(tmp_path, {"step": 41}, after=40).rows == read_log(file) == [*ROWS, {"step": 41}]
 
 
-@pytest.mark.parametrize("broken", ['{"step": 2', "", "not json", "5", "[]", '{"loss": 1.0}', '{"step": "2"}', '{"step": true}'])
+@pytest.mark.parametrize(
+    "broken", ['{"step": 2', "", "not json", "5", "[]", '{"loss": 1.0}', '{"step": "2"}', '{"step": true}']
+)
 def test_a_broken_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path, broken):
     file = tmp_path / "log.jsonl"
     file.write_text('{"step": 1}\n' + broken + '\n{"step": 3}\n')

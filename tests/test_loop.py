@@ -1,4 +1,6 @@
-"""A whole run, killed at any moment and gone on with: the same parameters to the bit. A run that blows up: stopped and named."""
+"""A whole run, killed at any moment and gone on with: the same parameters to the bit. A run that blows up: stopped and
+named.
+"""
 
 import dataclasses
 import json
@@ -14,11 +16,11 @@ import numpy as np
 import pytest
 
 from data_prep import builder
-from data_prep.storage import open_records
 from experiments.train import check_consistency, check_monitor, check_tasks, shape_means
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config, ConsistencyConfig, ModelConfig, MTLConfig
 from thyroid_jax.data.pipeline import Examples
+from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import alone_in
 from thyroid_jax.losses import consistency
@@ -38,7 +40,13 @@ def parameters(run_dir, which="last"):
 
 
 def test_a_run_folder_holds_what_it_should_and_nothing_else(finished):
-    assert sorted(path.name for path in finished.iterdir()) == ["checkpoints", "config.json", "log.jsonl", "metrics.csv", "split.json"]
+    assert sorted(path.name for path in finished.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "log.jsonl",
+        "metrics.csv",
+        "split.json",
+    ]
     log = rows(finished)
     assert [row["epoch"] for row in log if row["split"] == "train"] == [1, 2, 3, 4, 5, 6]
     assert [row["epoch"] for row in log if row["split"] == "validation"] == [2, 4, 6]
@@ -48,7 +56,9 @@ def test_a_run_folder_holds_what_it_should_and_nothing_else(finished):
     assert (finished / "metrics.csv").read_text().count("\n") == len(log) + 1
 
 
-@pytest.mark.parametrize("moment", ["before the first checkpoint", "right after a checkpoint", "in an epoch", "at any moment"])
+@pytest.mark.parametrize(
+    "moment", ["before the first checkpoint", "right after a checkpoint", "in an epoch", "at any moment"]
+)
 def test_killed_and_run_again_it_ends_with_the_same_bits(finished, tmp_path, moment, train_command, train):
     run_dir = tmp_path / "killed"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -66,7 +76,9 @@ def test_killed_and_run_again_it_ends_with_the_same_bits(finished, tmp_path, mom
     result = train(run_dir)
     assert result.returncode == 0, result.stderr
     chex.assert_trees_all_equal(jax.device_get(parameters(run_dir)), jax.device_get(parameters(finished)))
-    chex.assert_trees_all_equal(jax.device_get(parameters(run_dir, "best")), jax.device_get(parameters(finished, "best")))
+    chex.assert_trees_all_equal(
+        jax.device_get(parameters(run_dir, "best")), jax.device_get(parameters(finished, "best"))
+    )
     assert rows(run_dir) == rows(finished)
     assert {path.name for path in run_dir.iterdir()} == {path.name for path in finished.iterdir()}
 
@@ -168,7 +180,9 @@ def test_the_best_checkpoint_is_chosen_by_a_task_that_is_trained(make_batch):
     grades_alone = Config(**off)
     with pytest.raises(InputError, match=r"train\.monitor is 'dice', but segmentation\.weight is 0"):
         check_monitor(grades_alone, validation)
-    by_kappa = dataclasses.replace(grades_alone, train=dataclasses.replace(grades_alone.train, monitor="quadratic_kappa"))
+    by_kappa = dataclasses.replace(
+        grades_alone, train=dataclasses.replace(grades_alone.train, monitor="quadratic_kappa")
+    )
     check_monitor(by_kappa, validation)
     unlabelled = validation._replace(batch=validation.batch._replace(grade_valid=np.zeros(3, bool)))
     with pytest.raises(InputError, match="no validation image has the label for it; choose 'dice'"):
@@ -177,7 +191,10 @@ def test_the_best_checkpoint_is_chosen_by_a_task_that_is_trained(make_batch):
 
 def test_a_method_has_labels_of_every_task_to_weigh(make_batch):
     unlabelled = Examples(make_batch()._replace(grade_valid=np.zeros(3, bool)), ("a", "b", "c"))
-    with pytest.raises(InputError, match=r"mtl\.method pcgrad weighs grading, but no training image has its label; set grading\.weight 0"):
+    with pytest.raises(
+        InputError,
+        match=r"mtl\.method pcgrad weighs grading, but no training image has its label; set grading\.weight 0",
+    ):
         check_tasks(Config(mtl=MTLConfig(method="pcgrad")), unlabelled)
     check_tasks(Config(), unlabelled)  # the plain sum learns what there is
 
@@ -201,7 +218,9 @@ def test_shape_means_are_of_the_outlines_that_are_large_enough():
     flags = np.array([True, True, True, False])
     training = Examples(Batch(masks, masks, *[flags] * 6), tuple("abcd"))
     settings = ConsistencyConfig(weight=0.3, features=("taller_than_wide", "elongation"))
-    expected = np.mean([soft.morphology(mask[None].astype(np.float32), features=settings.features)[0] for mask in (disc, tall)], axis=0)
+    expected = np.mean(
+        [soft.morphology(mask[None].astype(np.float32), features=settings.features)[0] for mask in (disc, tall)], axis=0
+    )
     np.testing.assert_allclose(shape_means(training, settings), expected, rtol=1e-5)
     assert shape_means(training, ConsistencyConfig()) == ()
     assert shape_means(training, dataclasses.replace(settings, min_pixels=1e4)) == ()

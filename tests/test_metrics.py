@@ -121,9 +121,13 @@ def test_grading_against_scikit_learn(seed, k, n, coarse):
         assert ours[name] == pytest.approx(value), name
     if len(set(truth) | set(predicted)) > 1:
         assert ours["quadratic_kappa"] == pytest.approx(kappa)
-    areas = [sk.roc_auc_score(truth == grade, probability[:, grade]) for grade in range(k) if 0 < (truth == grade).sum() < n]
+    areas = [
+        sk.roc_auc_score(truth == grade, probability[:, grade]) for grade in range(k) if 0 < (truth == grade).sum() < n
+    ]
     assert ours["macro_auroc"] == pytest.approx(np.mean(areas) if areas else np.nan, nan_ok=True)
-    np.testing.assert_array_equal(confusion_matrix(predicted, truth, k), sk.confusion_matrix(truth, predicted, labels=range(k)))
+    np.testing.assert_array_equal(
+        confusion_matrix(predicted, truth, k), sk.confusion_matrix(truth, predicted, labels=range(k))
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -131,9 +135,16 @@ def test_grading_against_scikit_learn(seed, k, n, coarse):
 def test_weight_is_repetition(seed):
     random = np.random.default_rng(seed)
     n, k = 15, 4
-    truth, predicted, probability = random.integers(k, size=n), random.integers(k, size=n), np.round(random.random((n, k)), 1)
+    truth, predicted, probability = (
+        random.integers(k, size=n),
+        random.integers(k, size=n),
+        np.round(random.random((n, k)), 1),
+    )
     weight = random.integers(0, 4, size=(3, 2, n))
-    confusion, area = confusion_matrix(predicted, truth, k, weight=weight), metrics.macro_auroc(probability, truth, weight=weight)
+    confusion, area = (
+        confusion_matrix(predicted, truth, k, weight=weight),
+        metrics.macro_auroc(probability, truth, weight=weight),
+    )
     assert confusion.shape == (3, 2, k, k) and area.shape == (3, 2)
     for at in np.ndindex(3, 2):
         rows = np.repeat(np.arange(n), weight[at])
@@ -161,11 +172,15 @@ def test_grading_at_the_edges():
 
 def test_measure():
     a, b = square(0, 0), square(0, 5)
-    case = measure("x", "p", predicted=a, reference=b, probability={"low": 0.4, "mid": 0.4, "high": 0.2}, grade_truth="high")
+    case = measure(
+        "x", "p", predicted=a, reference=b, probability={"low": 0.4, "mid": 0.4, "high": 0.2}, grade_truth="high"
+    )
     assert case.dice == 0.75 and case.hd95_px == 5 and case.predicted_area_px == case.reference_area_px == 400
     assert (case.grade_truth, case.grade_predicted) == ("high", "low")
     bare = measure("x", "p", predicted=a)
-    assert np.isnan(bare.dice) and bare.reference_area_px is None and bare.grade_predicted == "" and bare.probability == {}
+    assert (
+        np.isnan(bare.dice) and bare.reference_area_px is None and bare.grade_predicted == "" and bare.probability == {}
+    )
 
 
 def table(seed=0, n=60):
@@ -177,7 +192,14 @@ def table(seed=0, n=60):
         predicted = np.zeros((40, 40), bool) if i % 10 == 1 else square(3, int(random.integers(3, 9)))
         truth = "" if i % 5 == 0 else "abc"[random.integers(3)]
         cases.append(
-            measure(f"{i}", f"g{i // 3}", predicted=predicted, reference=reference, probability=dict(zip("abc", p)), grade_truth=truth)
+            measure(
+                f"{i}",
+                f"g{i // 3}",
+                predicted=predicted,
+                reference=reference,
+                probability=dict(zip("abc", p)),
+                grade_truth=truth,
+            )
         )
     return cases
 
@@ -195,7 +217,8 @@ def test_summaries_count_and_average():
     assert summary["hd95_px"]["undefined"] > 0
     graded = [case for case in cases if case.grade_truth]
     expected = metrics.grading(
-        np.array([list(case.probability.values()) for case in graded]), np.array(["abc".index(case.grade_truth) for case in graded])
+        np.array([list(case.probability.values()) for case in graded]),
+        np.array(["abc".index(case.grade_truth) for case in graded]),
     )
     found = grading_summary(cases, samples=500)
     assert set(found) == set(expected)
@@ -228,7 +251,9 @@ def test_summaries_without_labels():
         assert segmentation_summary(cases) == {} and grading_summary(cases) == {}
     names, confusion = metrics.table_confusion(unlabelled)
     assert names == () and confusion.shape == (0, 0)
-    all_undefined = [measure(f"{i}", f"{i}", predicted=np.zeros((3, 3), bool), reference=np.ones((3, 3), bool)) for i in range(3)]
+    all_undefined = [
+        measure(f"{i}", f"{i}", predicted=np.zeros((3, 3), bool), reference=np.ones((3, 3), bool)) for i in range(3)
+    ]
     summary = segmentation_summary(all_undefined)
     assert summary["dice"]["value"] == 0 and np.isnan(summary["hd95_px"]["value"])
     assert summary["hd95_px"]["n"] == 0 and summary["hd95_px"]["undefined"] == 3

@@ -50,7 +50,9 @@ def test_other_sizes_are_refused_with_the_multiple_to_use(params, size):
         model.encode(params, TINY, jnp.zeros((1, *size, 1)))
 
 
-@pytest.mark.parametrize("changes", [{"full_resolution": True}, {"depth": 1, "blocks": 2}, {"depth": 3, "width": 6, "max_width": 9}])
+@pytest.mark.parametrize(
+    "changes", [{"full_resolution": True}, {"depth": 1, "blocks": 2}, {"depth": 3, "width": 6, "max_width": 9}]
+)
 def test_width_depth_and_blocks_are_free(changes):
     config = model.ModelConfig.preset("tiny", **changes)
     params = jax.eval_shape(partial(model.init, config=config), jax.random.key(0))
@@ -63,7 +65,11 @@ def test_the_whole_is_its_parts(params):
     x = image()
     latent = model.encode(params, TINY, x)
     embedding = model.embed(params, TINY, latent.z)
-    parts = (model.decode(params, TINY, latent), model.classify(params, TINY, embedding), model.predict_radiomics(params, TINY, embedding))
+    parts = (
+        model.decode(params, TINY, latent),
+        model.classify(params, TINY, embedding),
+        model.predict_radiomics(params, TINY, embedding),
+    )
     whole = model.apply(params, TINY, x)
     chex.assert_trees_all_close(parts, (whole.mask_logits, whole.grade_logits, whole.radiomics), rtol=1e-5, atol=1e-6)
 
@@ -73,7 +79,9 @@ def test_an_example_does_not_see_the_others(params):
     other = x.at[1].set(image(1, seed=7)[0])
     one, two = apply(params, TINY, x), apply(params, TINY, other)
     keep = np.array([0, 2])
-    chex.assert_trees_all_close(jax.tree.map(lambda a: a[keep], one), jax.tree.map(lambda a: a[keep], two), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(
+        jax.tree.map(lambda a: a[keep], one), jax.tree.map(lambda a: a[keep], two), rtol=1e-5, atol=1e-6
+    )
     assert float(jnp.abs(one.mask_logits[1] - two.mask_logits[1]).max()) > 1e-4
 
 

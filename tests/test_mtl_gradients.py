@@ -12,7 +12,10 @@ from thyroid_jax.mtl import gradients
 @pytest.fixture
 def trees():
     rng = np.random.default_rng(0)
-    tree = lambda: {"a": jnp.asarray(rng.normal(size=(2, 3)), jnp.float32), "b": (jnp.asarray(rng.normal(size=4), jnp.float32),)}
+    tree = lambda: {
+        "a": jnp.asarray(rng.normal(size=(2, 3)), jnp.float32),
+        "b": (jnp.asarray(rng.normal(size=4), jnp.float32),),
+    }
     return [tree() for _ in range(3)]
 
 
@@ -31,7 +34,9 @@ def test_gramian_is_that_of_the_flattened_gradients(trees):
 def test_combination_is_weights_times_jacobian_in_the_leaves_precision(trees):
     weights = jnp.array([0.5, -1.0, 2.0])
     jacobian = np.stack([flat(tree) for tree in trees])
-    np.testing.assert_allclose(flat(gradients.combine(weights, trees)), np.asarray(weights) @ jacobian, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        flat(gradients.combine(weights, trees)), np.asarray(weights) @ jacobian, rtol=1e-5, atol=1e-6
+    )
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), trees)
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients.combine(weights, half))} == {jnp.dtype(jnp.bfloat16)}
 
@@ -60,7 +65,9 @@ def test_cosreg_in_closed_form_and_whatever_the_losses_scales():
     w = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
     expected = np.mean([0.5, 0.0, 0.5])  # 45, 90 and 45 degrees
     assert float(value_of(linear(w), jnp.ones(2))[0]) == pytest.approx(expected)
-    assert float(value_of(linear(w * jnp.array([[1e-6], [1e6], [1.0]])), jnp.ones(2))[0]) == pytest.approx(expected, rel=1e-5)
+    assert float(value_of(linear(w * jnp.array([[1e-6], [1e6], [1.0]])), jnp.ones(2))[0]) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_cosregs_gradient_against_reverse_mode_and_finite_differences(x64):

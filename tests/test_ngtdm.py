@@ -1,4 +1,6 @@
-"""Differences from the neighbours' mean counted pixel by pixel, features from Amadasun and King's formulas, and patterns by hand."""
+"""Differences from the neighbours' mean counted pixel by pixel, features from Amadasun and King's formulas, and patterns
+by hand.
+"""
 
 import jax
 import numpy as np
@@ -49,7 +51,8 @@ def by_formula(n, s):
     return {
         "ngtdm_Busyness": (p * s).sum() / spread if spread else 0,
         "ngtdm_Coarseness": 1 / (p * s).sum() if (p * s).sum() else 1e6,
-        "ngtdm_Complexity": sum(abs(i[a] - i[b]) * (p[a] * s[a] + p[b] * s[b]) / (p[a] + p[b]) for a, b in pairs) / total,
+        "ngtdm_Complexity": sum(abs(i[a] - i[b]) * (p[a] * s[a] + p[b] * s[b]) / (p[a] + p[b]) for a, b in pairs)
+        / total,
         "ngtdm_Contrast": apart / (m * (m - 1)) * s.sum() / total if m > 1 else 0,
         "ngtdm_Strength": sum((p[a] + p[b]) * (i[a] - i[b]) ** 2 for a, b in pairs) / s.sum() if s.sum() else 0,
     }
@@ -107,4 +110,6 @@ def test_busyness_of_two_levels_of_equal_weight_has_no_divisor(low, high):
     found = measured(level)
     assert found["ngtdm_Busyness"] == 0 and found["ngtdm_Contrast"] > 0
     level.ravel()[0] = high
-    np.testing.assert_allclose(measured(level)["ngtdm_Busyness"], by_formula(*counted(level))["ngtdm_Busyness"], rtol=1e-5)
+    np.testing.assert_allclose(
+        measured(level)["ngtdm_Busyness"], by_formula(*counted(level))["ngtdm_Busyness"], rtol=1e-5
+    )

@@ -114,19 +114,25 @@ def test_whole_gradient_against_finite_differences(space, make_batch, x64):
 
 
 def test_no_second_pass_through_the_encoder(params, make_batch):
-    """The directions are taken at the latent: the compiled gradient holds each encoder convolution as often as the plain one does."""
+    """The directions are taken at the latent: the compiled gradient holds each encoder convolution as often as the plain
+    one does.
+    """
     counts = []
     for config in (CONFIG, NO_RLAR):
         compiled = value_and_gradient.lower(params, make_batch(), config).compile().as_text()
         counts.append(sum(" convolution(" in line and "Encoder" in line for line in compiled.splitlines()))
     with_penalty, plain = counts
-    assert plain >= 7  # a convolution before the levels, two in each block, one in the second block's shortcut: at least once each
+    assert (
+        plain >= 7
+    )  # a convolution before the levels, two in each block, one in the second block's shortcut: at least once each
     assert with_penalty == plain
 
 
 def test_a_third_task_and_corn_fit_in(params, make_batch):
     config = dataclasses.replace(
-        CONFIG, rlar=RLARConfig(weight=1.0, tasks=("segmentation", "grading", "guidance")), grading=GradingConfig(kind="corn")
+        CONFIG,
+        rlar=RLARConfig(weight=1.0, tasks=("segmentation", "grading", "guidance")),
+        grading=GradingConfig(kind="corn"),
     )
     value, metrics = objective(params, make_batch(), config)
     assert np.isfinite(value)
@@ -171,7 +177,9 @@ def test_the_consistency_is_added_as_the_paper_writes_it(with_prior, make_batch)
     mask, grades = jax.nn.sigmoid(outputs.mask_logits), jax.nn.softmax(outputs.grade_logits)
     assert ((mask > 0.5).sum((1, 2)) > 5).all()
     phi = consistency.malignancy_prior(with_prior["heads"]["prior"], soft.morphology(mask))
-    expected = float(objective(with_prior, batch, NO_RLAR)[0]) + 2.0 * 0.5 * float(((grades[:, 3:].sum(1) - phi) ** 2).mean())
+    expected = float(objective(with_prior, batch, NO_RLAR)[0]) + 2.0 * 0.5 * float(
+        ((grades[:, 3:].sum(1) - phi) ** 2).mean()
+    )
     value, metrics = objective(with_prior, batch, config, ramps=Ramps(consistency=0.5))
     assert float(value) == pytest.approx(expected, rel=1e-5)
     means = metrics["prior_products"].sum / metrics["prior_products"].count
@@ -199,7 +207,9 @@ def test_who_moves_can_be_chosen(with_prior, make_batch):
         value_and_gradient(with_prior, batch, config)[1]
         for config in (NO_RLAR, consistent(gradient="head"), consistent(gradient="mask"), consistent())
     )
-    moved = lambda one, part: max(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), one[part], plain[part])))
+    moved = lambda one, part: max(
+        jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), one[part], plain[part]))
+    )
     classify = lambda tree: {"classify": tree["heads"]["classify"]}
     assert moved(head, "decoder") == 0 < moved(mask, "decoder")
     assert max(jax.tree.leaves(jax.tree.map(lambda g: float(jnp.abs(g).max()), head["heads"]["prior"]))) == 0

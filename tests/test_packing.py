@@ -25,7 +25,20 @@ def unpacked(rasters, place, shape):
 
 
 def test_every_image_is_planned_once_and_fits():
-    sizes = [(30, 30), (250, 250), (31, 20), (200, 3), (1, 1), (3, 290), (90, 40), (40, 90), (63, 15), (64, 15), (31, 31), (0, 0)]
+    sizes = [
+        (30, 30),
+        (250, 250),
+        (31, 20),
+        (200, 3),
+        (1, 1),
+        (3, 290),
+        (90, 40),
+        (40, 90),
+        (63, 15),
+        (64, 15),
+        (31, 31),
+        (0, 0),
+    ]
     _, masks = drawn(*sizes)
     parts = packing.plan(masks, 2)
     assert sorted(number for _, numbers, _ in parts for number in numbers) == list(range(len(sizes)))
@@ -34,7 +47,10 @@ def test_every_image_is_planned_once_and_fits():
         assert len(numbers) <= 2 and length & (length - 1) == 0
         for number, cut in zip(numbers, boxes):
             h, w = masks[number][cut].shape
-            assert (h, w) == (max(sizes[number][0], 1), max(sizes[number][1], 1))  # an empty mask has a box of one place
+            assert (h, w) == (
+                max(sizes[number][0], 1),
+                max(sizes[number][1], 1),
+            )  # an empty mask has a box of one place
             assert raster.length(h, w) <= length and min(h, w) < columns and max(h, w) <= longest
 
 

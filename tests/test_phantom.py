@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_prep import phantom as ph
-from data_prep.schema import Notes
+from data_prep.phantom import dataset, descriptors, outline, readers, rendering
 from thyroid_jax import tirads
+from thyroid_jax.data.record import Notes
 from thyroid_jax.errors import InputError
 
 SIZE = (64, 64)
@@ -20,7 +20,7 @@ SIZE = (64, 64)
 def render_patients(seed):
     """16 patients with 2 views each, through the one function that renders data sets (and so through one compilation)."""
     patients, views = (grid.ravel() for grid in np.meshgrid(np.arange(16), np.arange(2), indexing="ij"))
-    chunk = ph._render_chunk(jax.random.key(seed), patients, views, SIZE)
+    chunk = dataset._render_chunk(jax.random.key(seed), patients, views, SIZE)
     return jax.tree.map(lambda leaf: leaf.reshape(16, 2, *leaf.shape[1:]), chunk)
 
 
@@ -31,20 +31,22 @@ def phantoms():
 
 def finding(composition="solid", echogenicity="isoechoic", shape="wider than tall", margin="smooth", foci=()):
     indices = (
-        ph.COMPOSITIONS.index(composition),
-        ph.ECHOGENICITIES.index(echogenicity),
-        ph.SHAPES.index(shape),
-        ph.MARGINS.index(margin),
+        descriptors.COMPOSITIONS.index(composition),
+        descriptors.ECHOGENICITIES.index(echogenicity),
+        descriptors.SHAPES.index(shape),
+        descriptors.MARGINS.index(margin),
     )
-    return ph.Descriptors(*(jnp.array(i) for i in indices), jnp.array([int(kind in foci) for kind in ph.FOCI]))
+    return descriptors.Descriptors(
+        *(jnp.array(i) for i in indices), jnp.array([int(kind in foci) for kind in descriptors.FOCI])
+    )
 
 
 @jax.jit
 def _scenes_and_images(keys, descriptors):
     """Image, mask and scene of the same nodules for 24 keys, drawn as ``render`` draws them."""
-    scenes = jax.vmap(lambda key: ph.sample_scene(key, descriptors, SIZE))(keys)
-    images = jax.vmap(lambda key, scene: ph.draw(key, descriptors, scene, SIZE))(keys, scenes)
-    return images, jax.vmap(lambda scene: ph.outline(scene.contour, SIZE))(scenes), scenes
+    scenes = jax.vmap(lambda key: outline.sample_scene(key, descriptors, SIZE))(keys)
+    images = jax.vmap(lambda key, scene: rendering.draw(key, descriptors, scene, SIZE))(keys, scenes)
+    return images, jax.vmap(lambda scene: outline.outline(scene.contour, SIZE))(scenes), scenes
 
 
 def drawn(**words):
@@ -55,7 +57,7 @@ def drawn(**words):
 def brightness(**words):
     """Mean grey inside the nodule, well away from its edge, averaged over keys."""
     images, _, scenes = drawn(**words)
-    inner = np.asarray(jax.vmap(lambda scene: ph.depth_inside(scene.contour, SIZE)[0])(scenes)) > 3.5
+    inner = np.asarray(jax.vmap(lambda scene: outline.depth_inside(scene.contour, SIZE)[0])(scenes)) > 3.5
     return images[inner].mean()
 
 
@@ -70,59 +72,76 @@ def behind(**words):
     return float(np.mean(values))
 
 
-# -- grades --------------------------------------------------------------------------------------------------------------------------
+# -- grades
+# --------------------------------------------------------------------------------------------------------------------------
 
 
 def test_points_agree_with_the_chart_for_every_combination_of_words():
     choices = itertools.product(*map(range, (5, 6, 2, 5)), itertools.product((0, 1), repeat=4))
     rows = [(*axes, flags) for *axes, flags in choices]
-    stacked = ph.Descriptors(*(jnp.array([row[i] for row in rows]) for i in range(5)))
+    stacked = descriptors.Descriptors(*(jnp.array([row[i] for row in rows]) for i in range(5)))
     expected = [
         tirads.points(
-            ph.COMPOSITIONS[c], ph.ECHOGENICITIES[e], ph.SHAPES[s], ph.MARGINS[m], tuple(k for k, flag in zip(ph.FOCI, flags) if flag)
+            descriptors.COMPOSITIONS[c],
+            descriptors.ECHOGENICITIES[e],
+            descriptors.SHAPES[s],
+            descriptors.MARGINS[m],
+            tuple(k for k, flag in zip(descriptors.FOCI, flags) if flag),
         )
         for c, e, s, m, flags in rows
     ]
-    np.testing.assert_array_equal(jax.vmap(ph.points)(stacked), expected)
+    np.testing.assert_array_equal(jax.vmap(descriptors.points)(stacked), expected)
 
 
 def test_sampled_findings_are_consistent_and_their_levels_balanced():
-    many = jax.jit(jax.vmap(ph.sample_descriptors))(jax.random.split(jax.random.key(0), 4000))
-    totals = jax.vmap(ph.points)(many)
+    many = jax.jit(jax.vmap(descriptors.sample_descriptors))(jax.random.split(jax.random.key(0), 4000))
+    totals = jax.vmap(descriptors.points)(many)
     counts = np.bincount(np.asarray(tirads.level(totals)), minlength=5)
     np.testing.assert_allclose(counts / 4000, 0.2, atol=4 * np.sqrt(0.2 * 0.8 / 4000))
     seen = Counter()
     for i in range(600):
-        words = ph.words(jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], many))
+        words = descriptors.words(jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], many))
         kinds = () if words["foci"] == "none" else tuple(words["foci"].split(", "))
-        assert tirads.points(words["composition"], words["echogenicity"], words["shape"], words["margin"], kinds) == totals[i]
+        assert (
+            tirads.points(words["composition"], words["echogenicity"], words["shape"], words["margin"], kinds)
+            == totals[i]
+        )
         assert (words["echogenicity"] == "anechoic") == (words["composition"] == "cystic")
         assert "unclear" not in words.values()
         seen.update([*list(words.values())[:4], *kinds])
-    drawable = {*ph.COMPOSITIONS, *ph.ECHOGENICITIES, *ph.SHAPES, *ph.MARGINS, *ph.FOCI} - {"unclear"}
+    drawable = {
+        *descriptors.COMPOSITIONS,
+        *descriptors.ECHOGENICITIES,
+        *descriptors.SHAPES,
+        *descriptors.MARGINS,
+        *descriptors.FOCI,
+    } - {"unclear"}
     assert set(seen) == drawable  # each finding turns up
 
 
-# -- outline -------------------------------------------------------------------------------------------------------------------------
+# -- outline
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("margin", ["smooth", "lobulated or irregular", "extrathyroidal extension"])
-@pytest.mark.parametrize("shape", ph.SHAPES)
+@pytest.mark.parametrize("shape", descriptors.SHAPES)
 def test_mask_area_is_the_integral_of_the_contour(shape, margin):
     size = (160, 200)
-    scene = ph.sample_scene(jax.random.key(1), finding(shape=shape, margin=margin), size)
+    scene = outline.sample_scene(jax.random.key(1), finding(shape=shape, margin=margin), size)
     angle = jnp.linspace(0, 2 * jnp.pi, 4096, endpoint=False)
-    r = ph.radius(scene.contour, angle)
+    r = outline.radius(scene.contour, angle)
     area, length = jnp.pi * jnp.mean(r**2), 2 * jnp.pi * jnp.mean(r)
     assert r.min() > 0
     # Rasterisation errs by about half a pixel times the square root of the number of edge pixels.
-    assert abs(ph.outline(scene.contour, size).sum() - area) < 2 * jnp.sqrt(length)
+    assert abs(outline.outline(scene.contour, size).sum() - area) < 2 * jnp.sqrt(length)
 
 
 def test_ellipse_without_harmonics_has_its_closed_form_area_and_axes():
-    none = jnp.zeros(len(ph.ORDERS))
-    contour = ph.Contour(jnp.array([100.0, 100.0]), jnp.array([60.0, 30.0]), jnp.zeros(()), none, none, jnp.zeros(()))
-    mask = ph.outline(contour, (200, 200))
+    none = jnp.zeros(len(outline.ORDERS))
+    contour = outline.Contour(
+        jnp.array([100.0, 100.0]), jnp.array([60.0, 30.0]), jnp.zeros(()), none, none, jnp.zeros(())
+    )
+    mask = outline.outline(contour, (200, 200))
     assert float(mask.sum()) == pytest.approx(np.pi * 60 * 30, rel=5e-3)
     assert float(mask.any(1).sum()) == pytest.approx(120, abs=1)
     assert float(mask.any(0).sum()) == pytest.approx(60, abs=1)
@@ -139,26 +158,33 @@ def test_taller_means_more_spread_in_rows_than_in_columns(shape, sign):
 def test_only_extrathyroidal_extension_crosses_the_capsule():
     def outside(margin, shape):
         _, masks, scenes = drawn(margin=margin, shape=shape)
-        lobe = np.asarray(jax.vmap(lambda scene: ph._lobe_depth(scene, SIZE)[0])(scenes)) > 0
+        lobe = np.asarray(jax.vmap(lambda scene: outline.lobe_depth(scene, SIZE)[0])(scenes)) > 0
         return (masks & ~lobe).sum((1, 2)) / masks.sum((1, 2))
 
-    for shape in ph.SHAPES:
+    for shape in descriptors.SHAPES:
         assert outside("smooth", shape).max() < 0.02
         assert outside("lobulated or irregular", shape).max() < 0.05
         assert outside("extrathyroidal extension", shape).min() > 0.10
 
 
-# -- picture -------------------------------------------------------------------------------------------------------------------------
+# -- picture
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_images_masks_and_grades_are_finite_and_in_range():
     many = phantoms()
-    assert many.image.shape == (16, 2, *SIZE) and many.reader_masks.shape == (16, 2, 2, *SIZE) and many.reader_grades.shape == (16, 2, 2)
+    assert (
+        many.image.shape == (16, 2, *SIZE)
+        and many.reader_masks.shape == (16, 2, 2, *SIZE)
+        and many.reader_grades.shape == (16, 2, 2)
+    )
     assert many.image.dtype == many.mask.dtype == jnp.float32
     assert np.isfinite(many.image).all() and many.image.min() >= 0 and many.image.max() <= 1
     assert set(np.unique(many.mask)) == {0, 1} == set(np.unique(many.reader_masks))
     assert (many.mask.sum((-2, -1)) > 100).all()
-    assert ((many.level >= 0) & (many.level <= 4)).all() and ((many.reader_grades >= 0) & (many.reader_grades <= 4)).all()
+    assert ((many.level >= 0) & (many.level <= 4)).all() and (
+        (many.reader_grades >= 0) & (many.reader_grades <= 4)
+    ).all()
     np.testing.assert_array_equal(tirads.level(many.points), many.level)
 
 
@@ -169,7 +195,7 @@ def test_same_key_same_phantom_and_another_key_another():
 
 
 def test_jit_and_vmap_change_nothing():
-    eager = ph.several_views(jax.random.fold_in(jax.random.key(0), 3), SIZE, views=2)
+    eager = dataset.several_views(jax.random.fold_in(jax.random.key(0), 3), SIZE, views=2)
     batched = jax.tree.map(lambda leaf: leaf[3], phantoms())
     np.testing.assert_allclose(eager.image, batched.image, atol=2e-3)
     # A pixel exactly on the curve may fall on either side when operations are fused differently.
@@ -181,15 +207,17 @@ def test_jit_and_vmap_change_nothing():
 
 def test_speckle_is_rayleigh_before_log_compression():
     size, amplitude = (192, 192), 3.0
-    field = ph.envelope(jax.random.key(0), jnp.full(size, amplitude), jnp.zeros(size))
+    field = rendering.envelope(jax.random.key(0), jnp.full(size, amplitude), jnp.zeros(size))
     assert float(field.mean() / field.std()) == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.05)
     assert float((field**2).mean()) == pytest.approx(amplitude**2, rel=0.06)
-    assert float((field[1:-1] * field[:-2]).mean()) > float((field[9:] * field[:-9]).mean())  # the point spread function correlates it
+    assert float((field[1:-1] * field[:-2]).mean()) > float(
+        (field[9:] * field[:-9]).mean()
+    )  # the point spread function correlates it
 
 
 def test_log_compression_maps_decibels_to_grey():
     decibel = jnp.array([-200.0, -30.0, 0.0, 15.0, 30.0, 90.0])
-    np.testing.assert_allclose(ph.log_compress(10 ** (decibel / 20)), [0, 0, 0.5, 0.75, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(rendering.log_compress(10 ** (decibel / 20)), [0, 0, 0.5, 0.75, 1, 1], atol=1e-6)
 
 
 def test_grey_follows_echogenicity():
@@ -201,7 +229,9 @@ def test_grey_follows_echogenicity():
 
 def test_composition_shows_as_share_of_fluid():
     def dark(composition):
-        images, masks, _ = drawn(composition=composition, echogenicity="anechoic" if composition == "cystic" else "isoechoic")
+        images, masks, _ = drawn(
+            composition=composition, echogenicity="anechoic" if composition == "cystic" else "isoechoic"
+        )
         return (images[masks] < 0.2).mean()
 
     solid, spongiform, mixed, cystic = (dark(name) for name in ("solid", "spongiform", "mixed", "cystic"))
@@ -216,7 +246,7 @@ def test_fluid_enhances_and_calcium_shadows_what_lies_behind():
     assert abs(plain - behind(foci=("punctate",))) < 0.03
 
 
-@pytest.mark.parametrize("kind", ph.FOCI)
+@pytest.mark.parametrize("kind", descriptors.FOCI)
 def test_every_kind_of_foci_adds_bright_pixels(kind):
     base = {"composition": "mixed", "echogenicity": "hypoechoic"}
     (plain, masks, _), (images, _, _) = drawn(**base), drawn(**base, foci=(kind,))
@@ -225,7 +255,7 @@ def test_every_kind_of_foci_adds_bright_pixels(kind):
 
 def test_render_at_another_size():
     size = (96, 160)
-    image, mask = jax.jit(partial(ph.render, size=size))(jax.random.key(2), finding())
+    image, mask = jax.jit(partial(rendering.render, size=size))(jax.random.key(2), finding())
     assert image.shape == mask.shape == size
     assert 0.03 < float(mask.mean()) < 0.25
     assert 0.2 < float(image.mean()) < 0.5
@@ -241,39 +271,46 @@ def test_views_of_a_patient_share_the_nodule_but_not_the_picture():
     assert (jnp.abs(jnp.log(areas[:, 0] / areas[:, 1])) < 0.3).all()
 
 
-# -- readers -------------------------------------------------------------------------------------------------------------------------
+# -- readers
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 def reader(bias=0.0, bandwidth=1e6, jitter=0.0, habit=None):
-    return ph.Reader(*(jnp.array(value) for value in (bias, bandwidth, jitter)), jnp.eye(5) if habit is None else jnp.asarray(habit))
+    return readers.Reader(
+        *(jnp.array(value) for value in (bias, bandwidth, jitter)), jnp.eye(5) if habit is None else jnp.asarray(habit)
+    )
 
 
 def test_a_perfect_reader_draws_the_truth():
-    contour = ph.sample_scene(jax.random.key(1), finding(margin="lobulated or irregular"), SIZE).contour
-    np.testing.assert_array_equal(ph.read_outline(jax.random.key(0), reader(), contour, SIZE), ph.outline(contour, SIZE))
+    contour = outline.sample_scene(jax.random.key(1), finding(margin="lobulated or irregular"), SIZE).contour
+    np.testing.assert_array_equal(
+        readers.read_outline(jax.random.key(0), reader(), contour, SIZE), outline.outline(contour, SIZE)
+    )
 
 
 @pytest.mark.parametrize("bias", [0.03, -0.03])
 def test_bias_moves_the_outline_by_its_share_of_the_size(bias):
     size = (200, 200)
-    contour = ph.sample_scene(jax.random.key(1), finding(), size).contour
-    r = ph.radius(contour, jnp.linspace(0, 2 * jnp.pi, 2048, endpoint=False))
+    contour = outline.sample_scene(jax.random.key(1), finding(), size).contour
+    r = outline.radius(contour, jnp.linspace(0, 2 * jnp.pi, 2048, endpoint=False))
     expected = jnp.pi * jnp.mean((r + bias * 200) ** 2)
-    assert float(ph.read_outline(jax.random.key(0), reader(bias), contour, size).sum()) == pytest.approx(float(expected), rel=0.01)
+    assert float(readers.read_outline(jax.random.key(0), reader(bias), contour, size).sum()) == pytest.approx(
+        float(expected), rel=0.01
+    )
 
 
 def test_smoothing_removes_lobules_and_jitter_has_its_stated_size():
     angle = jnp.linspace(0, 2 * jnp.pi, 2048, endpoint=False)
-    contour = ph.sample_scene(jax.random.key(1), finding(margin="lobulated or irregular"), SIZE).contour
+    contour = outline.sample_scene(jax.random.key(1), finding(margin="lobulated or irregular"), SIZE).contour
     flat = contour._replace(cosine=0 * contour.cosine, sine=0 * contour.sine)
 
     def roughness(curve):
-        return float(jnp.std(ph.radius(curve, angle) / ph.radius(flat, angle)))
+        return float(jnp.std(outline.radius(curve, angle) / outline.radius(flat, angle)))
 
     assert roughness(contour) == pytest.approx(np.hypot(0.03, 0.085), rel=0.35)
-    smooth = ph.read_contour(jax.random.key(0), reader(bandwidth=3.0), contour, SIZE)
+    smooth = readers.read_contour(jax.random.key(0), reader(bandwidth=3.0), contour, SIZE)
     assert roughness(smooth) < 0.5 * roughness(contour)
-    shaky = ph.read_contour(jax.random.key(0), reader(jitter=0.05), flat, SIZE)
+    shaky = readers.read_contour(jax.random.key(0), reader(jitter=0.05), flat, SIZE)
     assert roughness(shaky) == pytest.approx(0.05, rel=1e-3)
 
 
@@ -284,44 +321,57 @@ def test_default_readers_disagree_outward_and_inward():
 
 
 def test_grades_follow_the_habit():
-    habits = ph.READERS.habit
+    habits = readers.READERS.habit
     np.testing.assert_allclose(habits.sum(2), 1, rtol=1e-6)
     assert habits[0] @ np.arange(5) @ np.ones(5) > 10 > habits[1] @ np.arange(5) @ np.ones(5)
     keys = jax.random.split(jax.random.key(0), 2000)
     for habit, level in itertools.product(habits, range(5)):
-        given = jax.vmap(lambda key, habit=habit, level=level: ph.read_grade(key, reader(habit=habit), jnp.array(level)))(keys)
+        given = jax.vmap(
+            lambda key, habit=habit, level=level: readers.read_grade(key, reader(habit=habit), jnp.array(level))
+        )(keys)
         np.testing.assert_allclose(np.bincount(given, minlength=5) / 2000, habit[level], atol=0.045)
 
 
-# -- data set ------------------------------------------------------------------------------------------------------------------------
+# -- data set
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_read_streams_records_deterministically():
     notes = Notes()
-    options = ph.PhantomOptions(count=ph.CHUNK + 3, seed=7, size=SIZE)
-    records = list(ph.read(options, notes))
+    options = dataset.PhantomOptions(count=dataset.CHUNK + 3, seed=7, size=SIZE)
+    records = list(dataset.read(options, notes))
     assert len(records) == notes.counts["images"] == options.count
     assert len({record.case for record in records}) == options.count == len({record.content for record in records})
     assert notes.counts["groups"] == len({record.group for record in records}) < options.count
-    assert sum(notes.counts[f"grade {name}"] for name in ph.CARD.grades) == options.count
+    assert sum(notes.counts[f"grade {name}"] for name in dataset.CARD.grades) == options.count
     views = Counter(record.group for record in records)
     assert list(views)[:3] == ["p0000", "p0001", "p0002"] and set(views.values()) <= {1, 2, 3}
     for record in records:
         assert record.case.rsplit("_", 1)[0] == record.group
-        assert record.image.dtype == np.uint8 and record.mask.dtype == bool and record.image.shape == record.mask.shape == SIZE
+        assert (
+            record.image.dtype == np.uint8
+            and record.mask.dtype == bool
+            and record.image.shape == record.mask.shape == SIZE
+        )
         assert len(record.reader_masks) == len(record.reader_grades) == 2 and record.malignant is None
         assert record.spacing == (40 / 64, 40 / 64)
         assert len({r.grade for r in records if r.group == record.group}) == 1
-    again = list(ph.read(ph.PhantomOptions(count=5, seed=7, size=SIZE), Notes()))
+    again = list(dataset.read(dataset.PhantomOptions(count=5, seed=7, size=SIZE), Notes()))
     assert [record.content for record in again] == [record.content for record in records[:5]]
-    other = next(ph.read(ph.PhantomOptions(count=5, seed=8, size=SIZE), Notes()))
+    other = next(dataset.read(dataset.PhantomOptions(count=5, seed=8, size=SIZE), Notes()))
     assert other.content != again[0].content
 
 
 @pytest.mark.parametrize(
     ("wrong", "field"),
-    [({"count": 0}, "count"), ({"count": -4}, "count"), ({"seed": -1}, "seed"), ({"size": (8, 96)}, "size"), ({"size": (96, 300)}, "size")],
+    [
+        ({"count": 0}, "count"),
+        ({"count": -4}, "count"),
+        ({"seed": -1}, "seed"),
+        ({"size": (8, 96)}, "size"),
+        ({"size": (96, 300)}, "size"),
+    ],
 )
 def test_senseless_options_are_refused_before_the_first_record(wrong, field):
     with pytest.raises(InputError, match=f"^{field}: "):
-        ph.read(ph.PhantomOptions(**wrong), Notes())
+        dataset.read(dataset.PhantomOptions(**wrong), Notes())

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.schema import Record
 from thyroid_jax.data import pipeline
+from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.radiomics import clinical
 
@@ -45,7 +45,9 @@ def numbered(count):
 
 
 def numbers(batch):
-    """Which examples a batch of `numbered` holds, after checking that all of its arrays and flags agree and its padding is empty."""
+    """Which examples a batch of `numbered` holds, after checking that all of its arrays and flags agree and its padding
+    is empty.
+    """
     rows = [int(row) for row in batch.radiomics[batch.example_valid, 0]]
     empty = ~batch.example_valid
     assert not any(np.asarray(values)[empty].any() for values in batch)
@@ -164,7 +166,9 @@ def test_every_example_comes_once_an_epoch_in_a_new_order(count, size):
     for _ in range(3):
         drawn = [next(batches) for _ in range(steps)]
         assert all(batch.image.shape == (size, 2, 2, 1) for batch in drawn)
-        assert [int(batch.example_valid.sum()) for batch in drawn] == [size] * (steps - 1) + [count - size * (steps - 1)]
+        assert [int(batch.example_valid.sum()) for batch in drawn] == [size] * (steps - 1) + [
+            count - size * (steps - 1)
+        ]
         epochs.append([number for batch in drawn for number in numbers(batch)])
         assert sorted(epochs[-1]) == list(range(count))
     assert len({tuple(epoch) for epoch in epochs}) == 3 or count == 3
@@ -213,5 +217,9 @@ def test_prefetch_pairs_a_batch_with_the_position_right_after_it(ahead):
 def test_evaluation_goes_through_the_cases_in_order_with_a_padded_last_batch():
     batches = list(pipeline.evaluation_batches(numbered(7), 3))
     assert [numbers(batch) for batch, _ in batches] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [cases for _, cases in batches] == [("case 0", "case 1", "case 2"), ("case 3", "case 4", "case 5"), ("case 6",)]
+    assert [cases for _, cases in batches] == [
+        ("case 0", "case 1", "case 2"),
+        ("case 3", "case 4", "case 5"),
+        ("case 6",),
+    ]
     assert batches[-1][0].example_valid.tolist() == [True, False, False]

@@ -1,4 +1,6 @@
-"""The probe's pictures are of what they say: the plane's slopes are the directions' lengths; a diagnosed run can be drawn."""
+"""The probe's pictures are of what they say: the plane's slopes are the directions' lengths; a diagnosed run can be
+drawn.
+"""
 
 import dataclasses
 import json
@@ -35,7 +37,9 @@ def test_slopes_at_the_latent_are_the_gradients(space, make_batch):
 
 @pytest.fixture(scope="module")
 def diagnosed(train, tmp_path_factory):
-    """A run with everything on that an ordinary one has not: a method with a random state, RLAR every second step, diagnoses."""
+    """A run with everything on that an ordinary one has not: a method with a random state, RLAR every second step,
+    diagnoses.
+    """
     run_dir = tmp_path_factory.mktemp("runs") / "diagnosed"
     result = train(run_dir, "--mtl.method", "rlw", "--rlar.every", "2", "--train.diagnose-every", "2")
     assert result.returncode == 0, result.stderr
@@ -79,7 +83,9 @@ def test_what_cannot_be_drawn_is_named(finished, monkeypatch):
     with pytest.raises(SystemExit):
         probe.main(["--run-dir", str(finished), "--case", "nobody"])
     run = load_run(finished)
-    alone = dataclasses.replace(run.config, rlar=RLARConfig(weight=0.0), grading=dataclasses.replace(run.config.grading, weight=0.0))
+    alone = dataclasses.replace(
+        run.config, rlar=RLARConfig(weight=0.0), grading=dataclasses.replace(run.config.grading, weight=0.0)
+    )
     monkeypatch.setattr(probe, "open_finished", lambda *_: (run._replace(config=alone), None))
     with pytest.raises(SystemExit):
         probe.main(["--run-dir", str(finished)])

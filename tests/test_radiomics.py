@@ -43,7 +43,9 @@ def test_parity_counts_what_agrees_and_lists_what_does_not(few, monkeypatch, cap
     assert "- firstorder_Skewness: 1, undefined here only" in printed
 
     extract = radiomics.extract
-    monkeypatch.setattr(radiomics, "extract", lambda *images, **settings: off(*map(np.array, extract(*images, **settings))))
+    monkeypatch.setattr(
+        radiomics, "extract", lambda *images, **settings: off(*map(np.array, extract(*images, **settings)))
+    )
     radiomics.main(["parity", "--random", "10"])
     assert "- firstorder_Mean: 1; worst ring 1, speckle" in capsys.readouterr().out
 

@@ -1,4 +1,6 @@
-"""pyradiomics, as it is called here, against values worked out by hand, and what it says of masks that cannot be measured."""
+"""pyradiomics, as it is called here, against values worked out by hand, and what it says of masks that cannot be
+measured.
+"""
 
 import logging
 import subprocess
@@ -16,7 +18,10 @@ pyradiomics = pytest.importorskip("radiomics")  # it builds on Python 3.11 only
 
 KINDS = {"shape2D": 9, "firstorder": 18, "glcm": 24, "glrlm": 16, "glszm": 16, "gldm": 14, "ngtdm": 5}
 EVERY = tuple(
-    f"{kind}_{name}" for kind in KINDS for name, old in pyradiomics.getFeatureClasses()[kind].getFeatureNames().items() if not old
+    f"{kind}_{name}"
+    for kind in KINDS
+    for name, old in pyradiomics.getFeatureClasses()[kind].getFeatureNames().items()
+    if not old
 )
 QUARTERS = np.kron([[1, 2], [3, 4]], np.ones((2, 2), int))  # four squares of one grey level each
 FULL = np.ones((4, 4), bool)
@@ -42,7 +47,8 @@ def test_there_are_102_features_in_two_dimensions():
     assert {kind: sum(name.startswith(f"{kind}_") for name in EVERY) for kind in KINDS} == KINDS
 
 
-# Pairs along a row differ by 1 at a third of the places, along a column by 2 at a third, along the diagonals by 3 or 1 once in nine and
+# Pairs along a row differ by 1 at a third of the places, along a column by 2 at a third, along the diagonals by 3
+# or 1 once in nine and
 # by 2, 2, 1, 1; in runs, each square is two of length 2, or, diagonally, one of length 2 and two of 1.
 BY_HAND = {
     "firstorder_Mean": 2.5,
@@ -96,19 +102,25 @@ def test_what_is_outside_the_mask_does_not_count():
     noisy = np.where(mask, grey(), grey(1))
     box = slice(3, 8), slice(2, 9)
     for image, outline in ((noisy, mask), (grey()[box], mask[box]), (np.pad(grey(), 5), np.pad(mask, 5))):
-        np.testing.assert_array_equal(*(extract(i, m, features=EVERY)[0] for i, m in ((image, outline), (grey(), mask))))
+        np.testing.assert_array_equal(
+            *(extract(i, m, features=EVERY)[0] for i, m in ((image, outline), (grey(), mask)))
+        )
 
 
 def test_bytes_and_doubles_are_the_same_grey_values():
     image = np.array([[0, 255, 254], [250, 25, 24], [100, 200, 225]], np.uint8)
     for bins in ({"bin_width": 25}, {"bin_count": 32}):
-        whole, real = (extract(one, np.ones((3, 3), bool), features=EVERY, **bins) for one in (image, image.astype(float)))
+        whole, real = (
+            extract(one, np.ones((3, 3), bool), features=EVERY, **bins) for one in (image, image.astype(float))
+        )
         np.testing.assert_array_equal(whole, real)
 
 
 def test_32_bins_by_default():
     mask = pixels((slice(1, 8), slice(2, 9)))
-    np.testing.assert_array_equal(*(extract(grey(), mask, features=EVERY, **bins)[0] for bins in ({}, {"bin_count": 32})))
+    np.testing.assert_array_equal(
+        *(extract(grey(), mask, features=EVERY, **bins)[0] for bins in ({}, {"bin_count": 32}))
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +145,9 @@ def test_one_grey_level_has_values_by_convention():
 def test_pixels_without_neighbours_have_no_pairs():
     values, valid = named(grey(), pixels((1, 1), (6, 9)))
     missing = {name for name in EVERY if not valid[name]}
-    assert missing == {name for name in EVERY if name.startswith(("glcm_", "glrlm_"))} | {"firstorder_RobustMeanAbsoluteDeviation"}
+    assert missing == {name for name in EVERY if name.startswith(("glcm_", "glrlm_"))} | {
+        "firstorder_RobustMeanAbsoluteDeviation"
+    }
     assert all(values[name] == 0 for name in missing)
 
 
@@ -149,7 +163,9 @@ def test_it_is_silent_and_leaves_the_logging_as_it_was(capfd, caplog):
 
 def test_it_is_silent_from_the_first_call_on():
     call = "from numpy import eye; from data_prep.radiomics_oracle import extract; extract(eye(3), eye(3) > 0, features=['glcm_Contrast'])"
-    done = subprocess.run([sys.executable, "-c", call], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", call], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
+    )
     assert (done.stdout, done.stderr) == ("", "")
 
 

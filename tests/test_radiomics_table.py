@@ -11,9 +11,9 @@ import pytest
 from data_prep import builder, radiomics_oracle, radiomics_table
 from data_prep.__main__ import main
 from data_prep.radiomics_table import COLUMNS, ENGINES, Engine, Found, chosen_bins, write_table
-from data_prep.schema import Card, Record
 from thyroid_jax import radiomics
 from thyroid_jax.config import DataConfig
+from thyroid_jax.data.record import Card, Record
 from thyroid_jax.data.source import open_parts
 from thyroid_jax.errors import InputError
 
@@ -45,7 +45,9 @@ def fake(nodules, features, bins):
     """Values that tell which nodule they are of, handed over backwards; the first feature of an odd one is not defined."""
     for nodule in reversed(list(nodules)):
         values = np.arange(len(features)) + nodule.image[nodule.mask].mean(dtype=np.float32)
-        yield Found(nodule.number, values.astype(np.float32), np.array([nodule.number % 2 == 0] + [True] * (len(features) - 1)))
+        yield Found(
+            nodule.number, values.astype(np.float32), np.array([nodule.number % 2 == 0] + [True] * (len(features) - 1))
+        )
 
 
 FAKE = Engine(lambda: "fake 1.0", fake)
@@ -83,13 +85,17 @@ def test_the_head_says_how_it_was_made(drawn_data, tmp_path):
 def test_lengths_are_in_millimetres_when_every_spacing_is_known(tmp_path, known):
     def spaced(notes):
         for number, record in enumerate(toys()):
-            yield replace(record, spacing=(0.1, 0.2 + number) if known or number < 7 or record.mask is None else (np.nan, np.nan))
+            yield replace(
+                record, spacing=(0.1, 0.2 + number) if known or number < 7 or record.mask is None else (np.nan, np.nan)
+            )
 
     builder.build(CARD, spaced, tmp_path)
     write_table(tmp_path, "toy", tmp_path / "t.csv", engine=FAKE, features=SOME)
     head, rows = read(tmp_path / "t.csv")
     assert head["unit"] == ("mm" if known else "px")
-    assert rows[2]["row_spacing"] == ("0.1" if known else "1.0") and rows[2]["column_spacing"] == ("4.2" if known else "1.0")
+    assert rows[2]["row_spacing"] == ("0.1" if known else "1.0") and rows[2]["column_spacing"] == (
+        "4.2" if known else "1.0"
+    )
 
 
 def test_pyradiomics_sees_the_whole_record(built, tmp_path):
@@ -108,7 +114,10 @@ def test_jax_gets_the_nodules_in_batches(built, tmp_path, monkeypatch):
 
     def extract(images, masks, *, features, spacing, **bins):
         batches.append(len(images))
-        each = [radiomics_oracle.extract(*one, features=features, spacing=side, **bins) for *one, side in zip(images, masks, spacing)]
+        each = [
+            radiomics_oracle.extract(*one, features=features, spacing=side, **bins)
+            for *one, side in zip(images, masks, spacing)
+        ]
         return np.stack([values for values, _ in each]), np.stack([valid for _, valid in each])
 
     monkeypatch.setattr(radiomics, "extract", extract, raising=False)
@@ -182,7 +191,9 @@ def test_bins_that_can():
 @pytest.mark.parametrize("width, few, many", [(25, 1, 0), (50, 6, 0), (0.5, 1, 5), (10, 1, 0)])
 def test_a_poor_bin_width_is_remarked_on_once(built, tmp_path, width, few, many):
     summary = write_table(built, "toy", tmp_path / "t.csv", engine=FAKE, features=SOME, bin_width=width)
-    assert f"{few} of 6 images have under 8 grey levels, {many} over 256" in summary.remark and "\n" not in summary.remark
+    assert (
+        f"{few} of 6 images have under 8 grey levels, {many} over 256" in summary.remark and "\n" not in summary.remark
+    )
 
 
 def test_a_terminal_shows_the_progress(built, tmp_path, capsys, monkeypatch):

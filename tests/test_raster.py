@@ -62,6 +62,8 @@ def test_positions_are_exact_on_long_lines():
 
 def test_each_measures_every_image():
     images, factors = np.arange(24.0).reshape(4, 2, 3), np.arange(4.0)
-    sums, double = jax.jit(lambda *images: raster.each(lambda image, factor: (image.sum(), 2 * factor), *images))(images, factors)
+    sums, double = jax.jit(lambda *images: raster.each(lambda image, factor: (image.sum(), 2 * factor), *images))(
+        images, factors
+    )
     np.testing.assert_array_equal(sums, images.sum((1, 2)))
     np.testing.assert_array_equal(double, 2 * factors)

@@ -70,8 +70,14 @@ def report():
         probability = dict(zip(("3", "4a", "<5>"), map(float, random.dirichlet(np.ones(3)))))
         truth = "" if i == 2 else "4a"
         with_mask = None if i == 6 else reference
-        cases.append(measure(name, f"g{i // 2}", predicted=predicted, reference=with_mask, probability=probability, grade_truth=truth))
-        pictures.append(Picture(name, random.integers(0, 255, (48, 64)).astype(np.uint8), with_mask, predicted.astype(float)))
+        cases.append(
+            measure(
+                name, f"g{i // 2}", predicted=predicted, reference=with_mask, probability=probability, grade_truth=truth
+            )
+        )
+        pictures.append(
+            Picture(name, random.integers(0, 255, (48, 64)).astype(np.uint8), with_mask, predicted.astype(float))
+        )
     log = [
         {"step": 10 * e, "epoch": e, "split": split, "loss": 1 / e, HOSTILE: e, "note": "text", "bad": float("nan")}
         for e in range(1, 6)
@@ -120,7 +126,9 @@ def test_page_is_well_formed_and_holds_every_part(report, text):
 
 def test_untrusted_text_is_only_ever_text(text):
     page = Page(text)
-    assert page.tags.count("script") == 1 and "<script>alert" not in text and "49" not in re.findall(r"\{\{.*?\}\}", text)
+    assert (
+        page.tags.count("script") == 1 and "<script>alert" not in text and "49" not in re.findall(r"\{\{.*?\}\}", text)
+    )
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert HOSTILE in "".join(page.text)
     # The policy allows the page's own script by its hash, and nothing that comes over the network.
@@ -231,7 +239,9 @@ def test_outlines_on_the_page_sit_on_the_mask(text):
 
 
 def test_training_curves():
-    log = [{"step": i, "split": "train", "loss": float(i)} for i in range(1000)] + [{"step": 5, "loss": float("inf"), "flag": True}]
+    log = [{"step": i, "split": "train", "loss": float(i)} for i in range(1000)] + [
+        {"step": 5, "loss": float("inf"), "flag": True}
+    ]
     (panel,) = training_curves(log)
     assert panel["name"] == "loss" and panel["x"] == "step" and panel["splits"] == ["train"] and panel["thinned"]
     assert str(panel["svg"]).startswith("<svg") and "#0102" not in panel["svg"]

@@ -86,7 +86,9 @@ def test_closed_forms_of_the_penalty():
     unit = jnp.stack([jnp.stack([jnp.ones(5), jnp.zeros(5)], -1), jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)])
     np.testing.assert_allclose(rlar.angular_penalty(unit), [1, 0.25, 0, 0, 0], atol=1e-6)
     np.testing.assert_allclose(rlar.angular_penalty(unit, kind="square"), [1, 0.25, 0, 0.25, 1], atol=1e-6)
-    np.testing.assert_allclose(rlar.angular_penalty(unit, kind="abs", margin=0.2), [0.64, 0.09, 0, 0.09, 0.64], atol=1e-6)
+    np.testing.assert_allclose(
+        rlar.angular_penalty(unit, kind="abs", margin=0.2), [0.64, 0.09, 0, 0.09, 0.64], atol=1e-6
+    )
     np.testing.assert_allclose(rlar.angular_penalty(unit, margin=0.2), [0.64, 0.09, 0, 0, 0], atol=1e-6)
     masked = rlar.angular_penalty(unit, where=jnp.array([False, True, True, True, True]))
     np.testing.assert_allclose(masked, [0, 0.25, 0, 0, 0], atol=1e-6)
@@ -132,7 +134,9 @@ def test_reliability_is_the_weakest_tasks_share_of_tau_without_a_gradient():
 
 
 def test_half_precision_latents_give_float32_directions(z):
-    directions = rlar.adversarial_directions({"a": lambda z: curved(1)(z.astype(jnp.bfloat16)), "b": curved(2)}, z.astype(jnp.bfloat16))
+    directions = rlar.adversarial_directions(
+        {"a": lambda z: curved(1)(z.astype(jnp.bfloat16)), "b": curved(2)}, z.astype(jnp.bfloat16)
+    )
     assert {leaf.dtype for leaf in directions} == {jnp.dtype("float32")}
     np.testing.assert_allclose(jnp.linalg.norm(directions.unit, axis=-1), 1, rtol=1e-3)
 

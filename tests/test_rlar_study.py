@@ -16,7 +16,12 @@ from thyroid_jax.errors import InputError
 
 def row(variant, fold, dice):
     values = {key: 0.1 for _, key in study.COLUMNS} | {"quadratic_kappa": 0.2, "macro_auroc": 0.6}
-    lists = {"layer_cosine": [0.1, -0.1], "layer_cosine_size": [0.3, 0.2], "case_cosine": [0.4, 0.0], "case_grade_loss": [1.0, 2.0]}
+    lists = {
+        "layer_cosine": [0.1, -0.1],
+        "layer_cosine_size": [0.3, 0.2],
+        "case_cosine": [0.4, 0.0],
+        "case_grade_loss": [1.0, 2.0],
+    }
     quarters = {key: [0.1, 0.2, 0.3, 0.4] for key in ("quarter_cosine", "quarter_cosine_size", "quarter_unit_share")}
     return {"variant": variant, "fold": fold, "dice": dice, "case_dice": [0.5, 0.9]} | values | lists | quarters
 
@@ -25,10 +30,15 @@ ROWS = [row("plain", 0, 0.60), row("plain", 1, 0.70), row("hinge 1", 0, 0.62), r
 
 
 def test_the_penaltys_share_is_the_one_it_was_trained_with(tmp_path):
-    entries = [{"split": "diagnosis", "step": n, "penalty_share_channel": 0.01 * n, "penalty_share_full": 0.5} for n in range(1, 8)]
+    entries = [
+        {"split": "diagnosis", "step": n, "penalty_share_channel": 0.01 * n, "penalty_share_full": 0.5}
+        for n in range(1, 8)
+    ]
     entries.append({"split": "diagnosis", "step": 8, "penalty_share_channel": None})
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    assert study.penalty_share(tmp_path, RLARConfig(weight=10.0)) == pytest.approx(10 * 0.05)  # mean of the last five, 0.03 to 0.07
+    assert study.penalty_share(tmp_path, RLARConfig(weight=10.0)) == pytest.approx(
+        10 * 0.05
+    )  # mean of the last five, 0.03 to 0.07
     assert study.penalty_share(tmp_path, RLARConfig(weight=2.0, space="full")) == pytest.approx(1.0)
     assert study.penalty_share(tmp_path, RLARConfig(weight=0.25, scale="relative")) == 0.25
 

@@ -31,7 +31,9 @@ def test_soft_dice_of_half_overlapping_squares():
     target = np.zeros((1, 4, 8), np.float32)
     target[:, :, 2:6] = 1
     assert segmentation.soft_dice(jnp.array(hard), jnp.array(target), smooth=0.0)[0] == pytest.approx(0.5, abs=1e-6)
-    assert segmentation.soft_dice(jnp.array(hard), jnp.array(target), smooth=8.0)[0] == pytest.approx(1 - (16 + 8) / (32 + 8), abs=1e-6)
+    assert segmentation.soft_dice(jnp.array(hard), jnp.array(target), smooth=8.0)[0] == pytest.approx(
+        1 - (16 + 8) / (32 + 8), abs=1e-6
+    )
 
 
 def test_the_written_convention_for_empty_masks():

@@ -106,7 +106,9 @@ def test_moments_are_the_covariance_of_the_pixel_centres(name, spacing):
 def test_moments_turn_with_the_mask():
     mask = blob(3)
     m, turned = moments(mask), moments(mask.T)
-    np.testing.assert_allclose([m.rows, m.columns, m.major, m.minor], [turned.columns, turned.rows, turned.major, turned.minor], rtol=1e-5)
+    np.testing.assert_allclose(
+        [m.rows, m.columns, m.major, m.minor], [turned.columns, turned.rows, turned.major, turned.minor], rtol=1e-5
+    )
 
 
 def test_an_empty_mask_has_no_outline_no_parts_and_no_moments():
@@ -153,12 +155,16 @@ def test_the_diameter_is_the_largest_distance_of_any_two_points_of_the_outline(n
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("name", [name for name, mask in MASKS.items() if mask.any(0).sum() > 1 and mask.any(1).sum() > 1])
+@pytest.mark.parametrize(
+    "name", [name for name, mask in MASKS.items() if mask.any(0).sum() > 1 and mask.any(1).sum() > 1]
+)
 def test_features_are_those_of_pyradiomics(name, spacing):
     pytest.importorskip("radiomics")
     from data_prep import radiomics_oracle
 
-    expected, valid = radiomics_oracle.extract(np.zeros(SIDES), MASKS[name], features=tuple(shape.FEATURES), spacing=spacing)
+    expected, valid = radiomics_oracle.extract(
+        np.zeros(SIDES), MASKS[name], features=tuple(shape.FEATURES), spacing=spacing
+    )
     assert valid.all()
     found = features(MASKS[name], spacing)
     for feature, value in zip(shape.FEATURES, expected):
@@ -169,7 +175,12 @@ def test_a_rectangle_by_hand():
     found = {name: float(value) for name, value in features(box(3, 5, 7, 9), (2.0, 0.5)).items()}
     perimeter, area = 2 * 6 * 2 + 2 * 8 * 0.5 + 2 * np.hypot(2, 0.5), 62.5
     tall, wide = 4 * np.sqrt(48 / 12 * 4), 4 * np.sqrt(80 / 12 / 4)
-    expected = {"Perimeter": perimeter, "MeshSurface": area, "PixelSurface": 63, "PerimeterSurfaceRatio": perimeter / area}
+    expected = {
+        "Perimeter": perimeter,
+        "MeshSurface": area,
+        "PixelSurface": 63,
+        "PerimeterSurfaceRatio": perimeter / area,
+    }
     expected |= {"Sphericity": 2 * np.sqrt(np.pi * area) / perimeter, "MaximumDiameter": np.hypot(7 * 2, 8 * 0.5)}
     expected |= {"MajorAxisLength": tall, "MinorAxisLength": wide, "Elongation": wide / tall}
     assert found == pytest.approx({f"shape2D_{name}": value for name, value in expected.items()}, rel=1e-6)

@@ -15,7 +15,11 @@ def test_each_feature_tells_apart_what_it_is_meant_to(tmp_path, capsys):
     of = lambda name: dict(zip(soft.FEATURES, values[name]))
     assert of("tall")["taller_than_wide"] > 0.99 > 0.5 == pytest.approx(of("disc")["taller_than_wide"], abs=0.01)
     assert of("wide")["taller_than_wide"] < 0.02
-    assert of("star")["margin_irregularity"] > of("eight lobes")["margin_irregularity"] > of("45 degrees")["margin_irregularity"] + 0.02
+    assert (
+        of("star")["margin_irregularity"]
+        > of("eight lobes")["margin_irregularity"]
+        > of("45 degrees")["margin_irregularity"] + 0.02
+    )
     assert of("L")["non_ellipticity"] > of("wide")["non_ellipticity"] + 0.3
     assert of("ring")["non_compactness"] > 0.5 > of("disc")["non_compactness"] + 0.4
     width, height = Image.open(io.BytesIO(png)).size

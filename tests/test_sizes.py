@@ -1,4 +1,6 @@
-"""Features of level-by-size tables against the published double sums, and what each says of tables whose answer is plain."""
+"""Features of level-by-size tables against the published double sums, and what each says of tables whose answer is
+plain.
+"""
 
 import jax
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 from thyroid_jax.radiomics import gldm, glrlm, glszm, sizes
 
 FEATURES = {feature.__name__: feature for feature in glrlm.FEATURES.values()}  # runs have all sixteen
-measured = jax.jit(lambda counts, sides: {name: feature(sizes.table(counts, sides)) for name, feature in FEATURES.items()})
+measured = jax.jit(
+    lambda counts, sides: {name: feature(sizes.table(counts, sides)) for name, feature in FEATURES.items()}
+)
 
 
 def by_formula(c, sides):
@@ -66,15 +70,30 @@ def test_directions_are_measured_one_by_one():
 
 
 def test_an_empty_table_is_all_zeros():
-    assert not any(np.asarray(value).any() for value in measured(np.zeros((6, 9), np.float32), np.arange(1, 10)).values())
+    assert not any(
+        np.asarray(value).any() for value in measured(np.zeros((6, 9), np.float32), np.arange(1, 10)).values()
+    )
 
 
 def test_one_cell_has_no_spread():
     counts = np.zeros((6, 9), np.float32)
     counts[2, 3] = 5  # level 3, size 4
     found = measured(counts, np.arange(1, 10))
-    expected = {"small": 1 / 16, "large": 16, "low_level": 1 / 9, "high_level": 9, "small_low_level": 1 / 144, "large_high_level": 144}
-    expected |= {"small_high_level": 9 / 16, "large_low_level": 16 / 9, "level_variance": 0, "size_variance": 0, "entropy": 0}
+    expected = {
+        "small": 1 / 16,
+        "large": 16,
+        "low_level": 1 / 9,
+        "high_level": 9,
+        "small_low_level": 1 / 144,
+        "large_high_level": 144,
+    }
+    expected |= {
+        "small_high_level": 9 / 16,
+        "large_low_level": 16 / 9,
+        "level_variance": 0,
+        "size_variance": 0,
+        "entropy": 0,
+    }
     expected |= {"level_non_uniformity": 5, "size_non_uniformity": 5, "percentage": 1 / 4}
     expected |= {"level_non_uniformity_normalised": 1, "size_non_uniformity_normalised": 1}
     assert set(expected) == set(FEATURES)
@@ -102,5 +121,7 @@ def test_large_counts_lose_no_digits():
 def test_every_formula_has_one_name_in_each_kind(kind):
     used = [feature.__name__ for feature in kind.FEATURES.values()]
     assert len(used) == len(set(used))
-    every = {*FEATURES} - ({"level_non_uniformity_normalised", "percentage"} if kind is gldm else set())  # 1 / N times another, and 1
+    every = {*FEATURES} - (
+        {"level_non_uniformity_normalised", "percentage"} if kind is gldm else set()
+    )  # 1 / N times another, and 1
     assert set(used) == every

@@ -1,4 +1,5 @@
-"""Differentiable morphology: finite differences, checked values, turns, shifts and units, and which shapes each feature tells apart.
+"""Differentiable morphology: finite differences, checked values, turns, shifts and units, and which shapes each
+feature tells apart.
 
 Soft masks here are sigmoid(d / s), d the distance to the outline in pixels, positive inside, to first order.
 """
@@ -18,7 +19,9 @@ from thyroid_jax.radiomics import shape, soft
 
 EVERY = tuple(soft.FEATURES)
 COMPACT, TALL, MARGIN, ELLIPTIC, CONVEX, LONG = range(6)
-features = jax.jit(lambda masks, spacing=(1.0, 1.0): soft.morphology(masks, spacing=spacing, features=EVERY), static_argnums=1)
+features = jax.jit(
+    lambda masks, spacing=(1.0, 1.0): soft.morphology(masks, spacing=spacing, features=EVERY), static_argnums=1
+)
 perimeter = jax.jit(soft.perimeter, static_argnames="spacing")
 area = jax.jit(soft.area, static_argnames="spacing")
 moments = jax.jit(soft.moments, static_argnames="spacing")
@@ -122,7 +125,9 @@ def test_height_to_width_of_an_ellipse(degrees, ratio):
     y, x = grid((256, 256))
     mask = edge(ellipse(*turned(y, x, degrees), 60, 30), 0.5)
     m = moments(mask)
-    assert float(jnp.sqrt(m.rows / m.columns)) == pytest.approx(ratio, rel=1.5e-3)  # a soft edge makes it a little rounder
+    assert float(jnp.sqrt(m.rows / m.columns)) == pytest.approx(
+        ratio, rel=1.5e-3
+    )  # a soft edge makes it a little rounder
     assert of(mask)[TALL] == pytest.approx(special.expit(10 * (ratio - 1)), abs=1e-3)
 
 
@@ -161,12 +166,16 @@ ALIKE = [
 ]
 
 
-@pytest.mark.parametrize("feature, lower, higher, by", APART, ids=lambda value: EVERY[value] if isinstance(value, int) else str(value))
+@pytest.mark.parametrize(
+    "feature, lower, higher, by", APART, ids=lambda value: EVERY[value] if isinstance(value, int) else str(value)
+)
 def test_a_feature_separates(feature, lower, higher, by):
     assert table()[higher][feature] - table()[lower][feature] > by
 
 
-@pytest.mark.parametrize("feature, names, within", ALIKE, ids=lambda value: EVERY[value] if isinstance(value, int) else str(value))
+@pytest.mark.parametrize(
+    "feature, names, within", ALIKE, ids=lambda value: EVERY[value] if isinstance(value, int) else str(value)
+)
 def test_a_feature_does_not_separate(feature, names, within):
     assert np.ptp([table()[name][feature] for name in names]) < within
 
@@ -188,7 +197,9 @@ def test_the_values_of_the_shapes():
 @pytest.mark.parametrize("name", SOFT)
 def test_a_quarter_turn_a_mirror_and_a_shift_change_only_what_they_should(name):
     mask = SOFT[name]
-    values, turn, mirror, shifted = (of(m) for m in (mask, np.rot90(mask), mask[:, ::-1], np.roll(mask, (-2, 1), (0, 1))))
+    values, turn, mirror, shifted = (
+        of(m) for m in (mask, np.rot90(mask), mask[:, ::-1], np.roll(mask, (-2, 1), (0, 1)))
+    )
     rest = [COMPACT, MARGIN, ELLIPTIC, CONVEX, LONG]
     np.testing.assert_allclose(turn[rest], values[rest], atol=2e-3)  # the hull's 64 directions meet other points of it
     for same in (mirror, shifted):
@@ -198,7 +209,9 @@ def test_a_quarter_turn_a_mirror_and_a_shift_change_only_what_they_should(name):
     assert turn[TALL] == pytest.approx(inverse, abs=1e-3)
 
 
-@pytest.mark.parametrize("draw", [lambda y, x: ellipse(y, x, 20, 12), lambda y, x: lobed(y, x, 18), lambda y, x: star(y, x, 16)])
+@pytest.mark.parametrize(
+    "draw", [lambda y, x: ellipse(y, x, 20, 12), lambda y, x: lobed(y, x, 18), lambda y, x: star(y, x, 16)]
+)
 def test_any_turn_and_any_shift_leave_the_shape(draw):
     rest = [COMPACT, MARGIN, ELLIPTIC, CONVEX, LONG]
     straight = of(edge(draw(Y, X), 1.0))
@@ -222,7 +235,9 @@ def test_a_mask_is_closed_at_the_border():
 # Units.
 
 
-@pytest.mark.parametrize("name, draw", [("ellipse", lambda y, x: ellipse(y, x, 40, 24)), ("lobed", lambda y, x: lobed(y, x, 36))])
+@pytest.mark.parametrize(
+    "name, draw", [("ellipse", lambda y, x: ellipse(y, x, 40, 24)), ("lobed", lambda y, x: lobed(y, x, 36))]
+)
 @pytest.mark.parametrize("skip", [(2, 1), (1, 2), (2, 2)])
 def test_spacing_undoes_coarser_pixels(name, draw, skip):
     fine = edge(draw(*turned(*grid((128, 128)), 30)), 2.5)
@@ -239,7 +254,9 @@ def test_spacing_undoes_coarser_pixels(name, draw, skip):
 
 def test_the_unit_of_length_does_not_matter():
     for scale in (0.01, 30.0):
-        np.testing.assert_allclose(of(SOFT["corner"], (scale * 0.4, scale * 0.7)), of(SOFT["corner"], (0.4, 0.7)), atol=1e-5)
+        np.testing.assert_allclose(
+            of(SOFT["corner"], (scale * 0.4, scale * 0.7)), of(SOFT["corner"], (0.4, 0.7)), atol=1e-5
+        )
 
 
 # Parts.
@@ -289,7 +306,9 @@ def test_the_moment_ellipse_has_the_moments_it_is_given():
 def test_the_hull_is_that_of_the_contour_and_near_that_of_the_pixels(name):
     for mask in (SOFT[name], HARD[name]):
         contour = np.concatenate(measure.find_contours(np.pad(mask, 1), 0.5))
-        assert float(hull_area(mask)) == pytest.approx(spatial.ConvexHull(contour).volume, rel=5e-3)  # "volume" is the area in the plane
+        assert float(hull_area(mask)) == pytest.approx(
+            spatial.ConvexHull(contour).volume, rel=5e-3
+        )  # "volume" is the area in the plane
     pixels = morphology.convex_hull_image(HARD[name] > 0.5)
     assert float(hull_area(HARD[name])) == pytest.approx(pixels.sum(), rel=0.02)
     assert of(HARD[name])[CONVEX] == pytest.approx(1 - HARD[name].sum() / pixels.sum(), abs=0.02)
@@ -329,7 +348,9 @@ def random_masks(seed=0, sides=SIDES):
 
 def nasty(sides=SIDES):
     empty = np.zeros(sides)
-    with_one = lambda *index: np.array([np.ravel_multi_index(index, sides) == i for i in range(empty.size)], float).reshape(sides)
+    with_one = lambda *index: np.array(
+        [np.ravel_multi_index(index, sides) == i for i in range(empty.size)], float
+    ).reshape(sides)
     y, x = grid(sides)
     return {
         "empty": empty,
@@ -374,7 +395,9 @@ def test_nasty_masks_have_finite_values_and_gradients(dtype):
 def test_gradients_against_finite_differences(x64):
     rng, step = np.random.default_rng(1), 1e-7
     pixels = SIDES[0] * SIDES[1]
-    ways = np.concatenate([np.eye(pixels)[rng.choice(pixels, 10, replace=False)], rng.standard_normal((6, pixels)) / 10])
+    ways = np.concatenate(
+        [np.eye(pixels)[rng.choice(pixels, 10, replace=False)], rng.standard_normal((6, pixels)) / 10]
+    )
     ways = ways.reshape(-1, *SIDES)
     slopes = {name: values_and_slopes(np.float64)[name][1] for name in random_masks()}
     for (name, mask), slope in zip(random_masks().items(), slopes.values()):

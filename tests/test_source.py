@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data_prep import builder
-from data_prep.schema import Card, Record
 from thyroid_jax.config import DataConfig
 from thyroid_jax.data import source
+from thyroid_jax.data.record import Card, Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import read_json, write_json
 
@@ -52,7 +52,9 @@ def test_parts_share_no_group_and_hold_every_record(config, tmp_path):
     assert parts.card == CARD
     groups = [{record.group for record in part} for part in (parts.train, parts.validation, parts.test)]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
-    assert sorted(cases(parts.train) + cases(parts.validation) + cases(parts.test)) == sorted(record.case for record in toys())
+    assert sorted(cases(parts.train) + cases(parts.validation) + cases(parts.test)) == sorted(
+        record.case for record in toys()
+    )
     assert all({record.grade for record in part} == {0, 1} for part in (parts.train, parts.validation, parts.test))
     originals = {record.case: record for record in toys()}
     for record in parts.test:
@@ -112,7 +114,8 @@ def test_data_that_no_longer_fit_the_split_are_refused(config, tmp_path):
 
 def test_the_seed_makes_the_split(config, tmp_path):
     same, again, other = (
-        cases(source.open_parts(replace(config, split_seed=seed), tmp_path / f"{i}.json").test) for i, seed in enumerate((0, 0, 1))
+        cases(source.open_parts(replace(config, split_seed=seed), tmp_path / f"{i}.json").test)
+        for i, seed in enumerate((0, 0, 1))
     )
     assert same == again != other
 
@@ -135,7 +138,9 @@ def test_a_data_set_that_was_never_built(config, tmp_path):
 def test_the_digest_tells_other_pixels_grades_and_groups_apart(config, tmp_path):
     digests = [source.open_parts(config, tmp_path / "split.json").digest]
     for name, change in (("pixels", lambda r: {"image": 255 - r.image}), ("grades", lambda r: {"grade": 1 - r.grade})):
-        builder.build(CARD, lambda notes, change=change: (replace(record, **change(record)) for record in toys()), tmp_path / name)
+        builder.build(
+            CARD, lambda notes, change=change: (replace(record, **change(record)) for record in toys()), tmp_path / name
+        )
         digests.append(source.open_parts(replace(config, dir=str(tmp_path / name)), tmp_path / "split.json").digest)
     builder.build(CARD, lambda notes: toys(), tmp_path / "same")
     assert len(set(digests)) == 3

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_prep.splits import Meta, assign_folds, load_split, make_split
+from thyroid_jax.data.splits import Meta, assign_folds, load_split, make_split
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import write_json
 
@@ -45,7 +45,9 @@ def test_every_record_is_tested_once():
 
 
 def test_a_class_with_too_few_groups_is_named():
-    with pytest.raises(InputError, match=r"(?s)at least 3 groups.*Merge these.*class '5': 1 group\b.*class '6': 2 groups"):
+    with pytest.raises(
+        InputError, match=r"(?s)at least 3 groups.*Merge these.*class '5': 1 group\b.*class '6': 2 groups"
+    ):
         assign_folds(list("abcdefgh"), ["2", "2", "2", "2", "2", "5", "6", "6"], folds=4, seed=0)
 
 
@@ -68,7 +70,13 @@ def test_a_split_is_saved_and_comes_back(tmp_path):
     assert load_split(tmp_path / "split.json", metas) == split
 
 
-METAS = [Meta("1_1", "1", "x"), Meta("1_2", "1", "y"), Meta("2_1", "2", "x"), Meta("3_1", "3", "z"), Meta("4_1", "4", "w")]
+METAS = [
+    Meta("1_1", "1", "x"),
+    Meta("1_2", "1", "y"),
+    Meta("2_1", "2", "x"),
+    Meta("3_1", "3", "z"),
+    Meta("4_1", "4", "w"),
+]
 
 
 @pytest.mark.parametrize(

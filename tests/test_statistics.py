@@ -23,7 +23,10 @@ def test_bootstrap_is_the_exact_distribution_over_all_draws_of_groups():
     interval = cluster_bootstrap(np.mean, clusters, values, samples=20000, level=0.5)
     assert interval.value == values.mean() and interval.clusters == 3
     for bound, share in ((interval.low, 0.25), (interval.high, 0.75)):
-        assert np.mean(np.array(every) < bound - 1e-9) <= share + 0.02 and np.mean(np.array(every) <= bound + 1e-9) >= share - 0.02
+        assert (
+            np.mean(np.array(every) < bound - 1e-9) <= share + 0.02
+            and np.mean(np.array(every) <= bound + 1e-9) >= share - 0.02
+        )
 
 
 def test_weights_and_indices_draw_the_same_replicates():
@@ -53,7 +56,9 @@ def test_coverage_holds_for_groups_and_fails_when_they_are_ignored():
         clusters = np.repeat(np.arange(40), sizes)
         values = random.normal(size=40)[clusters] + 0.3 * random.normal(size=len(clusters))
         by_group = cluster_bootstrap(weighted_mean, clusters, values, samples=400, seed=trial, weighted=True)
-        by_image = cluster_bootstrap(weighted_mean, np.arange(len(clusters)), values, samples=400, seed=trial, weighted=True)
+        by_image = cluster_bootstrap(
+            weighted_mean, np.arange(len(clusters)), values, samples=400, seed=trial, weighted=True
+        )
         hits += by_group.low <= 0 <= by_group.high
         naive += by_image.low <= 0 <= by_image.high
     assert 0.89 <= hits / trials <= 0.98
@@ -100,7 +105,9 @@ def test_wilcoxon_counts_zeros_and_undefined():
     first, second = np.array([0.5, 0.5, 0.9, 0.8, np.nan, 0.7]), np.array([0.5, 0.4, 0.7, 0.5, 0.1, np.nan])
     result = paired_wilcoxon(first, second)
     assert (result.n, result.zeros, result.undefined) == (3, 1, 2)
-    assert result.p == pytest.approx(stats.wilcoxon([0.1, 0.2, 0.3]).pvalue) and result.median_difference == pytest.approx(0.15)
+    assert result.p == pytest.approx(
+        stats.wilcoxon([0.1, 0.2, 0.3]).pvalue
+    ) and result.median_difference == pytest.approx(0.15)
     same = paired_wilcoxon([0.5, 0.6], [0.5, 0.6])
     assert (same.p, same.n, same.zeros, same.median_difference) == (1.0, 0, 2, 0.0)
     nothing = paired_wilcoxon([np.nan], [0.2])
@@ -145,7 +152,9 @@ def test_delong_against_brute_force(seed, positives, negatives, ties):
         z = (auc[0] - auc[1]) / np.sqrt(variance)
         assert result.z == pytest.approx(z) and result.p == pytest.approx(2 * stats.norm.sf(abs(z)))
     half = stats.norm.ppf(0.975) * np.sqrt(s[0, 0])
-    assert result.low[0] == pytest.approx(max(auc[0] - half, 0)) and result.high[0] == pytest.approx(min(auc[0] + half, 1))
+    assert result.low[0] == pytest.approx(max(auc[0] - half, 0)) and result.high[0] == pytest.approx(
+        min(auc[0] + half, 1)
+    )
     alone = delong(truth, scores[0])
     assert alone.auc[0] == result.auc[0] and alone.low[0] == result.low[0] and np.isnan(alone.p)
     swapped = delong(truth, scores[1], scores[0])
@@ -177,7 +186,10 @@ def test_delong_at_the_edges():
 
 def test_mcnemar_textbook_examples():
     # Agresti, Categorical Data Analysis, 1990, p. 350: 150 and 86 changed their mind; without correction 17.3559.
-    first, second = np.repeat([True, True, False, False], [794, 150, 86, 570]), np.repeat([True, False, True, False], [794, 150, 86, 570])
+    first, second = (
+        np.repeat([True, True, False, False], [794, 150, 86, 570]),
+        np.repeat([True, False, True, False], [794, 150, 86, 570]),
+    )
     result = mcnemar(first, second)
     assert (result.first_only, result.second_only, result.n) == (150, 86, 1600)
     assert (np.sqrt(result.chi2 * 236) + 1) ** 2 / 236 == pytest.approx(17.3559, abs=1e-4)

@@ -10,7 +10,16 @@ import optax
 import pytest
 
 from thyroid_jax import model
-from thyroid_jax.config import AugmentConfig, Config, ConsistencyConfig, GuidanceConfig, ModelConfig, MTLConfig, RLARConfig, TrainConfig
+from thyroid_jax.config import (
+    AugmentConfig,
+    Config,
+    ConsistencyConfig,
+    GuidanceConfig,
+    ModelConfig,
+    MTLConfig,
+    RLARConfig,
+    TrainConfig,
+)
 from thyroid_jax.data.augment import augment
 from thyroid_jax.losses import grading, guidance, masked_mean, segmentation
 from thyroid_jax.mtl import scalarize
@@ -30,12 +39,16 @@ def test_rlar_weight_zero_is_the_plain_multitask_step_bit_for_bit(make_batch):
 
     def plain_step(state, batch):
         image, mask = augment(jax.random.fold_in(state.key, state.step), batch.image, batch.mask, config.augment)
-        seg, cls, rad = (valid & batch.example_valid for valid in (batch.mask_valid, batch.grade_valid, batch.radiomics_valid))
+        seg, cls, rad = (
+            valid & batch.example_valid for valid in (batch.mask_valid, batch.grade_valid, batch.radiomics_valid)
+        )
 
         def loss(params):
             latent = model.encode(params, config.model, image)
             logits = model.decode(params, config.model, latent)
-            outline = 0.5 * segmentation.bce(logits, mask, where=seg) + 0.5 * segmentation.soft_dice(logits, mask, where=seg)
+            outline = 0.5 * segmentation.bce(logits, mask, where=seg) + 0.5 * segmentation.soft_dice(
+                logits, mask, where=seg
+            )
             embedding = model.embed(params, config.model, latent.z)
             grade = grading.cross_entropy(model.classify(params, config.model, embedding), batch.grade, where=cls)
             embedding = model.embed(params, config.model, latent.z)
@@ -44,11 +57,15 @@ def test_rlar_weight_zero_is_the_plain_multitask_step_bit_for_bit(make_batch):
             return masked_mean(outline, seg) + masked_mean(grade, cls) + 0.1 * masked_mean(radiomics, rad)
 
         change, opt_state = optimizer(config).update(jax.grad(loss)(state.params), state.opt_state, state.params)
-        return state._replace(step=state.step + 1, params=optax.apply_updates(state.params, change), opt_state=opt_state)
+        return state._replace(
+            step=state.step + 1, params=optax.apply_updates(state.params, change), opt_state=opt_state
+        )
 
     state = init_state(config)
     state = state._replace(step=state.step + 5)  # past the first steps, so that rates and moments are not zero
-    with jax.disable_jit():  # operation by operation: what a compiler fuses, and so rounds, depends on what else it sees
+    with (
+        jax.disable_jit()
+    ):  # operation by operation: what a compiler fuses, and so rounds, depends on what else it sees
         ours, _ = update(state, batch, config)
         plain = plain_step(state, batch)
     chex.assert_trees_all_equal(ours.params, plain.params)
@@ -107,7 +124,9 @@ def test_every_nth_step_in_a_row(make_batch):
 
 
 def test_famo_is_told_the_losses_after_the_update_on_the_same_batch(make_batch):
-    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0), mtl=MTLConfig(method="famo"), augment=STILL, train=TrainConfig())
+    config = dataclasses.replace(
+        CONFIG, rlar=RLARConfig(weight=0.0), mtl=MTLConfig(method="famo"), augment=STILL, train=TrainConfig()
+    )
     state, batch = init_state(config), make_batch()
     before = objective_losses(state.params, batch, config)
     state, _ = train_step(state, batch, config)
@@ -120,7 +139,12 @@ def test_famo_is_told_the_losses_after_the_update_on_the_same_batch(make_batch):
 
 def objective_losses(params, batch, config):
     metrics = objective(params, batch, config)[1]
-    return jnp.array([weight * metrics[f"loss_{name}"].sum / metrics[f"loss_{name}"].count for name, weight in trained(config).items()])
+    return jnp.array(
+        [
+            weight * metrics[f"loss_{name}"].sum / metrics[f"loss_{name}"].count
+            for name, weight in trained(config).items()
+        ]
+    )
 
 
 def test_it_learns_one_batch(make_batch):
@@ -161,7 +185,13 @@ def test_ramp_of_the_penalty():
 
 def test_the_consistency_waits_for_the_outline():
     config = dataclasses.replace(CONFIG, train=TrainConfig(total_steps=1000))
-    assert [float(ramps_at(jnp.int32(step), config).consistency) for step in (0, 100, 150, 200, 900)] == [0, 0, 0.5, 1, 1]
+    assert [float(ramps_at(jnp.int32(step), config).consistency) for step in (0, 100, 150, 200, 900)] == [
+        0,
+        0,
+        0.5,
+        1,
+        1,
+    ]
     at_once = dataclasses.replace(config, consistency=ConsistencyConfig(ramp=0.0))
     assert [float(ramps_at(jnp.int32(step), at_once).consistency) for step in (99, 100)] == [0, 1]
 
@@ -170,11 +200,15 @@ def test_the_guidance_target_is_measured_on_the_augmented_view(make_batch):
     values, spread = (np.linspace(*ends, len(clinical.TARGET)).astype(np.float32) for ends in ((-1, 1), (1, 2)))
     known = GuidanceConfig(centre=tuple(values.tolist()), spread=tuple(spread.tolist()))
     batch = make_batch(b=4, h=48, w=48)
-    batch = batch._replace(radiomics_valid=np.array([True, True, False, True]), mask=batch.mask * np.array([1, 1, 1, 0])[:, None, None])
+    batch = batch._replace(
+        radiomics_valid=np.array([True, True, False, True]), mask=batch.mask * np.array([1, 1, 1, 0])[:, None, None]
+    )
     found = measured(batch, dataclasses.replace(CONFIG, guidance=known))
     target, valid = clinical.target(batch.image[..., 0], batch.mask >= 0.5)
     assert np.asarray(valid).all(1).tolist() == [True, True, True, False]
-    np.testing.assert_allclose(found.radiomics, np.clip((np.asarray(target) - values) / spread, -3, 3), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        found.radiomics, np.clip((np.asarray(target) - values) / spread, -3, 3), rtol=1e-5, atol=1e-6
+    )
     assert found.radiomics_valid.tolist() == [True, True, False, False]
     assert measured(batch, CONFIG) is batch  # the scaling is not known
 
@@ -197,7 +231,9 @@ def test_a_step_takes_the_target_of_its_own_view_unless_told_otherwise(make_batc
 
 def test_without_a_known_length_rate_and_penalty_are_constant():
     config = dataclasses.replace(CONFIG, train=TrainConfig())
-    assert [float(learning_rate(config)(step)) for step in (0, 1, 1000)] == 3 * [pytest.approx(config.optimizer.learning_rate)]
+    assert [float(learning_rate(config)(step)) for step in (0, 1, 1000)] == 3 * [
+        pytest.approx(config.optimizer.learning_rate)
+    ]
     assert float(ramps_at(jnp.int32(0), config).rlar) == 1
 
 

@@ -6,14 +6,21 @@ import re
 import numpy as np
 import pytest
 
-from data_prep.schema import Record
 from experiments import target_study
+from thyroid_jax.data.record import Record
 from thyroid_jax.radiomics import clinical
 
 
 def test_labels_are_ordered_by_suspicion_and_missing_ones_are_no_zeros():
     image = np.zeros((4, 4), np.uint8)
-    record = Record(case="1", group="1", source="-", image=image, grade=2, descriptors={"echogenicity": "hypoechogenicity", "margins": "?"})
+    record = Record(
+        case="1",
+        group="1",
+        source="-",
+        image=image,
+        grade=2,
+        descriptors={"echogenicity": "hypoechogenicity", "margins": "?"},
+    )
     other = dataclasses.replace(
         record, grade=None, malignant=True, descriptors={"echogenicity": "hyperechogenicity", "margins": "spiculated"}
     )
@@ -73,7 +80,18 @@ def test_predictions_are_for_groups_that_were_not_fitted_on():
 
 
 def test_the_command_on_a_built_data_set(drawn_data, capsys):
-    arguments = ["--data.name", "drawn", "--data.dir", str(drawn_data), "--data.height", "24", "--data.width", "32", "--samples", "50"]
+    arguments = [
+        "--data.name",
+        "drawn",
+        "--data.dir",
+        str(drawn_data),
+        "--data.height",
+        "24",
+        "--data.width",
+        "32",
+        "--samples",
+        "50",
+    ]
     target_study.main(arguments)
     printed = capsys.readouterr().out
     assert printed.startswith("30 outlines of 15 groups at 24 x 32")

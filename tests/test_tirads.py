@@ -12,9 +12,22 @@ from thyroid_jax import tirads
 # Typed from the chart (Tessler et al. 2017, figure 1), not from the module.
 CHART = {
     "COMPOSITION": [("cystic", 0), ("spongiform", 0), ("mixed", 1), ("solid", 2), ("unclear", 2)],
-    "ECHOGENICITY": [("anechoic", 0), ("hyperechoic", 1), ("isoechoic", 1), ("hypoechoic", 2), ("very hypoechoic", 3), ("unclear", 1)],
+    "ECHOGENICITY": [
+        ("anechoic", 0),
+        ("hyperechoic", 1),
+        ("isoechoic", 1),
+        ("hypoechoic", 2),
+        ("very hypoechoic", 3),
+        ("unclear", 1),
+    ],
     "SHAPE": [("wider than tall", 0), ("taller than wide", 3)],
-    "MARGIN": [("smooth", 0), ("ill-defined", 0), ("lobulated or irregular", 2), ("extrathyroidal extension", 3), ("unclear", 0)],
+    "MARGIN": [
+        ("smooth", 0),
+        ("ill-defined", 0),
+        ("lobulated or irregular", 2),
+        ("extrathyroidal extension", 3),
+        ("unclear", 0),
+    ],
     "FOCI": [("none", 0), ("large comet-tail", 0), ("macrocalcification", 1), ("peripheral", 2), ("punctate", 3)],
 }
 
@@ -26,7 +39,19 @@ def test_tables_are_the_chart_in_its_order(axis):
 
 @pytest.mark.parametrize(
     ("total", "name"),
-    [(0, "TR1"), (1, "TR2"), (2, "TR2"), (3, "TR3"), (4, "TR4"), (5, "TR4"), (6, "TR4"), (7, "TR5"), (8, "TR5"), (14, "TR5"), (17, "TR5")],
+    [
+        (0, "TR1"),
+        (1, "TR2"),
+        (2, "TR2"),
+        (3, "TR3"),
+        (4, "TR4"),
+        (5, "TR4"),
+        (6, "TR4"),
+        (7, "TR5"),
+        (8, "TR5"),
+        (14, "TR5"),
+        (17, "TR5"),
+    ],
 )
 def test_level_of_every_boundary(total, name):
     assert tirads.LEVELS[int(tirads.level(jnp.array(total)))] == name

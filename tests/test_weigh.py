@@ -1,4 +1,6 @@
-"""Weights from Gramians: golden directions, scipy's answers to the same programs, closed forms, and every Gramian that breaks a solver."""
+"""Weights from Gramians: golden directions, scipy's answers to the same programs, closed forms, and every Gramian that
+breaks a solver.
+"""
 
 import doctest
 import inspect
@@ -78,7 +80,9 @@ def test_golden_directions(name, dtype):
     assert len(cases) == (4 if name == "pcgrad" else 11)
     for case in cases:
         jacobian, expected = np.array(case["jacobian"]), np.array(case["expected"][GOLDEN_NAMES[name]])
-        error = np.linalg.norm(weights(name, jacobian, dtype) @ jacobian - expected) / max(np.linalg.norm(expected), 1e-12)
+        error = np.linalg.norm(weights(name, jacobian, dtype) @ jacobian - expected) / max(
+            np.linalg.norm(expected), 1e-12
+        )
         assert error < (3e-3 if (name, case["name"]) == ("mgda", UNCONVERGED) else 1e-4), case["name"]
 
 
@@ -196,7 +200,12 @@ def minimise_on_simplex(function, t):
     """The least value that scipy finds from the middle and near the corners."""
     starts = [np.full(t, 1 / t), *(0.9 * np.eye(t) + 0.1 / t)]
     constraint = {"type": "eq", "fun": lambda w: w.sum() - 1}
-    options = {"method": "SLSQP", "bounds": [(0, 1)] * t, "constraints": constraint, "options": {"ftol": 1e-14, "maxiter": 500}}
+    options = {
+        "method": "SLSQP",
+        "bounds": [(0, 1)] * t,
+        "constraints": constraint,
+        "options": {"ftol": 1e-14, "maxiter": 500},
+    }
     return min((scipy.optimize.minimize(function, start, **options) for start in starts), key=lambda found: found.fun)
 
 
@@ -247,7 +256,9 @@ def test_pcgrad_takes_the_tasks_in_every_order(x64):
     jacobian = random(3, seed=9, d=3)
     jacobian[2] = -jacobian.sum(0)
     gramian = jnp.asarray(jacobian @ jacobian.T)
-    narrow = np.array([[0.17, -1.0], [-0.17, -1.0], [0.0, 1.0]])  # the last, projected twice, conflicts with itself: that does not count
+    narrow = np.array(
+        [[0.17, -1.0], [-0.17, -1.0], [0.0, 1.0]]
+    )  # the last, projected twice, conflicts with itself: that does not count
     for fixed in (jacobian, narrow):
         expected = pcgrad_on_vectors(fixed, [range(3)] * 3)
         np.testing.assert_allclose(weights("pcgrad", fixed) @ fixed, expected, rtol=1e-10, atol=1e-12)

@@ -11,24 +11,33 @@ IMAGE = np.random.default_rng(0).random((17, 26), dtype=np.float32)
 MASK = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((17, 26)), 2) > 0.15
 RADII = [0, 1, 2, 5]
 windowed = {
-    name: jax.jit(getattr(windows, name), static_argnums=1) for name in ("highest", "lowest", "box_mean", "white_top_hat", "dilate")
+    name: jax.jit(getattr(windows, name), static_argnums=1)
+    for name in ("highest", "lowest", "box_mean", "white_top_hat", "dilate")
 }
 
 
 @pytest.mark.parametrize("radius", RADII)
 def test_highest_and_lowest_are_scipys_filters(radius):
     size = 2 * radius + 1
-    np.testing.assert_array_equal(windowed["highest"](IMAGE, radius), ndimage.maximum_filter(IMAGE, size, mode="constant", cval=-np.inf))
-    np.testing.assert_array_equal(windowed["lowest"](IMAGE, radius), ndimage.minimum_filter(IMAGE, size, mode="constant", cval=np.inf))
+    np.testing.assert_array_equal(
+        windowed["highest"](IMAGE, radius), ndimage.maximum_filter(IMAGE, size, mode="constant", cval=-np.inf)
+    )
+    np.testing.assert_array_equal(
+        windowed["lowest"](IMAGE, radius), ndimage.minimum_filter(IMAGE, size, mode="constant", cval=np.inf)
+    )
 
 
 @pytest.mark.parametrize("radius", RADII)
 def test_box_mean_counts_what_lies_inside(radius):
     size = (2 * radius + 1,) * 2
-    total, count = (ndimage.convolve(a, np.ones(size), mode="constant") for a in (IMAGE.astype(float), np.ones(IMAGE.shape)))
+    total, count = (
+        ndimage.convolve(a, np.ones(size), mode="constant") for a in (IMAGE.astype(float), np.ones(IMAGE.shape))
+    )
     np.testing.assert_allclose(windowed["box_mean"](IMAGE, radius), total / count, rtol=1e-5)
     inner = (slice(radius, IMAGE.shape[0] - radius), slice(radius, IMAGE.shape[1] - radius))
-    np.testing.assert_allclose(windowed["box_mean"](IMAGE, radius)[inner], ndimage.uniform_filter(IMAGE, size)[inner], rtol=1e-5)
+    np.testing.assert_allclose(
+        windowed["box_mean"](IMAGE, radius)[inner], ndimage.uniform_filter(IMAGE, size)[inner], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("radius", [1, 2, 3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float
 
 
 class Batch(NamedTuple):
@@ -18,11 +18,11 @@ class Batch(NamedTuple):
     example_valid    bool[b]; False on the rows that pad a last batch
     """
 
-    image: Float["b h w 1"]
-    mask: Float["b h w"]
-    grade: Float["b k"]
-    radiomics: Float["b r"]
-    mask_valid: Bool["b"]
-    grade_valid: Bool["b"]
-    radiomics_valid: Bool["b"]
-    example_valid: Bool["b"]
+    image: Float[Array, "b h w 1"]
+    mask: Float[Array, "b h w"]
+    grade: Float[Array, "b k"]
+    radiomics: Float[Array, "b r"]
+    mask_valid: Bool[Array, "b"]
+    grade_valid: Bool[Array, "b"]
+    radiomics_valid: Bool[Array, "b"]
+    example_valid: Bool[Array, "b"]

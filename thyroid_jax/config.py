@@ -1,4 +1,6 @@
-"""Every setting of a run, as frozen dataclasses: hashable (static under jit), written to ``config.json``, read back by later commands."""
+"""Every setting of a run, as frozen dataclasses: hashable (static under jit), written to ``config.json``, read back by
+later commands.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,12 @@ from thyroid_jax.errors import InputError
 TASKS = ("segmentation", "grading", "guidance")
 
 
-def _within(group: Any, where: str, names: tuple[str, ...], lowest: float | int, highest: float | int = math.inf) -> None:
-    """Raise :class:`InputError` unless every named field of ``group`` is finite and lies between the bounds, both included."""
+def _within(
+    group: Any, where: str, names: tuple[str, ...], lowest: float | int, highest: float | int = math.inf
+) -> None:
+    """Raise :class:`InputError` unless every named field of ``group`` is finite and lies between the bounds, both
+    included.
+    """
     for name in names:
         value = getattr(group, name)
         if not (lowest <= value <= highest and math.isfinite(value)):
@@ -26,7 +32,8 @@ def _within(group: Any, where: str, names: tuple[str, ...], lowest: float | int,
 class ModelConfig:
     """Shape of the network. Input height and width must be multiples of ``2 ** depth``.
 
-    Presets: :meth:`preset` with ``tiny`` (tests), ``small`` (about 1 M parameters, for CPUs), ``base`` (about 21 M, for GPUs).
+    Presets: :meth:`preset` with ``tiny`` (tests), ``small`` (about 1 M parameters, for CPUs), ``base`` (about 21 M,
+    for GPUs).
     """
 
     width: int = 16
@@ -55,7 +62,9 @@ class ModelConfig:
     def __post_init__(self):
         _within(self, "model", ("width", "max_width", "depth", "blocks", "groups", "hidden", "grades"), 1)
         if not 1 <= self.radiomics <= self.embedding:
-            raise InputError(f"model.radiomics is {self.radiomics}; it must lie between 1 and model.embedding ({self.embedding}).")
+            raise InputError(
+                f"model.radiomics is {self.radiomics}; it must lie between 1 and model.embedding ({self.embedding})."
+            )
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelConfig:
@@ -171,19 +180,26 @@ class GuidanceConfig:
         _within(self, "guidance", ("weight",), 0)
         _within(self, "guidance", ("beta",), 1e-6)
         if len(self.centre) != len(self.spread):
-            raise InputError(f"guidance.centre has {len(self.centre)} values and guidance.spread {len(self.spread)}; leave both empty.")
+            raise InputError(
+                f"guidance.centre has {len(self.centre)} values and guidance.spread {len(self.spread)}; leave both empty."
+            )
 
 
 @dataclass(frozen=True)
 class ConsistencyConfig:
-    """Agreement of the predicted malignancy with a prior formed of the soft mask's shape. docs/radiomics.md says what it does."""
+    """Agreement of the predicted malignancy with a prior formed of the soft mask's shape. docs/radiomics.md says what it
+    does.
+    """
 
     weight: float = 0.0
     """of mean (p - phi)^2; 0 for no consistency"""
     first_malignant: int = -1
-    """p is the probability of this grade and those above it; -1 is the highest grade alone, malignant where grades are benign, malignant"""
+    """p is the probability of this grade and those above it; -1 is the highest grade alone, malignant where grades are
+    benign, malignant
+    """
     gradient: Literal["both", "head", "mask"] = "both"
-    """who moves: the head and the mask; the head alone, as if phi were a label; the mask (and the prior's weights) alone"""
+    """who moves: the head and the mask; the head alone, as if phi were a label; the mask (and the prior's weights) alone
+    """
     features: tuple[str, ...] = ("non_compactness", "taller_than_wide", "margin_irregularity", "non_ellipticity")
     """of `thyroid_jax.radiomics.soft.FEATURES`"""
     centre: tuple[float, ...] = ()
@@ -199,7 +215,9 @@ class ConsistencyConfig:
         _within(self, "consistency", ("weight", "min_pixels"), 0)
         _within(self, "consistency", ("warmup", "ramp"), 0, 1)
         if len(self.centre) not in (0, len(self.features)) or not self.features:
-            raise InputError(f"consistency.centre has {len(self.centre)} values for {len(self.features)} features; leave it empty.")
+            raise InputError(
+                f"consistency.centre has {len(self.centre)} values for {len(self.features)} features; leave it empty."
+            )
 
 
 @dataclass(frozen=True)
@@ -207,10 +225,13 @@ class RLARConfig:
     """Representation-level adversarial regularisation. docs/rlar.md says how the defaults were chosen."""
 
     weight: float = 0.1
-    """of the penalty, or with `scale relative` the share that its gradient has in the tasks' at the latent; 0 for no RLAR"""
+    """of the penalty, or with `scale relative` the share that its gradient has in the tasks' at the latent; 0 for no
+    RLAR
+    """
     scale: Literal["fixed", "relative"] = "fixed"
-    """relative: rescaled every step so that |the penalty's gradient| = weight |the tasks' gradient| at z, whatever is left to penalise;
-    decoder and heads get the same factor. Forms the gradient in forward mode."""
+    """relative: rescaled every step so that |the penalty's gradient| = weight |the tasks' gradient| at z, whatever is
+    left to penalise; decoder and heads get the same factor. Forms the gradient in forward mode.
+    """
     kind: Literal["hinge", "square", "abs"] = "hinge"
     margin: float = 0.0
     space: Literal["channel", "full"] = "channel"
@@ -221,8 +242,9 @@ class RLARConfig:
     every: int = 1
     """the penalty on every n-th step only, weighted n times; cheaper, and not exact any more"""
     derivative: Literal["reverse", "forward"] = "reverse"
-    """how the exact second-order gradient is formed: reverse over reverse, or forward over reverse; the same numbers. A relative scale and
-    methods that need each task's gradient take forward"""
+    """how the exact second-order gradient is formed: reverse over reverse, or forward over reverse; the same numbers.
+    A relative scale and methods that need each task's gradient take forward
+    """
     reliability: float = 0.0
     """tau of the weight min(1, min_t |g_t| / tau); 0 switches it off"""
     ramp: float = 0.1
@@ -232,9 +254,13 @@ class RLARConfig:
         if not 2 <= len(set(self.tasks)) == len(self.tasks) or not set(self.tasks) <= set(TASKS):
             raise InputError(f"rlar.tasks is {self.tasks}; name at least two of {', '.join(TASKS)}, each once.")
         if not set(self.hold) < set(self.tasks):
-            raise InputError(f"rlar.hold is {self.hold}; name tasks of rlar.tasks, but not all of them: one at least must turn.")
+            raise InputError(
+                f"rlar.hold is {self.hold}; name tasks of rlar.tasks, but not all of them: one at least must turn."
+            )
         if self.kind == "square" and self.margin:
-            raise InputError(f"rlar.margin is {self.margin:g}, but rlar.kind square has no margin; choose abs or hinge, or rlar.margin 0.")
+            raise InputError(
+                f"rlar.margin is {self.margin:g}, but rlar.kind square has no margin; choose abs or hinge, or rlar.margin 0."
+            )
         _within(self, "rlar", ("weight", "reliability"), 0)
         _within(self, "rlar", ("margin",), -1, 1)
         _within(self, "rlar", ("ramp",), 0, 1)
@@ -267,7 +293,8 @@ class MTLConfig:
     at: Literal["latent", "parameters"] = "latent"
     """what methods that weigh gradients compare: those at the encoder's outputs, or those of its parameters"""
     cosreg: float = 0.0
-    """weight of CosReg, the squared cosine between the tasks' gradients in the encoder's parameters; 0 switches it off"""
+    """weight of CosReg, the squared cosine between the tasks' gradients in the encoder's parameters; 0 switches it off
+    """
 
     def __post_init__(self):
         _within(self, "mtl", ("cosreg",), 0)
@@ -308,7 +335,9 @@ class TrainConfig:
     diagnose_every: int = 0
     """steps between diagnoses of the tasks' gradients (`thyroid_jax/train/diagnose.py`); 0 for none"""
     monitor: Literal["dice", "accuracy", "balanced_accuracy", "quadratic_kappa"] = "dice"
-    """validation measure whose highest value marks the best checkpoint; on small sets the grade's measures are too noisy to choose by"""
+    """validation measure whose highest value marks the best checkpoint; on small sets the grade's measures are too noisy
+    to choose by
+    """
     total_steps: int = 0
     """the schedules' length, filled in from the data; 0, for steps called by hand, keeps rate and penalty constant"""
 
@@ -339,9 +368,13 @@ class Config:
         if not any(weights.values()):
             raise InputError(f"the weights of {', '.join(TASKS)} are all 0; there is nothing to learn.")
         if (self.mtl.cosreg or self.mtl.method != "equal") and sum(weight > 0 for weight in weights.values()) < 2:
-            raise InputError("mtl compares two tasks at least, and only one has a weight above 0; set mtl.method equal and mtl.cosreg 0.")
+            raise InputError(
+                "mtl compares two tasks at least, and only one has a weight above 0; set mtl.method equal and mtl.cosreg 0."
+            )
         if self.consistency.weight and not (weights["segmentation"] and weights["grading"]):
-            raise InputError("consistency compares the outline with the grade: segmentation.weight and grading.weight must be above 0.")
+            raise InputError(
+                "consistency compares the outline with the grade: segmentation.weight and grading.weight must be above 0."
+            )
         untrained = [name for name in self.rlar.tasks if not weights[name]]
         if self.rlar.weight and untrained:
             raise InputError(
@@ -356,7 +389,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type, values: Any, *, where: str = "config") -> Any:
-    """Read a config back from :func:`to_dict`'s values. Unknown, missing, mistyped or illegal ones raise :class:`InputError`."""
+    """Read a config back from :func:`to_dict`'s values. Unknown, missing, mistyped or illegal ones raise
+    :class:`InputError`.
+    """
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected a group of fields, found {values!r}.")
     hints = typing.get_type_hints(cls)

@@ -1,4 +1,6 @@
-"""The one error a user causes: something they handed over cannot be used, and the message says what, where and what to do."""
+"""The one error a user causes: something they handed over cannot be used, and the message says what, where and what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +16,31 @@ from pathlib import Path
 class InputError(ValueError):
     """A file, folder, table or setting that cannot be used.
 
-    The text names the file (and field), says what is wrong and what to do about it. Scripts print it and exit with status 2;
-    it is never raised for a fault of the library itself.
+    The text names the file (and field), says what is wrong and what to do about it. Scripts print it and exit with
+    status 2; it is never raised for a fault of the library itself.
     """
 
 
 def raise_all(problems: Sequence[str], heading: str) -> None:
-    """Raise one :class:`InputError` that lists every problem, so that a user mends all of them at once; nothing when there is none."""
+    """Raise one :class:`InputError` that lists every problem, so that a user mends all of them at once; nothing when
+    there is none.
+    """
     if problems:
         raise InputError("\n  ".join([heading, *problems]))
 
 
 @contextlib.contextmanager
 def names_a_full_disk(place: Path | str) -> Iterator[None]:
-    """Turn what libraries make of a full disk (RuntimeError, ValueError, an OSError without a file) into one OSError naming ``place``."""
+    """Turn what libraries make of a full disk (RuntimeError, ValueError, an OSError without a file) into one OSError
+    naming ``place``.
+    """
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:
-        full = any(sign in str(error) for sign in ("No space left", "RESOURCE_EXHAUSTED")) or getattr(error, "errno", 0) == errno.ENOSPC
+        full = (
+            any(sign in str(error) for sign in ("No space left", "RESOURCE_EXHAUSTED"))
+            or getattr(error, "errno", 0) == errno.ENOSPC
+        )
         if not full or getattr(error, "filename", None):
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
@@ -49,7 +58,9 @@ _ADVICE = {
 
 
 def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a script's ``main``: an :class:`InputError`, a full disk or an unusable path prints one message and exits 2, no traceback."""
+    """Wrap a script's ``main``: an :class:`InputError`, a full disk or an unusable path prints one message and exits 2,
+    no traceback.
+    """
 
     @wraps(main)
     def wrapped(*args, **kwargs) -> None:

@@ -15,7 +15,9 @@ from thyroid_jax.errors import InputError, names_a_full_disk
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write ``content`` to ``path`` in one step; on any failure (a full disk, say) the old file stays and no fragment is left."""
+    """Write ``content`` to ``path`` in one step; on any failure (a full disk, say) the old file stays and no fragment is
+    left.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with names_a_full_disk(path):
@@ -67,7 +69,10 @@ def read_json(path: Path | str, *, largest: int = 64 << 20) -> Any:
         raise InputError(f"{path}: {path.stat().st_size} bytes, more than the {largest} that such a file may have.")
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:  # wrong bytes, wrong syntax, a number or a nesting beyond Python's limits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # wrong bytes, wrong syntax, a number or a nesting beyond Python's limits
         raise InputError(f"{path}: not valid JSON ({error}).") from error
 
 
@@ -77,12 +82,16 @@ def _refuse(constant: str) -> None:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go of even when this process is killed; :class:`InputError` if another holds it."""
+    """Hold the folder's lock, which the system lets go of even when this process is killed; :class:`InputError` if
+    another holds it.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise InputError(f"{folder}: another process is writing into this folder. Wait for it, or name another folder.") from error
+        raise InputError(
+            f"{folder}: another process is writing into this folder. Wait for it, or name another folder."
+        ) from error
     finally:
         os.close(handle)

@@ -16,13 +16,15 @@ from thyroid_jax.config import Config, from_dict
 from thyroid_jax.data.pipeline import letterbox, undo_letterbox
 from thyroid_jax.files import read_json
 from thyroid_jax.losses import grading
-from thyroid_jax.shapes import Float
+from thyroid_jax.shapes import Array, Float
 from thyroid_jax.train.checkpoint import Checkpoints
 from thyroid_jax.train.step import init_state
 
 
 class Run(NamedTuple):
-    """A trained model: its config, parameters, what its data were (grade names, target scaling), and the step it stopped at."""
+    """A trained model: its config, parameters, what its data were (grade names, target scaling), and the step it stopped
+    at.
+    """
 
     config: Config
     params: model.Params
@@ -31,14 +33,18 @@ class Run(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What the model says about one image: ``probability f32[h w]`` of nodule at the image's own size, ``grades f32[k]``, sum 1."""
+    """What the model says about one image: ``probability f32[h w]`` of nodule at the image's own size, ``grades
+    f32[k]``, sum 1.
+    """
 
     probability: np.ndarray
     grades: np.ndarray
 
 
 def load_run(run_dir: Path | str, *, checkpoint: str = "best") -> Run:
-    """Read a run folder's config and its ``"best"`` or ``"last"`` checkpoint; a folder without either raises :class:`InputError`."""
+    """Read a run folder's config and its ``"best"`` or ``"last"`` checkpoint; a folder without either raises
+    :class:`InputError`.
+    """
     run_dir = Path(run_dir)
     config = from_dict(Config, read_json(run_dir / "config.json"), where=str(run_dir / "config.json"))
     one = SingleDeviceSharding(jax.devices()[0])
@@ -49,7 +55,9 @@ def load_run(run_dir: Path | str, *, checkpoint: str = "best") -> Run:
 
 
 @partial(jax.jit, static_argnums=1)
-def forward(params: model.Params, config: Config, image: Float["b h w 1"]) -> tuple[Float["b h w"], Float["b k"]]:
+def forward(
+    params: model.Params, config: Config, image: Float[Array, "b h w 1"]
+) -> tuple[Float[Array, "b h w"], Float[Array, "b k"]]:
     """Nodule probability of every pixel and grade probabilities, for a batch at network size."""
     outputs = model.apply(params, config.model, image)
     return jax.nn.sigmoid(outputs.mask_logits), grading.probabilities(outputs.grade_logits, kind=config.grading.kind)

@@ -1,36 +1,37 @@
-"""Shape annotations for signatures: ``Float["b h w c"]`` reads as a float array of that shape.
+"""Shape annotations for signatures: ``Float[Array, "b h w c"]`` is a float array of that shape.
 
-Letters, everywhere in the project: b batch, h w image, c channels, k grades, r radiomics features, t tasks, d length of a
-latent direction. With ``jaxtyping`` installed (the ``dev`` extra) the annotations are real and the tests check every call
-with ``beartype``; without it they cost nothing and mean nothing.
+Letters, everywhere in the project: b batch, h w image, c channels, k grades, r radiomics features, t tasks, d length of
+a latent direction. A type checker reads ``Array``. With ``jaxtyping`` installed (the ``dev`` extra) the annotations
+are real, and the tests check every call with ``beartype``; without it they cost nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-try:
-    import jaxtyping
-except ModuleNotFoundError:  # an optional development dependency
-    jaxtyping = None
+Array = jax.Array | np.ndarray
 
+if TYPE_CHECKING:
+    from typing import Annotated as Bool
+    from typing import Annotated as Float
+    from typing import Annotated as Int
+else:
+    try:
+        from jaxtyping import Bool, Float
+        from jaxtyping import Integer as Int
+    except ModuleNotFoundError:  # an optional development dependency
 
-class _Shaped:
-    """``Shaped["b h"]`` is a JAX or NumPy array of that shape (``jaxtyping``), or plainly an array when jaxtyping is not installed."""
+        class _Unchecked:
+            """``Float[Array, "b h"]`` without jaxtyping: the array's type alone."""
 
-    def __init__(self, kind: str):
-        self._kind = kind
+            def __getitem__(self, item: tuple[Any, str]) -> Any:
+                return item[0]
 
-    def __getitem__(self, shape: str) -> Any:
-        if jaxtyping is None:
-            return jax.Array
-        return getattr(jaxtyping, self._kind)[jax.Array | np.ndarray, shape]
+        Bool = Float = Int = _Unchecked()
 
-
-Float = _Shaped("Float")
-Int = _Shaped("Integer")
-Bool = _Shaped("Bool")
 Key = jax.Array
+
+__all__ = ["Array", "Bool", "Float", "Int", "Key"]

@@ -1,14 +1,14 @@
 """ACR TI-RADS 2017: points of the five axes, and the level they add up to.
 
-Source: Tessler et al., *ACR Thyroid Imaging, Reporting and Data System (TI-RADS): White Paper of the ACR TI-RADS Committee*,
-J Am Coll Radiol 14 (2017) 587-595. Tables only, no clinical advice.
+Source: Tessler et al., *ACR Thyroid Imaging, Reporting and Data System (TI-RADS): White Paper of the ACR TI-RADS
+Committee*, J Am Coll Radiol 14 (2017) 587-595. Tables only, no clinical advice.
 """
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 
-from thyroid_jax.shapes import Int
+from thyroid_jax.shapes import Array, Int
 
 COMPOSITION = {"cystic": 0, "spongiform": 0, "mixed": 1, "solid": 2, "unclear": 2}
 ECHOGENICITY = {"anechoic": 0, "hyperechoic": 1, "isoechoic": 1, "hypoechoic": 2, "very hypoechoic": 3, "unclear": 1}
@@ -29,8 +29,9 @@ def points(composition: str, echogenicity: str, shape: str, margin: str, foci: t
     return axes + sum(FOCI[kind] for kind in set(foci))
 
 
-def level(points: Int["*n"]) -> Int["*n"]:
-    """Index into :data:`LEVELS` of a sum of points: 0 -> TR1, 1 and 2 -> TR2, 3 -> TR3, 4 to 6 -> TR4, 7 or more -> TR5.
+def level(points: Int[Array, "*n"]) -> Int[Array, "*n"]:
+    """Index into :data:`LEVELS` of a sum of points: 0 -> TR1, 1 and 2 -> TR2, 3 -> TR3, 4 to 6 -> TR4, 7 or more ->
+    TR5.
 
     The chart has no bin for a sum of 1; it is treated as TR2. Works on arrays, traced or not.
     """

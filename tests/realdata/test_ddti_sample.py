@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import ddti
 from data_prep.duplicates import merge_groups
-from data_prep.schema import Notes
+from data_prep.readers import ddti
+from thyroid_jax.data.record import Notes
 
 PLACES = [os.environ.get("THYROID_JAX_DATA"), Path(__file__).parents[3] / "shared" / "data"]
 SOURCE = next((Path(place) / "ddti" for place in PLACES if place and (Path(place) / "ddti" / "1.xml").is_file()), None)
 pytestmark = [
     pytest.mark.skipif(SOURCE is None, reason="no DDTI: set THYROID_JAX_DATA to the folder that holds ddti/"),
-    pytest.mark.skipif(SOURCE is not None and not (SOURCE / "300.xml").is_file(), reason="another part of DDTI than cases 1-300"),
+    pytest.mark.skipif(
+        SOURCE is not None and not (SOURCE / "300.xml").is_file(), reason="another part of DDTI than cases 1-300"
+    ),
 ]
 
 BY_HAND = {
@@ -62,7 +64,9 @@ def test_every_crop_is_a_scan_with_its_outline(sample):
 
 def test_copies_are_found_within_and_across_cases(sample):
     records, _ = sample
-    merged = dict(zip((r.case for r in records), merge_groups([r.group for r in records], [r.content for r in records])))
+    merged = dict(
+        zip((r.case for r in records), merge_groups([r.group for r in records], [r.content for r in records]))
+    )
     assert merged["150_1"] == merged["233_1"] == merged["233_2"] == "150"
     assert len(set(merged.values())) == 294 + 1
 

@@ -13,12 +13,22 @@ from thyroid_jax.radiomics import FEATURES, extract
 
 PLACES = [os.environ.get("THYROID_JAX_DATA"), Path(__file__).parents[3] / "shared" / "data"]
 FOLDERS = ("breast_lesions_usg", "bus_bra")
-ROOT = next((Path(place) for place in PLACES if place and all((Path(place) / folder).is_dir() for folder in FOLDERS)), None)
+ROOT = next(
+    (Path(place) for place in PLACES if place and all((Path(place) / folder).is_dir() for folder in FOLDERS)), None
+)
 SETS = {
-    "breast": ("breast_lesions_usg/BrEaST-Lesions_USG-images_and_masks/*_tumor.png", lambda mask: mask.name.replace("_tumor", ""), "."),
+    "breast": (
+        "breast_lesions_usg/BrEaST-Lesions_USG-images_and_masks/*_tumor.png",
+        lambda mask: mask.name.replace("_tumor", ""),
+        ".",
+    ),
     "bus_bra": ("bus_bra/Masks/mask_*.png", lambda mask: mask.name.replace("mask_", "bus_"), "../Images"),
 }
-SPACING, SIDE, COUNT = (0.07, 0.09), 128, 12  # not square, so that rows and columns cannot be confused; one compiled program
+SPACING, SIDE, COUNT = (
+    (0.07, 0.09),
+    128,
+    12,
+)  # not square, so that rows and columns cannot be confused; one compiled program
 
 pytest.importorskip("radiomics", reason="the parity oracle, pyradiomics, builds on Python 3.11 only")
 
@@ -44,7 +54,9 @@ def test_every_value_is_pyradiomics(name):
         image[row, :h, :w], mask[row, :h, :w] = picture, outline
     values, valid = extract(image, mask, bin_count=32, spacing=SPACING)
     for row, (picture, outline) in enumerate(cases):
-        expected, known = radiomics_oracle.extract(picture.astype(float), outline, features=FEATURES, bin_count=32, spacing=SPACING)
+        expected, known = radiomics_oracle.extract(
+            picture.astype(float), outline, features=FEATURES, bin_count=32, spacing=SPACING
+        )
         assert valid[row].all() and known.all()
         for feature, ours, theirs in zip(FEATURES, np.asarray(values[row]), expected):
             assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6), (row, feature)

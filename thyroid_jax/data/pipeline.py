@@ -1,4 +1,6 @@
-"""Records to batches: decode and letterbox once, then shuffle, pad and prefetch with a position that a checkpoint can hold."""
+"""Records to batches: decode and letterbox once, then shuffle, pad and prefetch with a position that a checkpoint can
+hold.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.schema import Record
 from thyroid_jax.batch import Batch
+from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.radiomics import clinical
 
 
 class Examples(NamedTuple):
-    """A part of a data set at network size, on the host: a :class:`Batch` of n rows with 8-bit images and masks, and their cases."""
+    """A part of a data set at network size, on the host: a :class:`Batch` of n rows with 8-bit images and masks, and
+    their cases.
+    """
 
     batch: Batch
     cases: tuple[str, ...]
@@ -31,7 +35,9 @@ class Geometry(NamedTuple):
 
 
 def letterbox_geometry(shape: tuple[int, int], size: tuple[int, int]) -> Geometry:
-    """The largest centred rectangle of ``shape``'s aspect ratio inside ``size`` (rows, columns), rounded to pixels, at least 1 x 1."""
+    """The largest centred rectangle of ``shape``'s aspect ratio inside ``size`` (rows, columns), rounded to pixels, at
+    least 1 x 1.
+    """
     scale = min(size[0] / shape[0], size[1] / shape[1])
     height, width = (max(1, min(limit, round(side * scale))) for side, limit in zip(shape, size))
     return Geometry((size[0] - height) // 2, (size[1] - width) // 2, height, width)
@@ -54,15 +60,18 @@ def undo_letterbox(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
     place = letterbox_geometry(shape, values.shape)
     inside = values[place.top : place.top + place.height, place.left : place.left + place.width]
-    return np.asarray(Image.fromarray(np.ascontiguousarray(inside, np.float32)).resize(shape[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(inside, np.float32)).resize(shape[::-1], Image.Resampling.BILINEAR)
+    )
 
 
 def load(records: Sequence[Record], grades: int, size: tuple[int, int], *, labels: str = "reference") -> Examples:
-    """Decode and letterbox every record once; the guidance target is measured here, unscaled (see :func:`scale_radiomics`).
+    """Decode and letterbox every record once; the guidance target is measured here, unscaled (see
+    :func:`scale_radiomics`).
 
-    ``labels="readers"`` takes, where a record has them, the mean of its readers' outlines and the distribution of their grades, and
-    measures the target on the pixels that at least half of them drew;
-    ``"reference"`` its reference outline and grade. ``size`` is (height, width). Host memory: 2 bytes a pixel.
+    ``labels="readers"`` takes, where a record has them, the mean of its readers' outlines and the distribution of
+    their grades, and measures the target on the pixels that at least half of them drew; ``"reference"`` its reference
+    outline and grade. ``size`` is (height, width). Host memory: 2 bytes a pixel.
     """
     rows = [_row(record, grades, size, labels) for record in records]  # one record in memory at a time
     if not rows:
@@ -108,10 +117,15 @@ def _grade(record: Record, grades: int, labels: str) -> np.ndarray | None:
 
 
 def measure(image: np.ndarray, mask: np.ndarray, *, chunk: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """The clinical target of uint8[n h w] images and masks: (f32[n r], bool[n]), True where every value of a row is defined."""
+    """The clinical target of uint8[n h w] images and masks: (f32[n r], bool[n]), True where every value of a row is
+    defined.
+    """
     values, valid = [], []
     for start in range(0, len(image), chunk):
-        rows = [np.pad(a[start : start + chunk], ((0, max(0, start + chunk - len(a))), (0, 0), (0, 0))) for a in (image, mask)]
+        rows = [
+            np.pad(a[start : start + chunk], ((0, max(0, start + chunk - len(a))), (0, 0), (0, 0)))
+            for a in (image, mask)
+        ]
         v, ok = clinical.target(rows[0].astype(np.float32) / 255, rows[1] >= 128)
         values.append(np.asarray(v))
         valid.append(np.asarray(ok).all(-1))
@@ -147,7 +161,8 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 class TrainingBatches:
-    """Endless shuffled batches; every epoch holds each example once, its last batch padded. Order depends on ``seed`` alone.
+    """Endless shuffled batches; every epoch holds each example once, its last batch padded. Order depends on ``seed``
+    alone.
 
     ``state()`` is the position after the last batch handed out, as JSON-ready values; ``restore`` goes back to it.
     """
@@ -156,7 +171,9 @@ class TrainingBatches:
         import grain
 
         rows = grain.MapDataset.range(len(examples.cases)).seed(seed).shuffle()
-        batches = rows.batch(batch_size, drop_remainder=False, batch_fn=lambda items: take(examples, items, batch_size)).repeat()
+        batches = rows.batch(
+            batch_size, drop_remainder=False, batch_fn=lambda items: take(examples, items, batch_size)
+        ).repeat()
         # Threads, not processes: a forked worker deadlocks with JAX.
         self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
@@ -175,8 +192,12 @@ class TrainingBatches:
         self._iterator.set_state(state)
 
 
-def prefetch(batches: TrainingBatches, put: Callable[[Batch], Batch], *, ahead: int = 2) -> Iterator[tuple[Batch, dict[str, Any]]]:
-    """(batch on the device, position after it) pairs, with ``ahead`` further batches already on their way through ``put``."""
+def prefetch(
+    batches: TrainingBatches, put: Callable[[Batch], Batch], *, ahead: int = 2
+) -> Iterator[tuple[Batch, dict[str, Any]]]:
+    """(batch on the device, position after it) pairs, with ``ahead`` further batches already on their way through
+    ``put``.
+    """
     queue: deque[tuple[Batch, dict[str, Any]]] = deque()
     while True:
         while len(queue) <= ahead:

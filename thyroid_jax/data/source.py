@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep import splits
-from data_prep.schema import Card, Record
-from data_prep.storage import open_records
 from thyroid_jax.config import DataConfig
+from thyroid_jax.data import splits
+from thyroid_jax.data.record import Card, Record
+from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError
 
 PARTS = splits.SIDES
@@ -45,11 +45,12 @@ class Parts:
 
 
 def open_parts(config: DataConfig, split_file: Path) -> Parts:
-    """Open the built data set and split it by ``split_file``; where there is none yet, make the split (the caller saves it).
+    """Open the built data set and split it by ``split_file``; where there is none yet, make the split (the caller
+    saves it).
 
-    Groups are dealt into ``config.folds`` folds, stratified by grade; fold ``config.fold`` is the test part, the next one the validation
-    part. A split is made once: a saved one that does not fit the data, or was made for another fold, raises :class:`InputError` rather
-    than being made again.
+    Groups are dealt into ``config.folds`` folds, stratified by grade; fold ``config.fold`` is the test part, the next
+    one the validation part. A split is made once: a saved one that does not fit the data, or was made for another
+    fold, raises :class:`InputError` rather than being made again.
     """
     card, records = open_records(config.dir, config.name)
     metas, grades = [], []
@@ -72,4 +73,6 @@ def _check_asked(split: dict[str, object], config: DataConfig, split_file: Path)
     asked = {"fold": config.fold, "folds": config.folds, "seed": config.split_seed}
     if any(split.get(name, value) != value for name, value in asked.items()):
         made = {name: split.get(name) for name in asked}
-        raise InputError(f"{split_file}: made for {made}, but {asked} is asked for; ask for the same, or choose a new run folder.")
+        raise InputError(
+            f"{split_file}: made for {made}, but {asked} is asked for; ask for the same, or choose a new run folder."
+        )

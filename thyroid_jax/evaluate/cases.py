@@ -24,9 +24,10 @@ PROBABILITY = "prob_"  # column prefix; the grades' order is the columns' order
 class Case:
     """One image: what was predicted and how it compares.
 
-    ``case`` and ``group`` (patient, or whatever must not be split) are any text. ``dice, iou, hd95_px`` are NaN without a reference
-    mask; ``hd95_px`` also when one of the two masks is empty. Areas are in pixels, None without such a mask. Grades are names, ""
-    when unknown. ``probability`` maps every grade, in ascending order of risk, to its probability; empty when nothing grades.
+    ``case`` and ``group`` (patient, or whatever must not be split) are any text. ``dice, iou, hd95_px`` are NaN
+    without a reference mask; ``hd95_px`` also when one of the two masks is empty. Areas are in pixels, None without
+    such a mask. Grades are names, "" when unknown. ``probability`` maps every grade, in ascending order of risk, to
+    its probability; empty when nothing grades.
     """
 
     case: str
@@ -42,7 +43,9 @@ class Case:
 
 
 def grades(cases: Sequence[Case]) -> tuple[str, ...]:
-    """Names of the grades in ascending order, () when no case has probabilities; ValueError when two cases disagree about them."""
+    """Names of the grades in ascending order, () when no case has probabilities; ValueError when two cases disagree
+    about them.
+    """
     found = {tuple(case.probability) for case in cases if case.probability}
     if len(found) > 1:
         raise ValueError(f"the cases were graded on different scales: {sorted(found)}.")
@@ -50,21 +53,26 @@ def grades(cases: Sequence[Case]) -> tuple[str, ...]:
 
 
 def write_cases(path: Path | str, cases: Sequence[Case]) -> None:
-    """Write the table as CSV (UTF-8, one header line) in one step: :data:`COLUMNS`, then ``prob_<grade>`` for every grade.
+    """Write the table as CSV (UTF-8, one header line) in one step: :data:`COLUMNS`, then ``prob_<grade>`` for every
+    grade.
 
-    Floats are written so that reading gives the same bits; NaN and None are empty cells. No case writes the header alone.
+    Floats are written so that reading gives the same bits; NaN and None are empty cells. No case writes the header
+    alone.
     """
     names = grades(cases)
     rows: list[list[object]] = [[*COLUMNS, *(PROBABILITY + name for name in names)]]
-    rows += [[*(getattr(case, column) for column in COLUMNS), *(case.probability.get(name) for name in names)] for case in cases]
+    rows += [
+        [*(getattr(case, column) for column in COLUMNS), *(case.probability.get(name) for name in names)]
+        for case in cases
+    ]
     write_text(path, "".join(_line(row) for row in rows))
 
 
 def read_cases(path: Path | str) -> list[Case]:
     """Read what :func:`write_cases` wrote; columns that it does not know are ignored.
 
-    Raises :class:`~thyroid_jax.errors.InputError` for a missing file, a missing column, or cells that are not numbers; all faulty
-    cells are listed at once.
+    Raises :class:`~thyroid_jax.errors.InputError` for a missing file, a missing column, or cells that are not
+    numbers; all faulty cells are listed at once.
     """
     path = Path(path)
     if not path.is_file():
@@ -81,7 +89,9 @@ def read_cases(path: Path | str) -> list[Case]:
 
     problems: list[str] = []
     cases = [
-        _case(dict(zip(header, row)), f"row {line}", problems) for line, row in enumerate(rows[1:], 2) if _fits(row, header, line, problems)
+        _case(dict(zip(header, row)), f"row {line}", problems)
+        for line, row in enumerate(rows[1:], 2)
+        if _fits(row, header, line, problems)
     ]
     raise_all(problems[:20], f"{path}: {len(problems)} cells cannot be read:")
     return cases

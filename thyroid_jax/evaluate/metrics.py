@@ -1,4 +1,5 @@
-"""Quality of masks and grades on the host: plain numpy functions of one case, of a confusion matrix, or of a per-case table.
+"""Quality of masks and grades on the host: plain numpy functions of one case, of a confusion matrix, or of a per-case
+table.
 
 Conventions, written once:
 
@@ -10,8 +11,9 @@ grade not in truth    no recall, so not in balanced accuracy; in macro-F1 with F
                       no AUROC of its own; it keeps its place (and weight) in quadratic kappa
 ====================  ==================================================================================================
 
-The grading measures are functions of a confusion matrix, or of case weights, with free leading axes: two thousand bootstrap
-replicates are then a few array operations. scikit-learn, which gives the same values, judges them in the tests.
+The grading measures are functions of a confusion matrix, or of case weights, with free leading axes: two thousand
+bootstrap replicates are then a few array operations. scikit-learn, which gives the same values, judges them in the
+tests.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ NAN = float("nan")
 def dice(predicted: np.ndarray, reference: np.ndarray) -> float:
     """Dice overlap of two masks bool[h w]: 2 |A and B| / (|A| + |B|), in [0, 1].
 
-    Both empty: 1. One empty: 0. Raises ValueError unless both are boolean (threshold probabilities first) and of one 2-D shape.
+    Both empty: 1. One empty: 0. Raises ValueError unless both are boolean (threshold probabilities first) and of one
+    2-D shape.
     """
     predicted, reference = _masks(predicted, reference)
     total = np.count_nonzero(predicted) + np.count_nonzero(reference)
@@ -59,12 +62,13 @@ def hd95(predicted: np.ndarray, reference: np.ndarray, spacing: tuple[float, flo
 
         HD95 = max( P95 over a in dA of min_b |a - b|,  P95 over b in dB of min_a |a - b| )
 
-    the **larger of the two directed 95th percentiles** (as in MONAI; pooling both directions gives a smaller number when one side
-    has a short outlying boundary). dA holds the centres of A's pixels with a 4-neighbour outside A, the image border being outside;
-    percentiles interpolate linearly and every boundary pixel counts once.
+    the **larger of the two directed 95th percentiles** (as in MONAI; pooling both directions gives a smaller number
+    when one side has a short outlying boundary). dA holds the centres of A's pixels with a 4-neighbour outside A, the
+    image border being outside; percentiles interpolate linearly and every boundary pixel counts once.
 
     Both empty: 0. One empty: NaN. Raises ValueError like :func:`dice`, and for a spacing that is not positive.
-    Source: Huttenlocher et al., IEEE TPAMI 15 (1993) 850-863; conventions: Maier-Hein et al., Nature Methods 21 (2024) 195-212.
+    Source: Huttenlocher et al., IEEE TPAMI 15 (1993) 850-863; conventions: Maier-Hein et al., Nature Methods 21
+    (2024) 195-212.
     """
     from scipy.ndimage import binary_erosion, distance_transform_edt
 
@@ -93,7 +97,9 @@ def _masks(predicted: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np
 # --- grades of many cases ---------------------------------------------------------------------------------------------
 
 
-def confusion_matrix(predicted: np.ndarray, truth: np.ndarray, k: int, *, weight: np.ndarray | None = None) -> np.ndarray:
+def confusion_matrix(
+    predicted: np.ndarray, truth: np.ndarray, k: int, *, weight: np.ndarray | None = None
+) -> np.ndarray:
     """Confusion matrix [... k k]: entry (i, j) is the number of cases of true grade i that were given grade j.
 
     Args:
@@ -122,27 +128,33 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 
 
 def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Mean recall over the grades that occur in the truth, from confusion matrices [... k k] (rows truth); NaN without a case."""
+    """Mean recall over the grades that occur in the truth, from confusion matrices [... k k] (rows truth); NaN without a
+    case.
+    """
     confusion = np.asarray(confusion, float)
     return _mean_defined(_ratio(_diagonal(confusion), confusion.sum(axis=-1)))
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Mean over grades of F1 = 2 TP / (true + predicted), from confusion matrices [... k k] (rows truth); NaN without a case.
+    """Mean over grades of F1 = 2 TP / (true + predicted), from confusion matrices [... k k] (rows truth); NaN without
+    a case.
 
-    Grades that occur in neither truth nor prediction are left out; a grade that was predicted but never true has F1 = 0.
+    Grades that occur in neither truth nor prediction are left out; a grade that was predicted but never true has F1 =
+    0.
     """
     confusion = np.asarray(confusion, float)
     return _mean_defined(_ratio(2 * _diagonal(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2)))
 
 
 def quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
-    """Cohen's kappa with quadratic weights over all k grades, from confusion matrices O [... k k] (rows truth); at most 1.
+    """Cohen's kappa with quadratic weights over all k grades, from confusion matrices O [... k k] (rows truth); at
+    most 1.
 
         kappa = 1 - sum_ij (i - j)^2 O_ij / sum_ij (i - j)^2 E_ij,      E_ij = O_i. O_.j / n
 
-    0 is chance agreement, negative is worse. NaN when chance disagreement is 0: no case, or truth and prediction are one and the
-    same grade throughout. Grades are taken as equally spaced. Source: Cohen, Psychological Bulletin 70 (1968) 213-220.
+    0 is chance agreement, negative is worse. NaN when chance disagreement is 0: no case, or truth and prediction are
+    one and the same grade throughout. Grades are taken as equally spaced. Source: Cohen, Psychological Bulletin 70
+    (1968) 213-220.
     """
     confusion = np.asarray(confusion, float)
     grade = np.arange(confusion.shape[-1])
@@ -155,13 +167,15 @@ def quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
 def auroc(score: np.ndarray, positive: np.ndarray, *, weight: np.ndarray | None = None) -> np.ndarray:
     """Area under the ROC curve of a score f[n] for positive bool[n], in [0, 1]: P(positive scores higher) + P(tie) / 2.
 
-    ``weight`` f[... n] counts each case that often and sets the leading axes of the result. NaN where no positive or no negative
-    case has weight. Raises ValueError for a score that is NaN.
+    ``weight`` f[... n] counts each case that often and sets the leading axes of the result. NaN where no positive or
+    no negative case has weight. Raises ValueError for a score that is NaN.
     """
     score, positive = np.asarray(score, float), np.asarray(positive, bool)
     weight = np.ones(len(score)) if weight is None else np.asarray(weight, float)
     if np.isnan(score).any() or score.shape != positive.shape:
-        raise ValueError(f"score {score.shape} and positive {positive.shape} must be vectors of one length without NaN.")
+        raise ValueError(
+            f"score {score.shape} and positive {positive.shape} must be vectors of one length without NaN."
+        )
     if not positive.any() or positive.all():
         return np.full(weight.shape[:-1], NAN)
     order = np.argsort(score, kind="stable")
@@ -177,7 +191,9 @@ def macro_auroc(probability: np.ndarray, truth: np.ndarray, *, weight: np.ndarra
     Only grades with a positive and a negative case count; NaN when there is none. ``weight`` as in :func:`auroc`.
     """
     probability, truth = np.asarray(probability, float), np.asarray(truth)
-    return _mean_defined(np.stack([auroc(p, truth == grade, weight=weight) for grade, p in enumerate(probability.T)], axis=-1))
+    return _mean_defined(
+        np.stack([auroc(p, truth == grade, weight=weight) for grade, p in enumerate(probability.T)], axis=-1)
+    )
 
 
 CONFUSION_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -191,7 +207,8 @@ CONFUSION_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def grading(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """All grading measures of probability f[n k] against truth int[n]: :data:`CONFUSION_METRICS` and ``macro_auroc``.
 
-    The predicted grade is the most probable one, the lower grade on a tie. Raises ValueError for a NaN or a grade outside 0..k-1.
+    The predicted grade is the most probable one, the lower grade on a tie. Raises ValueError for a NaN or a grade
+    outside 0..k-1.
     """
     probability, truth = np.asarray(probability, float), np.asarray(truth)
     if probability.ndim != 2 or np.isnan(probability).any():
@@ -235,8 +252,8 @@ def measure(
 
     Args:
         predicted, reference: bool[h w], or None when there is no such mask (a missing reference is not an empty one).
-        probability: grade name -> probability, ascending risk; the predicted grade is the most probable, the lower one on a tie.
-        grade_truth: a key of ``probability``, or "" when the case has no grade.
+        probability: grade name -> probability, ascending risk; the predicted grade is the most probable, the lower
+        one on a tie. grade_truth: a key of ``probability``, or "" when the case has no grade.
 
     Raises ValueError for masks that :func:`dice` refuses.
     """
@@ -257,11 +274,12 @@ def measure(
 
 
 def segmentation_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
-    """Mean Dice, IoU and HD95 (px) over the cases that have a reference mask, with cluster-bootstrap intervals by group.
+    """Mean Dice, IoU and HD95 (px) over the cases that have a reference mask, with cluster-bootstrap intervals by
+    group.
 
-    Returns ``{metric: {value, low, high, n, undefined, groups}}`` for ``dice, iou, hd95_px``; {} when no case has a reference mask.
-    ``n`` cases of ``groups`` groups are averaged; ``undefined`` more have a reference but no value (HD95 with one mask empty), which
-    flatters the mean: read it beside Dice, where such a case counts 0.
+    Returns ``{metric: {value, low, high, n, undefined, groups}}`` for ``dice, iou, hd95_px``; {} when no case has a
+    reference mask. ``n`` cases of ``groups`` groups are averaged; ``undefined`` more have a reference but no value
+    (HD95 with one mask empty), which flatters the mean: read it beside Dice, where such a case counts 0.
     """
     drawn = [case for case in cases if not np.isnan(case.dice)]
     summary: Summary = {}
@@ -269,7 +287,9 @@ def segmentation_summary(cases: Sequence[Case], *, samples: int = 2000, level: f
         values = np.array([getattr(case, metric) for case in drawn], float)
         defined = ~np.isnan(values)
         groups = np.array([case.group for case in drawn])[defined]
-        interval = cluster_bootstrap(_weighted_mean, groups, values[defined], samples=samples, level=level, seed=seed, weighted=True)
+        interval = cluster_bootstrap(
+            _weighted_mean, groups, values[defined], samples=samples, level=level, seed=seed, weighted=True
+        )
         summary[metric] = _entry(interval, int(defined.sum()), int((~defined).sum()))
     return summary
 
@@ -277,10 +297,10 @@ def segmentation_summary(cases: Sequence[Case], *, samples: int = 2000, level: f
 def grading_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
     """Grading measures over the cases with a true and a predicted grade, with cluster-bootstrap intervals by group.
 
-    Returns ``{metric: {value, low, high, n, undefined, groups}}`` for ``accuracy, balanced_accuracy, macro_f1, macro_auroc,
-    quadratic_kappa``; {} when no case has both grades. The confusion matrix is of ``grade_predicted``, so a decision rule other than
-    the most probable grade counts as it was made; AUROC is of the probabilities. A measure that is undefined for the table as a
-    whole has value NaN, n = 0 and ``undefined`` = the number of cases.
+    Returns ``{metric: {value, low, high, n, undefined, groups}}`` for ``accuracy, balanced_accuracy, macro_f1,
+    macro_auroc, quadratic_kappa``; {} when no case has both grades. The confusion matrix is of ``grade_predicted``,
+    so a decision rule other than the most probable grade counts as it was made; AUROC is of the probabilities. A
+    measure that is undefined for the table as a whole has value NaN, n = 0 and ``undefined`` = the number of cases.
 
     Raises ValueError when a grade is not one of the cases' scale.
     """
@@ -289,15 +309,27 @@ def grading_summary(cases: Sequence[Case], *, samples: int = 2000, level: float 
         return {}
 
     def of_confusion(metric):
-        return lambda predicted, truth, probability, weight: metric(confusion_matrix(predicted, truth, len(names), weight=weight))
+        return lambda predicted, truth, probability, weight: metric(
+            confusion_matrix(predicted, truth, len(names), weight=weight)
+        )
 
     measures = {name: of_confusion(metric) for name, metric in CONFUSION_METRICS.items()}
-    measures["macro_auroc"] = lambda predicted, truth, probability, weight: macro_auroc(probability, truth, weight=weight)
+    measures["macro_auroc"] = lambda predicted, truth, probability, weight: macro_auroc(
+        probability, truth, weight=weight
+    )
     groups = [case.group for case in graded]
     summary: Summary = {}
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "quadratic_kappa"):
         interval = cluster_bootstrap(
-            measures[name], groups, predicted, truth, probability, samples=samples, level=level, seed=seed, weighted=True
+            measures[name],
+            groups,
+            predicted,
+            truth,
+            probability,
+            samples=samples,
+            level=level,
+            seed=seed,
+            weighted=True,
         )
         undefined = len(graded) if np.isnan(interval.value) else 0
         summary[name] = _entry(interval, len(graded) - undefined, undefined)
@@ -305,7 +337,8 @@ def grading_summary(cases: Sequence[Case], *, samples: int = 2000, level: float 
 
 
 def table_confusion(cases: Sequence[Case]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Grade names (k) and confusion matrix int[k k] of the cases with a true and a predicted grade; k = 0 when nothing grades.
+    """Grade names (k) and confusion matrix int[k k] of the cases with a true and a predicted grade; k = 0 when
+    nothing grades.
 
     Raises ValueError when a grade is not one of the cases' scale.
     """
@@ -322,8 +355,12 @@ def _graded(cases: Sequence[Case]) -> tuple[tuple[str, ...], np.ndarray, np.ndar
             if grade not in names:
                 raise ValueError(f"case {case.case!r}: grade {grade!r} is not one of {', '.join(names)}.")
     place = {name: index for index, name in enumerate(names)}
-    predicted, truth = (np.array([place[getattr(case, kind)] for case in graded], int) for kind in ("grade_predicted", "grade_truth"))
-    probability = np.array([[case.probability[name] for name in names] for case in graded], float).reshape(len(graded), len(names))
+    predicted, truth = (
+        np.array([place[getattr(case, kind)] for case in graded], int) for kind in ("grade_predicted", "grade_truth")
+    )
+    probability = np.array([[case.probability[name] for name in names] for case in graded], float).reshape(
+        len(graded), len(names)
+    )
     return names, predicted, truth, probability, graded
 
 

@@ -19,7 +19,8 @@ from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.metrics import Summary, table_confusion
 from thyroid_jax.files import write_text
 
-# Blue and orange of Okabe and Ito: told apart in every common form of colour blindness, and both visible on grey tissue.
+# Blue and orange of Okabe and Ito: told apart in every common form of colour blindness, and both visible on grey
+# tissue.
 REFERENCE_COLOUR = (86, 180, 233)
 PREDICTED_COLOUR = (230, 159, 0)
 
@@ -38,7 +39,9 @@ BOOKKEEPING = ("step", "epoch", "split")
 
 @dataclass(frozen=True)
 class Picture:
-    """What one overlay shows: ``image`` uint8[h w]; ``reference`` bool[h w] or None; ``predicted`` bool or probability [h w], or None."""
+    """What one overlay shows: ``image`` uint8[h w]; ``reference`` bool[h w] or None; ``predicted`` bool or probability
+    [h w], or None.
+    """
 
     case: str
     image: np.ndarray
@@ -51,12 +54,10 @@ class Report:
     """Everything the page shows, as plain data. Sections whose field is empty say so, or are left out.
 
     Args:
-        title, subtitle: text.
-        config: setting -> value, in the order to show.
-        summary: metric -> ``{value, low, high, n, undefined, groups}``, as :mod:`thyroid_jax.evaluate.metrics` returns it.
-        counts: name of a part (training, validation, test) -> ``{"groups": ..., "images": ..., ...}``.
-        cases: the per-case table.
-        log: training log, e.g. ``{"step": 10, "epoch": 1, "split": "train", "loss": 0.5, "dice": 0.7}``; every other numeric entry
+        title, subtitle: text. config: setting -> value, in the order to show. summary: metric -> ``{value, low, high,
+        n, undefined, groups}``, as :mod:`thyroid_jax.evaluate.metrics` returns it. counts: name of a part (training,
+        validation, test) -> ``{"groups": ..., "images": ..., ...}``. cases: the per-case table. log: training log,
+        e.g. ``{"step": 10, "epoch": 1, "split": "train", "loss": 0.5, "dice": 0.7}``; every other numeric entry
             becomes a curve, see :func:`training_curves`.
         curves: which entries of the log to draw; empty means all.
         pictures: images with masks, found by their case name; those of the worst, median and best cases are shown.
@@ -78,17 +79,23 @@ class Report:
 
 
 def write_report(folder: Path | str, report: Report) -> Path:
-    """Write ``folder/index.html`` in one step and return its path. Needs the ``report`` extra (jinja2, matplotlib, scipy)."""
+    """Write ``folder/index.html`` in one step and return its path. Needs the ``report`` extra (jinja2, matplotlib,
+    scipy).
+    """
     path = Path(folder) / "index.html"
     write_text(path, render(report))
     return path
 
 
 def render(report: Report) -> str:
-    """The page as text: a function of ``report`` alone. All text in it is escaped; its policy forbids any request and foreign script."""
+    """The page as text: a function of ``report`` alone. All text in it is escaped; its policy forbids any request and
+    foreign script.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    page = Environment(loader=PackageLoader("thyroid_jax.evaluate", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = Environment(
+        loader=PackageLoader("thyroid_jax.evaluate", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     page.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
     page.filters["number"] = _number
     names, confusion = table_confusion(report.cases)
@@ -114,9 +121,11 @@ def render(report: Report) -> str:
 
 
 def best_median_worst(cases: Sequence[Case], each: int = 4) -> dict[str, list[Case]]:
-    """``{"worst", "median", "best"}`` -> up to ``each`` cases by Dice, worst first; no case twice, cases without Dice in none.
+    """``{"worst", "median", "best"}`` -> up to ``each`` cases by Dice, worst first; no case twice, cases without Dice
+    in none.
 
-    Median cases are the middle of the ranking. With few cases the worst are filled first, then the best, then the median.
+    Median cases are the middle of the ranking. With few cases the worst are filled first, then the best, then the
+    median.
     """
     ranked = sorted((case for case in cases if not np.isnan(case.dice)), key=lambda case: case.dice)
     worst, rest = ranked[:each], ranked[each:]
@@ -130,7 +139,9 @@ def best_median_worst(cases: Sequence[Case], each: int = 4) -> dict[str, list[Ca
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def overlay(image: np.ndarray, reference: np.ndarray | None, predicted: np.ndarray | None, *, scale: int = 1) -> np.ndarray:
+def overlay(
+    image: np.ndarray, reference: np.ndarray | None, predicted: np.ndarray | None, *, scale: int = 1
+) -> np.ndarray:
     """Image with one-pixel outlines drawn in: uint8[h*scale w*scale 3]; reference blue, predicted orange and on top.
 
     Args:
@@ -165,7 +176,9 @@ def overlay_grid(
     from matplotlib.lines import Line2D
 
     if not pictures or (captions is not None and len(captions) != len(pictures)):
-        raise ValueError(f"{len(pictures)} pictures and {'no' if captions is None else len(captions)} captions do not make a sheet.")
+        raise ValueError(
+            f"{len(pictures)} pictures and {'no' if captions is None else len(captions)} captions do not make a sheet."
+        )
     columns = min(columns, len(pictures))
     lines = -(-len(pictures) // columns)
     aspect = max(picture.image.shape[0] / picture.image.shape[1] for picture in pictures)
@@ -173,9 +186,13 @@ def overlay_grid(
     cell = width / columns
     room = int(cell * 14)  # characters of 9 points
     texts = [picture.case for picture in pictures] if captions is None else list(captions)
-    texts = ["\n".join(line if len(line) <= room else line[: room - 1] + "…" for line in text.splitlines()) for text in texts]
+    texts = [
+        "\n".join(line if len(line) <= room else line[: room - 1] + "…" for line in text.splitlines()) for text in texts
+    ]
     title = 0.16 + 0.16 * max(text.count("\n") + 1 for text in texts)
-    figure = Figure(figsize=(width, lines * (cell * aspect + title) + 0.35), dpi=100, layout="constrained", facecolor="white")
+    figure = Figure(
+        figsize=(width, lines * (cell * aspect + title) + 0.35), dpi=100, layout="constrained", facecolor="white"
+    )
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0, hspace=0)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     blue, orange = (tuple(value / 255 for value in colour) for colour in (REFERENCE_COLOUR, PREDICTED_COLOUR))
@@ -189,7 +206,10 @@ def overlay_grid(
                 axis.plot(line[:, 0], line[:, 1], color=colour, linestyle=style, linewidth=1.6)
         # Case names are anyone's text: no TeX in them.
         axis.set_title(texts[index], fontsize=9, parse_math=False)
-    keys = [Line2D([], [], color=blue, label="reference"), Line2D([], [], color=orange, linestyle="--", label="predicted")]
+    keys = [
+        Line2D([], [], color=blue, label="reference"),
+        Line2D([], [], color=orange, linestyle="--", label="predicted"),
+    ]
     figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
@@ -208,9 +228,15 @@ def png(image: np.ndarray) -> bytes:
 
 
 def _check(image: np.ndarray, *masks: np.ndarray | None) -> None:
-    if image.dtype != np.uint8 or image.ndim != 2 or any(mask is not None and mask.shape != image.shape for mask in masks):
+    if (
+        image.dtype != np.uint8
+        or image.ndim != 2
+        or any(mask is not None and mask.shape != image.shape for mask in masks)
+    ):
         shapes = [None if mask is None else mask.shape for mask in masks]
-        raise ValueError(f"an overlay needs a uint8[h w] image and masks of its shape, not {image.dtype}{image.shape} with {shapes}.")
+        raise ValueError(
+            f"an overlay needs a uint8[h w] image and masks of its shape, not {image.dtype}{image.shape} with {shapes}."
+        )
 
 
 def _binary(mask: np.ndarray) -> np.ndarray:
@@ -238,14 +264,18 @@ def _galleries(cases: Sequence[Case], pictures: Sequence[Picture]) -> list[tuple
     by_case = {picture.case: picture for picture in pictures}
     shown = [case for case in cases if case.case in by_case]
     chosen = best_median_worst(shown)
-    chosen["no reference outline"] = [case for case in shown if np.isnan(case.dice)][: 4 if any(chosen.values()) else 12]
+    chosen["no reference outline"] = [case for case in shown if np.isnan(case.dice)][
+        : 4 if any(chosen.values()) else 12
+    ]
     headings = {
         "worst": "Lowest Dice",
         "median": "Around the median",
         "best": "Highest Dice",
         "no reference outline": "Without a reference outline",
     }
-    return [(headings[name], [_card(case, by_case[case.case]) for case in some]) for name, some in chosen.items() if some]
+    return [
+        (headings[name], [_card(case, by_case[case.case]) for case in some]) for name, some in chosen.items() if some
+    ]
 
 
 def _card(case: Case, picture: Picture) -> dict:
@@ -268,12 +298,17 @@ def _card(case: Case, picture: Picture) -> dict:
 def training_curves(log: Sequence[Mapping[str, Any]], names: Sequence[str] = (), *, points: int = 400) -> list[dict]:
     """One panel a logged quantity: ``{"name", "splits", "x", "svg"}``, the SVG being safe markup in the page's colours.
 
-    ``names`` chooses and orders the quantities, all numeric ones without it. Values that are not finite are left out. Longer curves
-    are averaged in ``points`` consecutive stretches; the panel's ``thinned`` says so. The abscissa is the epoch when every entry has one
-    and no split has two entries of one epoch, else the step. No text of the log enters the drawing.
+    ``names`` chooses and orders the quantities, all numeric ones without it. Values that are not finite are left out.
+    Longer curves are averaged in ``points`` consecutive stretches; the panel's ``thinned`` says so. The abscissa is
+    the epoch when every entry has one and no split has two entries of one epoch, else the step. No text of the log
+    enters the drawing.
     """
-    found = dict.fromkeys(key for entry in log for key, value in entry.items() if key not in BOOKKEEPING and _finite(value))
-    epochs = Counter((str(entry.get("split", "train")), entry.get("epoch")) for entry in log if _finite(entry.get("epoch")))
+    found = dict.fromkeys(
+        key for entry in log for key, value in entry.items() if key not in BOOKKEEPING and _finite(value)
+    )
+    epochs = Counter(
+        (str(entry.get("split", "train")), entry.get("epoch")) for entry in log if _finite(entry.get("epoch"))
+    )
     x = "epoch" if sum(epochs.values()) == len(epochs) == len(log) else "step"
     panels = []
     for name in names or found:
@@ -296,7 +331,11 @@ def training_curves(log: Sequence[Mapping[str, Any]], names: Sequence[str] = (),
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and bool(np.isfinite(value))
+    )
 
 
 def _thin(curve: np.ndarray, points: int) -> np.ndarray:
@@ -325,14 +364,27 @@ def _panel(curves: Sequence[np.ndarray], salt: str):
     from matplotlib.ticker import MaxNLocator
 
     text, line = "#010203", "#010204"
-    style = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.size": 10, "axes.formatter.useoffset": False}
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.formatter.useoffset": False,
+    }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(3.6, 2.1), layout="constrained")
         axis = figure.subplots()
         figure.patch.set_alpha(0)
         axis.patch.set_alpha(0)
         for (colour, dash), curve in zip(LINES * (1 + len(curves) // len(LINES)), curves):
-            axis.plot(curve[:, 0], curve[:, 1], color=colour, linestyle=dash, linewidth=1.6, marker="o" if len(curve) < 3 else "")
+            axis.plot(
+                curve[:, 0],
+                curve[:, 1],
+                color=colour,
+                linestyle=dash,
+                linewidth=1.6,
+                marker="o" if len(curve) < 3 else "",
+            )
         axis.spines[["top", "right"]].set_visible(False)
         axis.spines[["left", "bottom"]].set_color(line)
         axis.tick_params(colors=text, color=line, labelsize=10)
@@ -346,8 +398,12 @@ def _panel(curves: Sequence[np.ndarray], salt: str):
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)  # HTML needs no namespaces, and the page names no outside address
     used = set(re.findall(r"#([\w-]+)", svg))
-    svg = re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)  # ids are unique on the page
-    svg = re.sub(r'(<svg\b[^>]*?)\swidth="[^"]*"', r"\1", re.sub(r'(<svg\b[^>]*?)\sheight="[^"]*"', r"\1", svg, count=1), count=1)
+    svg = re.sub(
+        r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg
+    )  # ids are unique on the page
+    svg = re.sub(
+        r'(<svg\b[^>]*?)\swidth="[^"]*"', r"\1", re.sub(r'(<svg\b[^>]*?)\sheight="[^"]*"', r"\1", svg, count=1), count=1
+    )
     svg = re.sub(r"font-family:[^;\"]*|font: (\d+px)[^;\"]*", r"font-size: \1", svg)
     for placeholder, colour in PLACEHOLDERS.items():
         svg = svg.replace(placeholder, colour)
@@ -372,7 +428,10 @@ def _summary_row(key: str, entry: Mapping[str, float]) -> dict:
 def _table(counts: Mapping[str, Mapping[str, int]]) -> dict:
     """Columns in order of first appearance, and the rows below them."""
     columns = list(dict.fromkeys(column for row in counts.values() for column in row))
-    return {"columns": columns, "rows": [(name, [row.get(column, "–") for column in columns]) for name, row in counts.items()]}
+    return {
+        "columns": columns,
+        "rows": [(name, [row.get(column, "–") for column in columns]) for name, row in counts.items()],
+    }
 
 
 def _confusion_rows(names: Sequence[str], confusion: np.ndarray) -> list[dict]:
@@ -380,5 +439,7 @@ def _confusion_rows(names: Sequence[str], confusion: np.ndarray) -> list[dict]:
     rows = []
     for name, row in zip(names, confusion):
         total = int(row.sum())
-        rows.append({"name": name, "total": total, "cells": [(int(count), count / total if total else 0.0) for count in row]})
+        rows.append(
+            {"name": name, "total": total, "cells": [(int(count), count / total if total else 0.0) for count in row]}
+        )
     return rows

@@ -1,7 +1,7 @@
 """Intervals and tests for comparing models: cluster bootstrap, Wilcoxon, DeLong, McNemar, Holm.
 
-Images of one patient resemble each other. The bootstrap resamples whole groups for that reason; the other tests take their
-observations to be independent, and say in their docstrings what to do when they are not.
+Images of one patient resemble each other. The bootstrap resamples whole groups for that reason; the other tests take
+their observations to be independent, and say in their docstrings what to do when they are not.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ NAN = float("nan")
 class Interval:
     """A value with its confidence bounds.
 
-    ``low`` and ``high`` are NaN when there is no interval (see :func:`cluster_bootstrap`). ``samples`` counts the replicates drawn and
-    ``undefined`` those among them whose value was NaN and that were left out; ``clusters`` is the number of groups resampled.
+    ``low`` and ``high`` are NaN when there is no interval (see :func:`cluster_bootstrap`). ``samples`` counts the
+    replicates drawn and ``undefined`` those among them whose value was NaN and that were left out; ``clusters`` is
+    the number of groups resampled.
     """
 
     value: float
@@ -42,9 +43,10 @@ def cluster_bootstrap(
 ) -> Interval:
     """Percentile interval of a statistic when the cases come in groups: whole groups are drawn with replacement.
 
-    One replicate draws as many groups as there are, with replacement, and takes all cases of each drawn group as often as it was
-    drawn. The interval runs from the (1 - level)/2 to the (1 + level)/2 quantile of the replicates. The same seed draws the same
-    groups, so that two statistics of one table are resampled alike, with or without ``weighted``.
+    One replicate draws as many groups as there are, with replacement, and takes all cases of each drawn group as
+    often as it was drawn. The interval runs from the (1 - level)/2 to the (1 + level)/2 quantile of the replicates.
+    The same seed draws the same groups, so that two statistics of one table are resampled alike, with or without
+    ``weighted``.
 
     >>> patient, dice = ["a", "a", "b", "c"], [1.0, 0.75, 0.75, 0.5]
     >>> cluster_bootstrap(np.mean, patient, dice).value
@@ -52,14 +54,16 @@ def cluster_bootstrap(
 
     Args:
         statistic: ``statistic(*data) -> float`` on resampled rows. With ``weighted=True`` instead
-            ``statistic(*data, weight=f[s n]) -> f[s]``: all replicates of a block at once, as the number of times that each case was
-            drawn. Means, confusion matrices and AUROCs need no more than that, and are some hundred times faster so.
+            ``statistic(*data, weight=f[s n]) -> f[s]``: all replicates of a block at once, as the number of times
+            that each case was drawn. Means, confusion matrices and AUROCs need no more than that, and are some
+            hundred times faster so.
         clusters: n labels, one a case; equal labels are one group.
         data: arrays whose first axis is n.
 
-    A replicate whose value is NaN is dropped and counted. There is no interval (NaN bounds, nothing drawn) when the statistic itself
-    is NaN, when there is no case, or when there is only one group: a single group says nothing about the spread between groups.
-    With fewer than about 20 groups percentile intervals are too narrow; report the number of groups beside them.
+    A replicate whose value is NaN is dropped and counted. There is no interval (NaN bounds, nothing drawn) when the
+    statistic itself is NaN, when there is no case, or when there is only one group: a single group says nothing about
+    the spread between groups. With fewer than about 20 groups percentile intervals are too narrow; report the number
+    of groups beside them.
 
     Raises ValueError when lengths differ, or for a level outside (0, 1) or no samples.
     Source: Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, sections 3.8 (strategy 1) and 5.3.
@@ -69,7 +73,9 @@ def cluster_bootstrap(
     member = member.reshape(-1)
     cases, groups = len(member), len(names)
     if not rows or any(len(column) != cases for column in rows):
-        raise ValueError(f"clusters has {cases} cases, data has {[len(column) for column in rows]}; every column needs one row a case.")
+        raise ValueError(
+            f"clusters has {cases} cases, data has {[len(column) for column in rows]}; every column needs one row a case."
+        )
     if not 0 < level < 1 or samples < 1:
         raise ValueError(f"level must lie in (0, 1) and samples be at least 1, not {level} and {samples}.")
 
@@ -119,7 +125,9 @@ def _weighted_replicates(statistic, rows, member, groups, draws, *, largest: int
 
 @dataclass(frozen=True)
 class Wilcoxon:
-    """Result of :func:`paired_wilcoxon`: ``n`` differences were ranked, ``zeros`` were 0, ``undefined`` pairs held a NaN."""
+    """Result of :func:`paired_wilcoxon`: ``n`` differences were ranked, ``zeros`` were 0, ``undefined`` pairs held a
+    NaN.
+    """
 
     median_difference: float
     statistic: float
@@ -136,16 +144,18 @@ def paired_wilcoxon(
     clusters: Sequence | np.ndarray | None = None,
     alternative: str = "two-sided",
 ) -> Wilcoxon:
-    """Wilcoxon's signed-rank test of paired values f[n], e.g. the Dice of two models on the same images; difference = first - second.
+    """Wilcoxon's signed-rank test of paired values f[n], e.g. the Dice of two models on the same images; difference =
+    first - second.
 
-    Pairs with a NaN on either side are left out and counted. Zero differences are left out of the ranking (Wilcoxon's own rule) and
-    counted; ``median_difference`` is the median over all defined pairs, zeros included. The p-value is exact for up to 50 untied
-    differences and otherwise what scipy chooses (ties: permutations for small n, else the normal approximation). With no non-zero
-    difference the statistic is 0 and p is 1; with no defined pair the median is NaN as well.
+    Pairs with a NaN on either side are left out and counted. Zero differences are left out of the ranking (Wilcoxon's
+    own rule) and counted; ``median_difference`` is the median over all defined pairs, zeros included. The p-value is
+    exact for up to 50 untied differences and otherwise what scipy chooses (ties: permutations for small n, else the
+    normal approximation). With no non-zero difference the statistic is 0 and p is 1; with no defined pair the median
+    is NaN as well.
 
-    ``clusters`` (n labels) averages the differences within each group first: pairs of one patient are not independent, groups are.
-    ``alternative`` is "two-sided", "greater" (first is larger) or "less". ``statistic`` is scipy's: the smaller rank sum when
-    two-sided, else the rank sum of the positive differences.
+    ``clusters`` (n labels) averages the differences within each group first: pairs of one patient are not
+    independent, groups are. ``alternative`` is "two-sided", "greater" (first is larger) or "less". ``statistic`` is
+    scipy's: the smaller rank sum when two-sided, else the rank sum of the positive differences.
 
     Raises ValueError when the lengths differ.
     Source: Wilcoxon, Biometrics Bulletin 1 (1945) 80-83; computed by ``scipy.stats.wilcoxon``.
@@ -200,20 +210,20 @@ def delong(
         AUC = mean_ij psi(x_i, y_j)      V10_i = mean_j psi(x_i, y_j)      V01_j = mean_i psi(x_i, y_j)
         S   = cov(V10) / P + cov(V01) / N                             z = (AUC_1 - AUC_2) / sqrt(S_11 + S_22 - 2 S_12)
 
-    V10 and V01 come from midranks, so time is n log n and memory n. Intervals are normal, clipped to [0, 1] (areas) and [-1, 1]
-    (difference = first - second); p is two-sided.
+    V10 and V01 come from midranks, so time is n log n and memory n. Intervals are normal, clipped to [0, 1] (areas)
+    and [-1, 1] (difference = first - second); p is two-sided.
 
     Args:
         truth: bool or 0/1 [n], True = positive.
         first, second: f[n], higher = more positive. Ties count one half.
 
-    Two equal areas with no variance between them (the same score twice) give z = 0 and p = 1. Without a positive or a negative case
-    the area is NaN; with only one of either the variance, hence interval and test, is NaN, as is the test when different areas have
-    no variance (a perfect and a perfectly wrong score). Cases are taken as independent: with several images of a patient use
-    :func:`cluster_bootstrap` on the difference instead.
+    Two equal areas with no variance between them (the same score twice) give z = 0 and p = 1. Without a positive or a
+    negative case the area is NaN; with only one of either the variance, hence interval and test, is NaN, as is the
+    test when different areas have no variance (a perfect and a perfectly wrong score). Cases are taken as
+    independent: with several images of a patient use :func:`cluster_bootstrap` on the difference instead.
 
-    Raises ValueError for lengths that differ, truth other than 0 and 1, or a score that is NaN.
-    Source: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837-845; midranks: Sun and Xu, IEEE SPL 21 (2014) 1389-1393.
+    Raises ValueError for lengths that differ, truth other than 0 and 1, or a score that is NaN. Source: DeLong,
+    DeLong and Clarke-Pearson, Biometrics 44 (1988) 837-845; midranks: Sun and Xu, IEEE SPL 21 (2014) 1389-1393.
     """
     from scipy.stats import norm, rankdata
 
@@ -234,7 +244,13 @@ def delong(
     v01 = 1 - (rank[:, positives:] - rankdata(y, axis=1)) / positives
     auc = v10.mean(axis=1)
     if min(positives, negatives) < 2:
-        return DeLong(tuple(map(float, auc)), (NAN,) * m, (NAN,) * m, np.full((m, m), NAN), float(auc[0] - auc[1]) if m == 2 else NAN)
+        return DeLong(
+            tuple(map(float, auc)),
+            (NAN,) * m,
+            (NAN,) * m,
+            np.full((m, m), NAN),
+            float(auc[0] - auc[1]) if m == 2 else NAN,
+        )
     covariance = np.atleast_2d(np.cov(v10)) / positives + np.atleast_2d(np.cov(v01)) / negatives
     wide = norm.ppf((1 + level) / 2)
     margin = wide * np.sqrt(np.diag(covariance))
@@ -258,7 +274,9 @@ def delong(
 
 @dataclass(frozen=True)
 class McNemar:
-    """Result of :func:`mcnemar`: of ``n`` cases the first alone was right in ``first_only``, the second alone in ``second_only``."""
+    """Result of :func:`mcnemar`: of ``n`` cases the first alone was right in ``first_only``, the second alone in
+    ``second_only``.
+    """
 
     first_only: int
     second_only: int
@@ -284,8 +302,14 @@ def mcnemar(first_correct: Sequence | np.ndarray, second_correct: Sequence | np.
     from scipy.stats import binomtest, chi2
 
     first, second = np.asarray(first_correct), np.asarray(second_correct)
-    if first.shape != second.shape or first.ndim != 1 or not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
-        raise ValueError(f"first {first.shape} and second {second.shape} must be vectors of one length, with 0 or 1 only.")
+    if (
+        first.shape != second.shape
+        or first.ndim != 1
+        or not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all())
+    ):
+        raise ValueError(
+            f"first {first.shape} and second {second.shape} must be vectors of one length, with 0 or 1 only."
+        )
     first, second = first.astype(bool), second.astype(bool)
     b, c = int((first & ~second).sum()), int((second & ~first).sum())
     if b + c == 0:
@@ -295,10 +319,12 @@ def mcnemar(first_correct: Sequence | np.ndarray, second_correct: Sequence | np.
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Holm's step-down adjusted p-values f[m], in the order given: those at most alpha are significant at family-wise error alpha.
+    """Holm's step-down adjusted p-values f[m], in the order given: those at most alpha are significant at family-wise
+    error alpha.
 
-    With p sorted upwards, adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), j counting from 1. No assumption about
-    dependence is needed. A NaN (a test that could not be made) stays NaN and does not count in m. Empty in, empty out.
+    With p sorted upwards, adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), j counting from 1. No
+    assumption about dependence is needed. A NaN (a test that could not be made) stays NaN and does not count in m.
+    Empty in, empty out.
 
     >>> [float(value) for value in holm([0.01, 0.04, 0.03, 0.005]).round(3)]
     [0.03, 0.06, 0.06, 0.02]

@@ -1,4 +1,6 @@
-"""Losses as plain functions ``(prediction, target, *, where=None, ...) -> f32[b]``: per example, unreduced; :func:`masked_mean` reduces."""
+"""Losses as plain functions ``(prediction, target, *, where=None, ...) -> f32[b]``: per example, unreduced;
+:func:`masked_mean` reduces.
+"""
 
 from thyroid_jax.losses import consistency, grading, guidance, rlar, segmentation
 from thyroid_jax.losses.reduce import masked_mean

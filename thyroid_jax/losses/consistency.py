@@ -1,8 +1,9 @@
 """Consistency between the malignancy head and the shape of the soft mask.
 
-A prior phi says how suspicious the outline alone looks, from the features of :func:`thyroid_jax.radiomics.soft.morphology`; the loss asks
-the head's probability p to agree with it. phi constant satisfies that loss too: :func:`agreement` is what to log.
-Paper: arXiv 2511.15968. Its abstract states a learned combination of four features and a squared difference; the rest is our choice.
+A prior phi says how suspicious the outline alone looks, from the features of
+:func:`thyroid_jax.radiomics.soft.morphology`; the loss asks the head's probability p to agree with it. phi constant
+satisfies that loss too: :func:`agreement` is what to log. Paper: arXiv 2511.15968. Its abstract states a learned
+combination of four features and a squared difference; the rest is our choice.
 
 >>> features = jnp.array([[0.2, 0.1, 0.0, 0.1], [0.6, 1.0, 0.3, 0.4]])
 >>> prior = malignancy_prior(init_prior(centre=features.mean(0)), features)
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.losses.reduce import fill, keep, masked_mean
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float
 
 _CONSTANT = 1e-6  # variance below which a probability is called constant: float32 cannot tell much less from 0
 
@@ -27,44 +28,49 @@ _CONSTANT = 1e-6  # variance below which a probability is called constant: float
 class Agreement(NamedTuple):
     """Pearson correlation of the prior with the label, in [-1, 1], and the prior's standard deviation, in [0, 1/2]."""
 
-    correlation: Float[""]
-    deviation: Float[""]
+    correlation: Float[Array, ""]
+    deviation: Float[Array, ""]
 
 
-def init_prior(count: int = 4, centre: Sequence[float] | Float["n"] | None = None) -> dict[str, jax.Array]:
+def init_prior(count: int = 4, centre: Sequence[float] | Float[Array, "n"] | None = None) -> dict[str, jax.Array]:
     """Parameters of :func:`malignancy_prior` for ``count`` features: {"weight": f[n], "bias": f[], "centre": f[n]}.
 
-    Every softplus(weight) starts at 1, the stored weight at log(e - 1) = 0.54; bias 0. ``centre`` is the features' mean over the training
-    examples, 0 when it is not given; the bias can make up for that.
+    Every softplus(weight) starts at 1, the stored weight at log(e - 1) = 0.54; bias 0. ``centre`` is the features'
+    mean over the training examples, 0 when it is not given; the bias can make up for that.
     """
     if centre is not None and len(centre) != count:
         raise ValueError(f"centre of {len(centre)} values for {count} features.")
     weight = jnp.full(count, jnp.log(jnp.expm1(1.0)), float)
-    return {"weight": weight, "bias": jnp.zeros(()), "centre": jnp.zeros(count) if centre is None else jnp.asarray(centre, weight.dtype)}
+    return {
+        "weight": weight,
+        "bias": jnp.zeros(()),
+        "centre": jnp.zeros(count) if centre is None else jnp.asarray(centre, weight.dtype),
+    }
 
 
-def malignancy_prior(params: Mapping[str, Float["..."]], features: Float["b n"]) -> Float["b"]:
-    """phi = sigmoid(bias + sum_k softplus(weight_k) (f_k - centre_k)), in [0, 1]: it grows with every feature, whatever is learned.
+def malignancy_prior(params: Mapping[str, Float[Array, "..."]], features: Float[Array, "b n"]) -> Float[Array, "b"]:
+    """phi = sigmoid(bias + sum_k softplus(weight_k) (f_k - centre_k)), in [0, 1]: it grows with every feature,
+    whatever is learned.
 
-    ``features`` finite, as morphology's are. No gradient goes to ``centre``; leave it and the weights out of weight decay, which would
-    draw softplus(weight) to log 2.
+    ``features`` finite, as morphology's are. No gradient goes to ``centre``; leave it and the weights out of weight
+    decay, which would draw softplus(weight) to log 2.
     """
     slopes, centre = jax.nn.softplus(params["weight"]), jax.lax.stop_gradient(params["centre"])
     return jax.nn.sigmoid(params["bias"] + (slopes[None, :] * (features - centre[None, :])).sum(-1))
 
 
 def consistency(
-    probability: Float["b"],
-    prior: Float["b"],
+    probability: Float[Array, "b"],
+    prior: Float[Array, "b"],
     *,
     gradient: Literal["both", "head", "mask"] = "both",
-    where: Bool["b"] | None = None,
-) -> Float["b"]:
+    where: Bool[Array, "b"] | None = None,
+) -> Float[Array, "b"]:
     """(p - phi)^2, in [0, 1], between the head's malignancy p and the prior phi of :func:`malignancy_prior`.
 
-    ``gradient`` says who moves: "head" only p, as if phi were a label; "mask" only phi, so the outline and the prior's parameters; or
-    "both". Images whose flag in ``where`` is False give 0 with a zero gradient: those without an outline to speak of
-    (:func:`large_enough`), and padding.
+    ``gradient`` says who moves: "head" only p, as if phi were a label; "mask" only phi, so the outline and the
+    prior's parameters; or "both". Images whose flag in ``where`` is False give 0 with a zero gradient: those without
+    an outline to speak of (:func:`large_enough`), and padding.
     """
     if gradient not in ("both", "head", "mask"):
         raise ValueError(f'gradient {gradient!r}: choose "both", "head" or "mask".')
@@ -76,33 +82,41 @@ def consistency(
     return keep((p - phi) ** 2, where)
 
 
-def large_enough(probability: Float["b h w"], *, pixels: float = 50.0) -> Bool["b"]:
-    """Whether more than ``pixels`` pixels of the soft mask exceed 1/2: below that it has no shape to speak of. Without a gradient.
+def large_enough(probability: Float[Array, "b h w"], *, pixels: float = 50.0) -> Bool[Array, "b"]:
+    """Whether more than ``pixels`` pixels of the soft mask exceed 1/2: below that it has no shape to speak of.
+    Without a gradient.
 
-    Pixels, not a share of the image: they are what perimeter and moments need, whatever the image's size; 50 is a disc of radius 4.
-    Counted above 1/2, not summed: a haze of 0.01 over 256 x 256 sums up to 655.
+    Pixels, not a share of the image: they are what perimeter and moments need, whatever the image's size; 50 is a
+    disc of radius 4. Counted above 1/2, not summed: a haze of 0.01 over 256 x 256 sums up to 655.
     """
     return (probability > 0.5).sum((1, 2)) > pixels
 
 
-def correlation(prior: Float["b"], label: Float["b"], *, where: Bool["b"] | None = None) -> Float[""]:
-    """Pearson correlation of phi with the label y over the images whose flag is True; 0 if either is constant: see :func:`agreement`."""
+def correlation(
+    prior: Float[Array, "b"], label: Float[Array, "b"], *, where: Bool[Array, "b"] | None = None
+) -> Float[Array, ""]:
+    """Pearson correlation of phi with the label y over the images whose flag is True; 0 if either is constant: see
+    :func:`agreement`.
+    """
     each = products(fill(prior, where), fill(label, where))
     return agreement(jnp.stack([masked_mean(column, where) for column in each.T])).correlation
 
 
-def products(prior: Float["b"], label: Float["b"]) -> Float["b 5"]:
-    """phi, y, phi^2, y^2, phi y, each counted from 1/2: sums of these rows, over any batches and devices, are all that agreement needs."""
+def products(prior: Float[Array, "b"], label: Float[Array, "b"]) -> Float[Array, "b 5"]:
+    """phi, y, phi^2, y^2, phi y, each counted from 1/2: sums of these rows, over any batches and devices, are all that
+    agreement needs.
+    """
     p, y = prior - 0.5, label - 0.5
     return jnp.stack([p, y, p**2, y**2, p * y], axis=-1)
 
 
-def agreement(means: Float["5"]) -> Agreement:
-    """Correlation of phi with the label, and phi's standard deviation, from the means of :func:`products` over the images.
+def agreement(means: Float[Array, "5"]) -> Agreement:
+    """Correlation of phi with the label, and phi's standard deviation, from the means of :func:`products` over the
+    images.
 
-    corr = (E[py] - E[p] E[y]) / sqrt(var p var y). 0 where phi or the label is constant (standard deviation under 0.001), as with fewer
-    than two images. Without a gradient. The failure to look for is a deviation that goes to 0: phi then says nothing, whatever its
-    correlation.
+    corr = (E[py] - E[p] E[y]) / sqrt(var p var y). 0 where phi or the label is constant (standard deviation under
+    0.001), as with fewer than two images. Without a gradient. The failure to look for is a deviation that goes to 0:
+    phi then says nothing, whatever its correlation.
     """
     p, y, pp, yy, py = jax.lax.stop_gradient(means)
     var_p, var_y = jnp.maximum(pp - p**2, 0.0), jnp.maximum(yy - y**2, 0.0)

@@ -1,7 +1,7 @@
 """Losses between grade logits and a grade or a distribution of grades, one value per image.
 
-``where`` (bool[b]) marks the images that have a grade; the others give 0 with a zero gradient. Each loss has its own way to read
-probabilities from the same k logits: :func:`probabilities`.
+``where`` (bool[b]) marks the images that have a grade; the others give 0 with a zero gradient. Each loss has its own
+way to read probabilities from the same k logits: :func:`probabilities`.
 """
 
 from __future__ import annotations
@@ -12,48 +12,57 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.losses.reduce import fill, keep
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float
 
 
 def cross_entropy(
-    logits: Float["b k"],
-    target: Float["b k"],
+    logits: Float[Array, "b k"],
+    target: Float[Array, "b k"],
     *,
-    class_weights: Sequence[float] | Float["k"] | None = None,
-    where: Bool["b"] | None = None,
-) -> Float["b"]:
+    class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+    where: Bool[Array, "b"] | None = None,
+) -> Float[Array, "b"]:
     """Cross-entropy - sum_j w_j t_j log softmax(x)_j, >= 0, in nats.
 
     ``target`` t is one-hot or any distribution over the grades; ``class_weights`` w_j >= 0, all 1 by default.
     """
     logits, target = fill(logits, where), fill(target, where)
-    weighted = target if class_weights is None or len(class_weights) == 0 else target * jnp.asarray(class_weights, target.dtype)[None]
+    weighted = (
+        target
+        if class_weights is None or len(class_weights) == 0
+        else target * jnp.asarray(class_weights, target.dtype)[None]
+    )
     return keep(-(weighted * jax.nn.log_softmax(logits, axis=-1)).sum(-1), where)
 
 
 def corn(
-    logits: Float["b k"],
-    target: Float["b k"],
+    logits: Float[Array, "b k"],
+    target: Float[Array, "b k"],
     *,
-    class_weights: Sequence[float] | Float["k"] | None = None,
-    where: Bool["b"] | None = None,
-) -> Float["b"]:
-    """CORN, conditional ordinal regression: the mean over j = 1 .. k-1 of the cross-entropy of [y >= j] among those with y >= j-1.
+    class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+    where: Bool[Array, "b"] | None = None,
+) -> Float[Array, "b"]:
+    """CORN, conditional ordinal regression: the mean over j = 1 .. k-1 of the cross-entropy of [y >= j] among those
+    with y >= j-1.
 
     With f_j = logits[:, j] (logits[:, 0] is not used) and P(y >= j | y >= j-1) = sigmoid(f_j):
         L = 1/(k-1) sum_j [ T_j softplus(-f_j) + (T_{j-1} - T_j) softplus(f_j) ],  T_j = sum_{i >= j} w_i t_i,
-    which is -1/(k-1) sum_y w_y t_y log P(y) for the distribution of :func:`probabilities`; so soft targets need no special case.
-    Shi, Cao, Raschka, arXiv 2111.08851 (there: hard labels, and a mean over tasks and examples in one).
+    which is -1/(k-1) sum_y w_y t_y log P(y) for the distribution of :func:`probabilities`; so soft targets need no
+    special case. Shi, Cao, Raschka, arXiv 2111.08851 (there: hard labels, and a mean over tasks and examples in one).
     """
     logits, target = fill(logits, where), fill(target, where)
-    weighted = target if class_weights is None or len(class_weights) == 0 else target * jnp.asarray(class_weights, target.dtype)[None]
+    weighted = (
+        target
+        if class_weights is None or len(class_weights) == 0
+        else target * jnp.asarray(class_weights, target.dtype)[None]
+    )
     at_least = jnp.flip(jnp.cumsum(jnp.flip(weighted, -1), -1), -1)
     passed, stopped = at_least[:, 1:], at_least[:, :-1] - at_least[:, 1:]
     steps = logits[:, 1:]
     return keep((passed * jax.nn.softplus(-steps) + stopped * jax.nn.softplus(steps)).mean(-1), where)
 
 
-def probabilities(logits: Float["b k"], *, kind: str) -> Float["b k"]:
+def probabilities(logits: Float[Array, "b k"], *, kind: str) -> Float[Array, "b k"]:
     """Grade probabilities, rows sum to 1, as the loss ``kind`` reads the logits.
 
     cross_entropy: softmax. corn: P(y >= j) = prod_{i <= j} sigmoid(f_i), P(y = j) = P(y >= j) - P(y >= j+1).

@@ -1,7 +1,7 @@
 """Losses between mask logits and a mask, one value per image.
 
-Targets may be soft, as when several readers drew the outline. ``where`` (bool[b]) marks the images that have a mask; the others give 0
-with a zero gradient, whatever stands in their rows.
+Targets may be soft, as when several readers drew the outline. ``where`` (bool[b]) marks the images that have a mask;
+the others give 0 with a zero gradient, whatever stands in their rows.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import jax
 import optax
 
 from thyroid_jax.losses.reduce import fill, keep
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float
 
 
-def bce(logits: Float["b h w"], target: Float["b h w"], *, where: Bool["b"] | None = None) -> Float["b"]:
+def bce(
+    logits: Float[Array, "b h w"], target: Float[Array, "b h w"], *, where: Bool[Array, "b"] | None = None
+) -> Float[Array, "b"]:
     """Binary cross-entropy, mean over the pixels: mean_p [softplus(x_p) - m_p x_p], >= 0, in nats.
 
     ``logits`` x any real, ``target`` m in [0, 1]. A soft target's least value is its entropy, not 0.
@@ -22,12 +24,18 @@ def bce(logits: Float["b h w"], target: Float["b h w"], *, where: Bool["b"] | No
     return keep(optax.losses.sigmoid_binary_cross_entropy(logits, target).mean((1, 2)), where)
 
 
-def soft_dice(logits: Float["b h w"], target: Float["b h w"], *, smooth: float = 1.0, where: Bool["b"] | None = None) -> Float["b"]:
+def soft_dice(
+    logits: Float[Array, "b h w"],
+    target: Float[Array, "b h w"],
+    *,
+    smooth: float = 1.0,
+    where: Bool[Array, "b"] | None = None,
+) -> Float[Array, "b"]:
     """Soft Dice loss 1 - (2 sum p m + smooth) / (sum p + sum m + smooth) with p = sigmoid(logits), in [0, 1).
 
     Empty masks: with ``smooth`` > 0 an empty target and an empty prediction agree, loss 0; an empty target and a
-    prediction of A pixels lose A / (A + smooth). ``smooth`` is an area in pixels. Milletari et al., arXiv 1606.04797, with
-    sums instead of squares in the denominator; a soft target equal to the prediction does not give exactly 0.
+    prediction of A pixels lose A / (A + smooth). ``smooth`` is an area in pixels. Milletari et al., arXiv 1606.04797,
+    with sums instead of squares in the denominator; a soft target equal to the prediction does not give exactly 0.
     """
     probability, target = jax.nn.sigmoid(fill(logits, where)), fill(target, where)
     overlap = (probability * target).sum((1, 2))

@@ -7,20 +7,21 @@ import jax.numpy as jnp
 
 from thyroid_jax.config import ModelConfig
 from thyroid_jax.model.layers import Normalize, channels_to_squares, compute_dtype, double
-from thyroid_jax.shapes import Float
+from thyroid_jax.shapes import Array, Float
 
 
 class Decoder(nn.Module):
     """Latent f32[b y x c] and skips, finest first -> mask logits f32[b h w], float32.
 
-    Every level adds the coarser level, doubled, to a convolution of its skip, and refines the sum. What only the skips need is kept
-    apart from what comes from z: the second-order pass of the angular penalty starts at the latent and leaves the skips' part out.
+    Every level adds the coarser level, doubled, to a convolution of its skip, and refines the sum. What only the
+    skips need is kept apart from what comes from z: the second-order pass of the angular penalty starts at the latent
+    and leaves the skips' part out.
     """
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, z: Float["b y x c"], skips: tuple[jnp.ndarray, ...]) -> Float["b h w"]:
+    def __call__(self, z: Float[Array, "b y x c"], skips: tuple[jnp.ndarray, ...]) -> Float[Array, "b h w"]:
         config, dtype = self.config, compute_dtype(self.config.dtype)
         active = lambda x: nn.silu(Normalize(config.groups, dtype)(x))
         x = z

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from thyroid_jax.config import ModelConfig
 from thyroid_jax.model.layers import Normalize, ResidualBlock, compute_dtype, halve, squares_to_channels
-from thyroid_jax.shapes import Float
+from thyroid_jax.shapes import Array, Float
 
 
 def level_channels(config: ModelConfig) -> tuple[int, ...]:
@@ -17,12 +17,14 @@ def level_channels(config: ModelConfig) -> tuple[int, ...]:
 
 
 class Encoder(nn.Module):
-    """f32[b h w 1] in [0, 1] -> the latent f32[b h/2^depth w/2^depth c] and one skip for every finer level, finest first."""
+    """f32[b h w 1] in [0, 1] -> the latent f32[b h/2^depth w/2^depth c] and one skip for every finer level, finest
+    first.
+    """
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, image: Float["b h w 1"]) -> tuple[Float["b y x c"], tuple[jnp.ndarray, ...]]:
+    def __call__(self, image: Float[Array, "b h w 1"]) -> tuple[Float[Array, "b y x c"], tuple[jnp.ndarray, ...]]:
         config, dtype = self.config, compute_dtype(self.config.dtype)
         channels = level_channels(config)
         x = (image - 0.25) / 0.25  # near zero mean, unit variance for B-mode images
@@ -34,5 +36,6 @@ class Encoder(nn.Module):
             for _ in range(config.blocks):
                 x = ResidualBlock(width, config.groups, dtype)(x)
             skips.append(x)
-        # Pre-activation blocks end in a sum: normalised and activated, features that are rare in space survive the heads' average.
+        # Pre-activation blocks end in a sum: normalised and activated, features that are rare in space
+        # survive the heads' average.
         return nn.silu(Normalize(config.groups, dtype)(x)), tuple(skips[:-1])

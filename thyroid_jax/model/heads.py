@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 
 from thyroid_jax.config import ModelConfig
-from thyroid_jax.shapes import Float
+from thyroid_jax.shapes import Array, Float
 
 
 class Embed(nn.Module):
@@ -14,7 +14,7 @@ class Embed(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, z: Float["b y x c"]) -> Float["b e"]:
+    def __call__(self, z: Float[Array, "b y x c"]) -> Float[Array, "b e"]:
         pooled = nn.LayerNorm()(z.mean((1, 2)))
         return nn.Dense(self.config.embedding)(nn.gelu(nn.Dense(self.config.hidden)(pooled)))
 
@@ -22,13 +22,14 @@ class Embed(nn.Module):
 class Classify(nn.Module):
     """Grade logits from the whole embedding: an MLP with GELU.
 
-    A linear binary head would have a constant latent direction up to its sign, and nothing for the angular penalty to turn.
+    A linear binary head would have a constant latent direction up to its sign, and nothing for the angular penalty to
+    turn.
     """
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, embedding: Float["b e"]) -> Float["b k"]:
+    def __call__(self, embedding: Float[Array, "b e"]) -> Float[Array, "b k"]:
         return nn.Dense(self.config.grades)(nn.gelu(nn.Dense(self.config.hidden)(nn.gelu(embedding))))
 
 
@@ -38,5 +39,5 @@ class PredictRadiomics(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, guided: Float["b r"]) -> Float["b r"]:
+    def __call__(self, guided: Float[Array, "b r"]) -> Float[Array, "b r"]:
         return nn.Dense(self.config.radiomics)(guided)

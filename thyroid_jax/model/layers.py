@@ -8,26 +8,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax.shapes import Float
+from thyroid_jax.shapes import Array, Float
 
 
 def compute_dtype(name: str) -> jnp.dtype | None:
-    """The precision of a network's arithmetic: bfloat16, or None, which is that of parameters and inputs, float32 or float64."""
+    """The precision of a network's arithmetic: bfloat16, or None, which is that of parameters and inputs, float32 or
+    float64.
+    """
     return None if name == "float32" else jnp.dtype(name)
 
 
 class Normalize(nn.Module):
-    """GroupNorm over each example on its own (arXiv 1803.08494); groups: the largest divisor of c that is at most ``groups``.
+    """GroupNorm over each example on its own (arXiv 1803.08494); groups: the largest divisor of c that is at most
+    ``groups``.
 
-    Stateless on purpose: an example's latent gradient then depends on that example alone. Written as one multiplication and one addition
-    a pixel, with statistics per channel first, which is cheaper on a CPU than flax's GroupNorm, forwards and back; the same numbers.
+    Stateless on purpose: an example's latent gradient then depends on that example alone. Written as one
+    multiplication and one addition a pixel, with statistics per channel first, which is cheaper on a CPU than flax's
+    GroupNorm, forwards and back; the same numbers.
     """
 
     groups: int
     dtype: jnp.dtype | None
 
     @nn.compact
-    def __call__(self, x: Float["b h w c"]) -> Float["b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         b, _, _, c = x.shape
         groups = max(g for g in range(1, self.groups + 1) if c % g == 0)
         scale, bias = self.param("scale", nn.initializers.ones, (c,)), self.param("bias", nn.initializers.zeros, (c,))
@@ -37,7 +41,9 @@ class Normalize(nn.Module):
         per_channel = lambda value: jnp.repeat(value, c // groups, axis=1)
         slope = per_channel(jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + 1e-6)) * scale[None]
         offset = bias[None] - per_channel(mean) * slope
-        return (precise * slope[:, None, None] + offset[:, None, None]).astype(x.dtype if self.dtype is None else self.dtype)
+        return (precise * slope[:, None, None] + offset[:, None, None]).astype(
+            x.dtype if self.dtype is None else self.dtype
+        )
 
 
 class ResidualBlock(nn.Module):
@@ -48,32 +54,32 @@ class ResidualBlock(nn.Module):
     dtype: jnp.dtype | None
 
     @nn.compact
-    def __call__(self, x: Float["b h w c"]) -> Float["b h w d"]:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
         conv = lambda kernel: nn.Conv(self.channels, (kernel, kernel), use_bias=False, dtype=self.dtype)
         y = conv(3)(nn.silu(Normalize(self.groups, self.dtype)(x)))
         y = conv(3)(nn.silu(Normalize(self.groups, self.dtype)(y)))
         return y + (x if x.shape[-1] == self.channels else conv(1)(x))
 
 
-def halve(x: Float["b h w c"]) -> Float["b h/2 w/2 c"]:
+def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
     """Average of each 2 x 2 square."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
-def double(x: Float["b h w c"]) -> Float["b 2*h 2*w c"]:
+def double(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
     """Each pixel repeated to a 2 x 2 square."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
-def squares_to_channels(x: Float["b h w c"]) -> Float["b h/2 w/2 4*c"]:
+def squares_to_channels(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 4*c"]:
     """Stack the four pixels of each 2 x 2 square as channels; :func:`channels_to_squares` undoes it."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2, w // 2, 4 * c)
 
 
-def channels_to_squares(x: Float["b h w c"]) -> Float["b 2*h 2*w c/4"]:
+def channels_to_squares(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c/4"]:
     """Spread four channels over each 2 x 2 square."""
     b, h, w, c = x.shape
     return x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c // 4)

@@ -13,7 +13,7 @@ from thyroid_jax.errors import InputError
 from thyroid_jax.model.decoder import Decoder
 from thyroid_jax.model.encoder import Encoder
 from thyroid_jax.model.heads import Classify, Embed, PredictRadiomics
-from thyroid_jax.shapes import Float, Key
+from thyroid_jax.shapes import Array, Float, Key
 
 Params = dict[str, Any]
 
@@ -21,23 +21,25 @@ Params = dict[str, Any]
 class Latent(NamedTuple):
     """The shared representation: ``z f32[b y x c]`` and the decoder's skips, finest first."""
 
-    z: Float["b y x c"]
+    z: Float[Array, "b y x c"]
     skips: tuple[jax.Array, ...]
 
 
 class Embedding(NamedTuple):
     """The grading embedding: ``guided f32[b r]`` (steered by radiomics in training) and ``free f32[b embedding-r]``."""
 
-    guided: Float["b r"]
-    free: Float["b f"]
+    guided: Float[Array, "b r"]
+    free: Float[Array, "b f"]
 
 
 class Outputs(NamedTuple):
-    """Everything the model says about a batch: ``mask_logits f32[b h w]``, ``grade_logits f32[b k]``, ``radiomics f32[b r]``."""
+    """Everything the model says about a batch: ``mask_logits f32[b h w]``, ``grade_logits f32[b k]``, ``radiomics f32[b
+    r]``.
+    """
 
-    mask_logits: Float["b h w"]
-    grade_logits: Float["b k"]
-    radiomics: Float["b r"]
+    mask_logits: Float[Array, "b h w"]
+    grade_logits: Float[Array, "b k"]
+    radiomics: Float[Array, "b r"]
     latent: Latent
     embedding: Embedding
 
@@ -69,35 +71,39 @@ def check_size(config: ModelConfig, height: int, width: int) -> None:
         )
 
 
-def encode(params: Params, config: ModelConfig, image: Float["b h w 1"]) -> Latent:
-    """Image in [0, 1] to the shared latent. h and w must be positive multiples of ``2 ** config.depth``, else :class:`InputError`."""
+def encode(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -> Latent:
+    """Image in [0, 1] to the shared latent. h and w must be positive multiples of ``2 ** config.depth``, else
+    :class:`InputError`.
+    """
     check_size(config, *image.shape[1:3])
     z, skips = Encoder(config).apply({"params": params["encoder"]}, image)
     return Latent(z.astype(jnp.promote_types(z.dtype, jnp.float32)), skips)
 
 
-def decode(params: Params, config: ModelConfig, latent: Latent) -> Float["b h w"]:
+def decode(params: Params, config: ModelConfig, latent: Latent) -> Float[Array, "b h w"]:
     """Latent to mask logits, float32, at the resolution of the image."""
     return Decoder(config).apply({"params": params["decoder"]}, latent.z, latent.skips)
 
 
-def embed(params: Params, config: ModelConfig, z: Float["b y x c"]) -> Embedding:
+def embed(params: Params, config: ModelConfig, z: Float[Array, "b y x c"]) -> Embedding:
     """Latent to the grading embedding, split into its guided and its free part."""
     e = Embed(config).apply({"params": params["heads"]["embed"]}, z)
     return Embedding(e[:, : config.radiomics], e[:, config.radiomics :])
 
 
-def classify(params: Params, config: ModelConfig, embedding: Embedding) -> Float["b k"]:
-    """Embedding, both parts, to grade logits; what they mean is the grading loss's choice (``losses.grading.probabilities``)."""
+def classify(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b k"]:
+    """Embedding, both parts, to grade logits; what they mean is the grading loss's choice
+    (``losses.grading.probabilities``).
+    """
     return Classify(config).apply({"params": params["heads"]["classify"]}, jnp.concatenate(embedding, axis=-1))
 
 
-def predict_radiomics(params: Params, config: ModelConfig, embedding: Embedding) -> Float["b r"]:
+def predict_radiomics(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b r"]:
     """Guided part of the embedding to the robustly scaled radiomics target. Needed in training only."""
     return PredictRadiomics(config).apply({"params": params["heads"]["radiomics"]}, embedding.guided)
 
 
-def apply(params: Params, config: ModelConfig, image: Float["b h w 1"]) -> Outputs:
+def apply(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -> Outputs:
     """All of it: image in [0, 1] to mask logits, grade logits and the predicted radiomics target."""
     latent = encode(params, config, image)
     embedding = embed(params, config, latent.z)

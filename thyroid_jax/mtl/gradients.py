@@ -1,4 +1,6 @@
-"""From trees of task gradients to their Gramian and back, and the parameter-level penalty that RLAR is to be compared with."""
+"""From trees of task gradients to their Gramian and back, and the parameter-level penalty that RLAR is to be compared
+with.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax.shapes import Float
+from thyroid_jax.shapes import Array, Float
 
 
-def gramian(gradients: Sequence[Any]) -> Float["t t"]:
+def gramian(gradients: Sequence[Any]) -> Float[Array, "t t"]:
     """G_tu = <g_t, g_u> over all leaves of the tasks' gradient trees, at least float32, products included."""
 
     def inner(g: Any, h: Any) -> jax.Array:
@@ -25,12 +27,14 @@ def gramian(gradients: Sequence[Any]) -> Float["t t"]:
     return jnp.stack([jnp.stack([upper[min(i, j), max(i, j)] for j in range(t)]) for i in range(t)])
 
 
-def combine(weights: Float["t"], gradients: Sequence[Any]) -> Any:
+def combine(weights: Float[Array, "t"], gradients: Sequence[Any]) -> Any:
     """sum_t w_t g_t, leaf by leaf, in the leaves' own precision."""
-    return jax.tree.map(lambda *leaves: sum(w.astype(leaf.dtype) * leaf for w, leaf in zip(weights, leaves, strict=True)), *gradients)
+    return jax.tree.map(
+        lambda *leaves: sum(w.astype(leaf.dtype) * leaf for w, leaf in zip(weights, leaves, strict=True)), *gradients
+    )
 
 
-def cosines(gram: Float["t t"]) -> Float["p"]:
+def cosines(gram: Float[Array, "t t"]) -> Float[Array, "p"]:
     """Cosine of every pair of tasks, pairs in the order of itertools.combinations; 0 where a gradient is zero."""
     values = []
     for i, j in combinations(range(gram.shape[0]), 2):
@@ -39,7 +43,7 @@ def cosines(gram: Float["t t"]) -> Float["p"]:
     return jnp.stack(values)
 
 
-def alignment(gradients: Sequence[Any]) -> Float[""]:
+def alignment(gradients: Sequence[Any]) -> Float[Array, ""]:
     """Mean over the pairs of tasks of cos^2 between their gradient trees, in [0, 1]; a zero gradient counts as cosine 0."""
     gram = gramian(gradients)
     square = jnp.diagonal(gram)
@@ -48,14 +52,16 @@ def alignment(gradients: Sequence[Any]) -> Float[""]:
     return jnp.stack([(gram[i, j] / square[i]) * (gram[i, j] / square[j]) for i, j in pairs]).mean()
 
 
-def cosreg(task_losses: Mapping[str, Callable[[Any, Any], jax.Array]], shared: Any, others: Any) -> tuple[Float[""], tuple[Any, Any]]:
+def cosreg(
+    task_losses: Mapping[str, Callable[[Any, Any], jax.Array]], shared: Any, others: Any
+) -> tuple[Float[Array, ""], tuple[Any, Any]]:
     """CosReg and its gradient: :func:`alignment` of the tasks' gradients in the shared parameters (arXiv 1912.06844).
 
-    ``task_losses``: ordered mapping name -> ((shared, others) -> scalar), two at least. Returns (value, (d value / d shared,
-    d value / d others)). Second order through the whole network, and exact: with v_t = d value / d g_t, the sum over the tasks of the
-    directional derivative of their gradient along v_t, as in :func:`thyroid_jax.losses.rlar.forward_over_reverse`. Reverse mode over
-    reverse mode gives the same far more slowly on a CPU: differentiating a kernel's gradient asks for convolutions with kernels as large
-    as images.
+    ``task_losses``: ordered mapping name -> ((shared, others) -> scalar), two at least. Returns (value, (d value / d
+    shared, d value / d others)). Second order through the whole network, and exact: with v_t = d value / d g_t, the
+    sum over the tasks of the directional derivative of their gradient along v_t, as in
+    :func:`thyroid_jax.losses.rlar.forward_over_reverse`. Reverse mode over reverse mode gives the same far more
+    slowly on a CPU: differentiating a kernel's gradient asks for convolutions with kernels as large as images.
     """
     first, push = [], []
     for loss in task_losses.values():

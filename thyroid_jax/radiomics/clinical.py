@@ -1,8 +1,9 @@
 """A compact radiomics target along the axes of TI-RADS: what guides a part of the grading embedding in training.
 
-Every value compares the nodule with itself or with the ring of tissue around it, because gain and depth gain differ between machines;
-all but ``echogenicity_low`` stay as they are when the image is multiplied by a constant. No published list exists: the choice is this
-project's. Callipers and text must be blanked first, or they pass for echogenic foci.
+Every value compares the nodule with itself or with the ring of tissue around it, because gain and depth gain differ
+between machines; all but ``echogenicity_low`` stay as they are when the image is multiplied by a constant. No
+published list exists: the choice is this project's. Callipers and text must be blanked first, or they pass for
+echogenic foci.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thyroid_jax.radiomics import first_order, glcm, levels, raster, shape, windows
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float
 
 TARGET: tuple[str, ...] = (
     "height_to_width",  # shape: sqrt(Syy / Sxx), y the depth; above 1 is taller than wide
@@ -44,19 +45,22 @@ class Scaling(NamedTuple):
     centre: np.ndarray
     spread: np.ndarray
 
-    def __call__(self, values: Float["b r"]) -> Float["b r"]:
+    def __call__(self, values: Float[Array, "b r"]) -> Float[Array, "b r"]:
         """Scale a target; the result lies in [-3, 3]."""
         return jnp.clip((values - self.centre[None, :]) / self.spread[None, :], -3.0, 3.0)
 
 
 @partial(jax.jit, static_argnames="spacing")
-def target(image: Float["b h w"], mask: Bool["b h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> tuple[Float["b r"], Bool["b r"]]:
+def target(
+    image: Float[Array, "b h w"], mask: Bool[Array, "b h w"], *, spacing: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Float[Array, "b r"], Bool[Array, "b r"]]:
     """The values of :data:`TARGET`, unscaled, and whether each is defined.
 
-    ``image`` in [0, 1] with exact zeros outside the scan (a letterbox border), ``mask`` the reference outline, ``spacing`` (row, column)
-    size of a pixel. Everything is undefined for a nodule of fewer than 16 pixels or one that is a line; what compares with the ring
-    (10 pixels of dilation minus the nodule, inside the scan) also where fewer than 16 ring pixels remain, or all of them are alike.
-    Undefined values are 0. Not meant to be differentiated.
+    ``image`` in [0, 1] with exact zeros outside the scan (a letterbox border), ``mask`` the reference outline,
+    ``spacing`` (row, column) size of a pixel. Everything is undefined for a nodule of fewer than 16 pixels or one
+    that is a line; what compares with the ring (10 pixels of dilation minus the nodule, inside the scan) also where
+    fewer than 16 ring pixels remain, or all of them are alike. Undefined values are 0. Not meant to be
+    differentiated.
     """
     values, valid = raster.each(partial(_one, spacing=spacing), image, mask)
     valid = valid & jnp.isfinite(values)
@@ -66,8 +70,8 @@ def target(image: Float["b h w"], mask: Bool["b h w"], *, spacing: tuple[float, 
 def fit_scaling(values: np.ndarray, valid: np.ndarray) -> Scaling:
     """Median and interquartile range of each column over its valid rows (f[n r], bool[n r]).
 
-    Where half of the values are the same (no foci, mostly) the range is 0 and the standard deviation takes its place; a constant or
-    unseen column gets spread 1.
+    Where half of the values are the same (no foci, mostly) the range is 0 and the standard deviation takes its place;
+    a constant or unseen column gets spread 1.
     """
     centre, spread = np.zeros(values.shape[1]), np.ones(values.shape[1])
     for column in np.flatnonzero(valid.any(0)):
@@ -77,8 +81,12 @@ def fit_scaling(values: np.ndarray, valid: np.ndarray) -> Scaling:
     return Scaling(centre.astype(np.float32), spread.astype(np.float32))
 
 
-def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]) -> tuple[Float["r"], Bool["r"]]:
-    scan = windows.lowest(windows.highest(image, 2), 2) > 0  # a closing: black speckle is inside, a letterbox border is not
+def _one(
+    image: Float[Array, "h w"], mask: Bool[Array, "h w"], *, spacing: tuple[float, float]
+) -> tuple[Float[Array, "r"], Bool[Array, "r"]]:
+    scan = (
+        windows.lowest(windows.highest(image, 2), 2) > 0
+    )  # a closing: black speckle is inside, a letterbox border is not
     ring = windows.dilate(mask, _RING) & ~mask & scan
     line, row = raster.of(mask)
     perimeter, area = shape.outline(line, row, spacing=spacing)
@@ -106,7 +114,9 @@ def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]
     ]
     foci_values = [foci.sum() / count, 1000 * shape.euler_number(*raster.of(foci)) / count]
     # A branch has a result of its own in memory; else the compiler finds the levels again for every reader.
-    level = jax.lax.cond(mask.any(), lambda: levels.by_count(image, mask, _BINS), lambda: jnp.zeros(mask.shape, jnp.int32))
+    level = jax.lax.cond(
+        mask.any(), lambda: levels.by_count(image, mask, _BINS), lambda: jnp.zeros(mask.shape, jnp.int32)
+    )
     pairs = glcm.cooccurrence(glcm.pairs(*raster.of(level), _BINS), levels.histogram(level, _BINS) > 0)
     average = lambda values: jnp.where(pairs.where, values, 0).sum() / jnp.maximum(pairs.where.sum(), 1)
     texture = [
@@ -121,7 +131,7 @@ def _one(image: Float["h w"], mask: Bool["h w"], *, spacing: tuple[float, float]
     return values, large & (ringed | ~needs_ring)
 
 
-def _normal_gradient(image: Float["h w"], mask: Bool["h w"]) -> Float[""]:
+def _normal_gradient(image: Float[Array, "h w"], mask: Bool[Array, "h w"]) -> Float[Array, ""]:
     """Mean over the band around the outline of |d image / d normal|, the normal being the gradient of the blurred mask."""
     soft = windows.box_mean(mask.astype(jnp.float32), _BAND)
     band = (soft > 0) & (soft < 1)

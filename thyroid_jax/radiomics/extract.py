@@ -1,7 +1,7 @@
 """All of pyradiomics' two-dimensional features, measured on the device: 102 values an image, batched and compiled.
 
-The same names, the same definitions (``force2D``, distance 1, symmetric co-occurrences, mean over the directions) and the same grey
-levels as pyradiomics 3.0.1. How close, and how fast: docs/radiomics.md.
+The same names, the same definitions (``force2D``, distance 1, symmetric co-occurrences, mean over the directions) and
+the same grey levels as pyradiomics 3.0.1. How close, and how fast: docs/radiomics.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from thyroid_jax.errors import InputError
 from thyroid_jax.radiomics import first_order, glcm, gldm, glrlm, glszm, levels, ngtdm, packing, raster, shape, sizes
-from thyroid_jax.shapes import Bool, Float, Int
+from thyroid_jax.shapes import Array, Bool, Float, Int
 
 CLASSES: dict[str, ModuleType] = {
     "shape2D": shape,
@@ -34,7 +34,9 @@ CLASSES: dict[str, ModuleType] = {
 FEATURES: tuple[str, ...] = tuple(name for module in CLASSES.values() for name in module.FEATURES)
 _FLAT = ("firstorder_Kurtosis", "firstorder_Skewness", "glcm_Correlation", "glcm_Imc1", "glcm_MCC",
          "ngtdm_Busyness", "ngtdm_Coarseness", "ngtdm_Contrast", "ngtdm_Strength")  # fmt: skip
-"""0 / 0 where there is one grey level only (one grey value, for firstorder); the value is then the one that pyradiomics puts in place"""
+"""0 / 0 where there is one grey level only (one grey value, for firstorder); the value is then the one that pyradiomics
+puts in place
+"""
 _OF_LEVELS = ("firstorder_Entropy", "firstorder_Uniformity")
 _SMALLEST = 4  # pixels
 _TOGETHER = {"cpu": 4, "others": 64}  # images in one call
@@ -42,32 +44,35 @@ _MOST_LEVELS = 1024
 
 
 def extract(
-    image: Float["b h w"] | Int["b h w"] | Sequence[Any],
-    mask: Bool["b h w"] | Float["b h w"] | Int["b h w"] | Sequence[Any],
+    image: Float[Array, "b h w"] | Int[Array, "b h w"] | Sequence[Any],
+    mask: Bool[Array, "b h w"] | Float[Array, "b h w"] | Int[Array, "b h w"] | Sequence[Any],
     *,
     features: tuple[str, ...] = FEATURES,
     bin_width: float | None = None,
     bin_count: int | None = None,
     spacing: tuple[float, float] | Sequence[tuple[float, float]] = (1.0, 1.0),
     highest_level: int | None = None,
-) -> tuple[Float["b f"], Bool["b f"]]:
+) -> tuple[Float[Array, "b f"], Bool[Array, "b f"]]:
     """The named features of every image inside its mask, and whether each is defined.
 
-    ``image`` holds grey values of any scale, >= 0; ``mask`` any region, in one piece or several, up to the border. ``bin_count`` equal
-    bins from the masked minimum to the maximum (32 by default), or bins of ``bin_width`` grey values whose edges are its multiples.
-    ``spacing`` is the (row, column) size of a pixel, of all images or of each, and the unit of lengths. Formula, range and IBSI code of
-    every feature: docs/radiomics.md, and the docstrings of the functions in :data:`CLASSES`.
+    ``image`` holds grey values of any scale, >= 0; ``mask`` any region, in one piece or several, up to the border.
+    ``bin_count`` equal bins from the masked minimum to the maximum (32 by default), or bins of ``bin_width`` grey
+    values whose edges are its multiples. ``spacing`` is the (row, column) size of a pixel, of all images or of each,
+    and the unit of lengths. Formula, range and IBSI code of every feature: docs/radiomics.md, and the docstrings of
+    the functions in :data:`CLASSES`.
 
-    Undefined, with value 0, are: every feature of a mask of fewer than 4 pixels, or all in one row or column; every feature of the grey
-    values where one of them is NaN, infinite or negative; every feature of the grey levels where there are more than ``highest_level``;
-    features of co-occurrences or runs where no two pixels lie side by side, or in line. Undefined, with the value that pyradiomics puts
-    in their place, are nine ratios that are 0 / 0 where there is one grey level.
+    Undefined, with value 0, are: every feature of a mask of fewer than 4 pixels, or all in one row or column; every
+    feature of the grey values where one of them is NaN, infinite or negative; every feature of the grey levels where
+    there are more than ``highest_level``; features of co-occurrences or runs where no two pixels lie side by side, or
+    in line. Undefined, with the value that pyradiomics puts in their place, are nine ratios that are 0 / 0 where
+    there is one grey level.
 
-    Called with arrays, or with lists of images of any size, the mask may also hold 0 and 1 in any type; each image is cropped to its
-    mask, and images of like size go to the device together, so that a data set of many image sizes is served by a few compiled programs;
-    ``highest_level`` follows from the data. Called within ``jit`` nothing is cropped, and ``highest_level`` is 64 for a ``bin_width``
-    unless given. Values are float32, or float64 when x64 is enabled. Raises :class:`InputError` for shapes that do not match, a mask of
-    other values than 0 and 1, both kinds of bins or none that is legal, and a ``bin_width`` that gives more than 1024 levels.
+    Called with arrays, or with lists of images of any size, the mask may also hold 0 and 1 in any type; each image is
+    cropped to its mask, and images of like size go to the device together, so that a data set of many image sizes is
+    served by a few compiled programs; ``highest_level`` follows from the data. Called within ``jit`` nothing is
+    cropped, and ``highest_level`` is 64 for a ``bin_width`` unless given. Values are float32, or float64 when x64 is
+    enabled. Raises :class:`InputError` for shapes that do not match, a mask of other values than 0 and 1, both kinds
+    of bins or none that is legal, and a ``bin_width`` that gives more than 1024 levels.
     """
     _check_settings(features, bin_width, bin_count, highest_level)
     bin_count = 32 if bin_count is None and bin_width is None else bin_count
@@ -88,10 +93,10 @@ def extract(
 
 @partial(jax.jit, static_argnames=("features", "bin_width", "bin_count", "count", "columns", "longest"))
 def compiled(
-    image: Float["b n"],
-    mask: Bool["b n"],
-    row: Int["b"],
-    spacing: Float["b 2"],
+    image: Float[Array, "b n"],
+    mask: Bool[Array, "b n"],
+    row: Int[Array, "b"],
+    spacing: Float[Array, "b 2"],
     *,
     features: tuple[str, ...],
     bin_width: float | None,
@@ -99,32 +104,37 @@ def compiled(
     count: int,
     columns: int,
     longest: int,
-) -> tuple[Float["b f"], Bool["b f"]]:
+) -> tuple[Float[Array, "b f"], Bool[Array, "b f"]]:
     """:func:`extract` of rasters without any look at the data: one program for a length.
 
-    ``count`` is the highest grey level that may occur, ``columns`` and ``longest`` the widest and the longest side of an image.
+    ``count`` is the highest grey level that may occur, ``columns`` and ``longest`` the widest and the longest side of
+    an image.
     """
     chosen = tuple(name for name, module in CLASSES.items() if any(feature in module.FEATURES for feature in features))
-    count_one = partial(_count, chosen=chosen, bin_width=bin_width, bin_count=bin_count, count=count, columns=columns, longest=longest)
+    count_one = partial(
+        _count, chosen=chosen, bin_width=bin_width, bin_count=bin_count, count=count, columns=columns, longest=longest
+    )
     return jax.vmap(partial(_form, features=features))(raster.each(count_one, image, mask, row, spacing))
 
 
 class Counted(NamedTuple):
-    """What there is to count in one image: of each class of features what they are formed of, and what decides whether they are defined."""
+    """What there is to count in one image: of each class of features what they are formed of, and what decides whether
+    they are defined.
+    """
 
     classes: dict[str, Any]
-    legal: Bool[""]
-    leveled: Bool[""]
-    large: Bool[""]
-    one_grey: Bool[""]
-    one_level: Bool[""]
+    legal: Bool[Array, ""]
+    leveled: Bool[Array, ""]
+    large: Bool[Array, ""]
+    one_grey: Bool[Array, ""]
+    one_level: Bool[Array, ""]
 
 
 def _count(
-    image: Float["n"],
-    mask: Bool["n"],
-    row: Int[""],
-    spacing: Float["2"],
+    image: Float[Array, "n"],
+    mask: Bool[Array, "n"],
+    row: Int[Array, ""],
+    spacing: Float[Array, "2"],
     *,
     chosen: tuple[str, ...],
     bin_width: float | None,
@@ -136,7 +146,7 @@ def _count(
     legal = jnp.where(mask, jnp.isfinite(image) & (image >= 0), True).all()
     image = jnp.where(mask & legal, image, 0)
 
-    def to_levels() -> tuple[Int["n"], Bool[""]]:
+    def to_levels() -> tuple[Int[Array, "n"], Bool[Array, ""]]:
         level = levels.by_count(image, mask, bin_count) if bin_count else levels.by_width(image, mask, bin_width)
         return jnp.clip(level, 0, count), level.max() <= count
 
@@ -163,7 +173,7 @@ def _count(
     )
 
 
-def _form(counted: Counted, *, features: tuple[str, ...]) -> tuple[Float["f"], Bool["f"]]:
+def _form(counted: Counted, *, features: tuple[str, ...]) -> tuple[Float[Array, "f"], Bool[Array, "f"]]:
     """The features from what was counted."""
     values, valid = {}, {}
     for name, counts in counted.classes.items():
@@ -180,7 +190,7 @@ def _form(counted: Counted, *, features: tuple[str, ...]) -> tuple[Float["f"], B
     return jnp.where(known, jnp.stack([values[feature] for feature in features]), 0), known & ~flat
 
 
-def _formed(name: str, counts: Any) -> tuple[Any, Bool["a"] | None]:
+def _formed(name: str, counts: Any) -> tuple[Any, Bool[Array, "a"] | None]:
     """What a class's functions take, and for classes that look in several directions, in which there is anything."""
     if name == "glcm":
         pairs = glcm.cooccurrence(*counts)
@@ -192,7 +202,9 @@ def _formed(name: str, counts: Any) -> tuple[Any, Bool["a"] | None]:
     return (sizes.table(counts) if name == "gldm" else counts), None
 
 
-def _packed(images: list[np.ndarray], masks: list[np.ndarray], spacings: np.ndarray, **settings: Any) -> tuple[jax.Array, jax.Array]:
+def _packed(
+    images: list[np.ndarray], masks: list[np.ndarray], spacings: np.ndarray, **settings: Any
+) -> tuple[jax.Array, jax.Array]:
     """Measure images of like size together, on a CPU a few at a time on every core."""
     on_cpu = jax.default_backend() == "cpu"
     dtype, device, count = jnp.result_type(float), jax.config.jax_default_device, len(settings["features"])
@@ -220,7 +232,9 @@ def _levels_needed(images: list[np.ndarray], masks: list[np.ndarray], bin_width:
         known = image[mask & np.isfinite(image) & (image >= 0)]
         most = max(most, 2 + int(np.ptp(known) / bin_width)) if known.size else most
     if most > _MOST_LEVELS:
-        raise InputError(f"bin_width {bin_width:g} gives {most} grey levels, and {_MOST_LEVELS} are possible; choose a wider one.")
+        raise InputError(
+            f"bin_width {bin_width:g} gives {most} grey levels, and {_MOST_LEVELS} are possible; choose a wider one."
+        )
     return max(16, 1 << (most - 1).bit_length())
 
 
@@ -228,16 +242,24 @@ def _images(image: Any, mask: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The images and their masks one by one, checked."""
     shapes = [whole.shape for whole in (image, mask) if hasattr(whole, "shape")]
     if any(len(shape) != 3 or shape != shapes[-1] for shape in shapes):
-        raise InputError(f"image {shapes[0]} and mask {shapes[-1]} must have one shape (images, height, width), or be lists of images.")
+        raise InputError(
+            f"image {shapes[0]} and mask {shapes[-1]} must have one shape (images, height, width), or be lists of images."
+        )
     if len(image) != len(mask):
         raise InputError(f"{len(image)} images, but {len(mask)} masks; give one mask for each image.")
-    whole = lambda batch: np.asarray(batch) if hasattr(batch, "shape") else batch  # from a device at once, not image by image
+    whole = lambda batch: (
+        np.asarray(batch) if hasattr(batch, "shape") else batch
+    )  # from a device at once, not image by image
     images, masks = [np.asarray(one) for one in whole(image)], [np.asarray(one) for one in whole(mask)]
     for number, (one, where) in enumerate(zip(images, masks)):
         if one.ndim != 2 or one.shape != where.shape or not one.size:
-            raise InputError(f"image {number}: {one.shape} and its mask {where.shape} must both have the shape (height, width).")
+            raise InputError(
+                f"image {number}: {one.shape} and its mask {where.shape} must both have the shape (height, width)."
+            )
         if where.dtype != bool and not np.isin(where, (0, 1)).all():
-            raise InputError(f"mask {number} holds other values than 0 and 1; give the region as mask >= 0.5, for example.")
+            raise InputError(
+                f"mask {number} holds other values than 0 and 1; give the region as mask >= 0.5, for example."
+            )
     return images, [where.astype(bool) for where in masks]
 
 
@@ -245,7 +267,9 @@ def _spacings(spacing: Any, count: int) -> np.ndarray:
     """[count 2]: the (row, column) size of a pixel of each image."""
     sides = np.asarray(spacing, float)
     if sides.shape not in ((2,), (count, 2)) or not (np.isfinite(sides) & (sides > 0)).all():
-        raise InputError(f"spacing is {spacing}; it must be two sizes above 0, of a row and of a column, or two for each image.")
+        raise InputError(
+            f"spacing is {spacing}; it must be two sizes above 0, of a row and of a column, or two for each image."
+        )
     return np.broadcast_to(sides, (count, 2))
 
 
@@ -253,7 +277,9 @@ def _check_settings(features: tuple[str, ...], bin_width: Any, bin_count: Any, h
     unknown = [name for name in features if name not in FEATURES]
     if unknown or not features:
         raise InputError(
-            f"{unknown[0]!r} is no feature; thyroid_jax.radiomics.FEATURES lists them." if unknown else "no features were named."
+            f"{unknown[0]!r} is no feature; thyroid_jax.radiomics.FEATURES lists them."
+            if unknown
+            else "no features were named."
         )
     if bin_width is not None and bin_count is not None:
         raise InputError("bin_width and bin_count are both given; choose one.")

@@ -1,8 +1,8 @@
 """Grey values inside a mask, wherever they lie. One image at a time; ``jax.vmap`` for a batch.
 
 x_1 ... x_N are the masked grey values, mu their mean; p_i is the share of grey level i, of the n levels of
-:mod:`thyroid_jax.radiomics.levels`. Units are those of the grey values. Definitions and names as in pyradiomics 3.0.1, codes of the IBSI
-reference manual.
+:mod:`thyroid_jax.radiomics.levels`. Units are those of the grey values. Definitions and names as in pyradiomics
+3.0.1, codes of the IBSI reference manual.
 """
 
 from __future__ import annotations
@@ -14,30 +14,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from thyroid_jax.radiomics.levels import histogram
-from thyroid_jax.shapes import Bool, Float, Int
+from thyroid_jax.shapes import Array, Bool, Float, Int
 
 
 class Greys(NamedTuple):
-    """What the features need of the masked values: averages over them, percentiles 10, 25, 50, 75 and 90, shares of the grey levels."""
+    """What the features need of the masked values: averages over them, percentiles 10, 25, 50, 75 and 90, shares of the
+    grey levels.
+    """
 
-    count: Float[""]
-    mean: Float[""]
-    lowest: Float[""]
-    highest: Float[""]
-    percentiles: Float["5"]
-    energy: Float[""]
-    deviation: Float[""]
-    robust_deviation: Float[""]
-    moments: Float["4"]
-    p: Float["l"]
-    pixel: Float[""]
+    count: Float[Array, ""]
+    mean: Float[Array, ""]
+    lowest: Float[Array, ""]
+    highest: Float[Array, ""]
+    percentiles: Float[Array, "5"]
+    energy: Float[Array, ""]
+    deviation: Float[Array, ""]
+    robust_deviation: Float[Array, ""]
+    moments: Float[Array, "4"]
+    p: Float[Array, "l"]
+    pixel: Float[Array, ""]
 
 
-def greys(image: Float["*n"], mask: Bool["*n"], level: Int["*n"], count: int, *, pixel: float | Float[""] = 1.0) -> Greys:
-    """Gather what the features need; ``level`` runs from 1 to ``count`` inside the mask, ``pixel`` is the area of a pixel.
+def greys(
+    image: Float[Array, "*n"],
+    mask: Bool[Array, "*n"],
+    level: Int[Array, "*n"],
+    count: int,
+    *,
+    pixel: float | Float[Array, ""] = 1.0,
+) -> Greys:
+    """Gather what the features need; ``level`` runs from 1 to ``count`` inside the mask, ``pixel`` is the area of a
+    pixel.
 
-    ``deviation`` is the mean of |x - mu|, ``robust_deviation`` that of the values between the 10th and the 90th percentile from their
-    own mean, ``moments`` those of the order 1 to 4 about mu; the first is what mu was rounded by.
+    ``deviation`` is the mean of |x - mu|, ``robust_deviation`` that of the values between the 10th and the 90th
+    percentile from their own mean, ``moments`` those of the order 1 to 4 about mu; the first is what mu was rounded
+    by.
     """
     number = jnp.maximum(mask.sum(), 1).astype(image.dtype)
     average = lambda values: jnp.where(mask, values, 0).sum() / number
@@ -61,7 +72,7 @@ def greys(image: Float["*n"], mask: Bool["*n"], level: Int["*n"], count: int, *,
     )
 
 
-def mean_and_deviation(image: Float["*n"], mask: Bool["*n"]) -> tuple[Float[""], Float[""]]:
+def mean_and_deviation(image: Float[Array, "*n"], mask: Bool[Array, "*n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean and population standard deviation of the masked grey values; (0, 0) for an empty mask."""
     average = lambda values: jnp.where(mask, values, 0.0).sum() / jnp.maximum(mask.sum(), 1)
     mean = average(image)
@@ -69,8 +80,11 @@ def mean_and_deviation(image: Float["*n"], mask: Bool["*n"]) -> tuple[Float[""],
     return mean, jnp.sqrt(average((image - mean) ** 2))
 
 
-def percentiles(image: Float["*n"], *parts: tuple[Bool["*n"], tuple[int, ...]]) -> tuple[Float["q"], ...]:
-    """Percentiles (0 to 100) of the grey values in each of some masks that do not overlap, linear between neighbours as in numpy.
+def percentiles(
+    image: Float[Array, "*n"], *parts: tuple[Bool[Array, "*n"], tuple[int, ...]]
+) -> tuple[Float[Array, "q"], ...]:
+    """Percentiles (0 to 100) of the grey values in each of some masks that do not overlap, linear between neighbours
+    as in numpy.
 
     A part is a mask and which percentiles to take of it; those of an empty mask are 0.
     """
@@ -84,15 +98,21 @@ def percentiles(image: Float["*n"], *parts: tuple[Bool["*n"], tuple[int, ...]]) 
     sizes = [rank.size for rank in ranks]
     group = jnp.asarray(np.repeat(np.arange(len(ranks)) // 2, sizes))
     values = jnp.split(_nth(image.ravel(), member, jnp.concatenate(ranks), group), np.cumsum(sizes)[:-1])
-    between = [low + jnp.where(share > 0, share * (high - low), 0) for low, high, share in zip(values[::2], values[1::2], shares)]
+    between = [
+        low + jnp.where(share > 0, share * (high - low), 0)
+        for low, high, share in zip(values[::2], values[1::2], shares)
+    ]
     return tuple(jnp.where(mask.any(), value, 0.0) for (mask, _), value in zip(parts, between))
 
 
-def _nth(values: Float["n"], member: Int["n"], ranks: Int["q"], group: Int["q"]) -> Float["q"]:
+def _nth(
+    values: Float[Array, "n"], member: Int[Array, "n"], ranks: Int[Array, "q"], group: Int[Array, "q"]
+) -> Float[Array, "q"]:
     """The values of the given ranks, from 0, in ascending order, each among the members of its group.
 
-    Byte by byte of their bits, which is faster than to sort them: of each group the next byte is counted, and says where each rank lies;
-    then those with that byte are a group. Groups are numbered as the first rank that looks into them, none as the number of ranks.
+    Byte by byte of their bits, which is faster than to sort them: of each group the next byte is counted, and says
+    where each rank lies; then those with that byte are a group. Groups are numbered as the first rank that looks into
+    them, none as the number of ranks.
     """
     number, bits = ranks.shape[0], 8 * values.dtype.itemsize
     keys = _ascending(jnp.asarray(values))
@@ -117,111 +137,119 @@ def _ascending(numbers: jax.Array, back: jnp.dtype | None = None) -> jax.Array:
     signed = jnp.int64 if numbers.dtype.itemsize == 8 else jnp.int32
     unsigned = jnp.uint64 if numbers.dtype.itemsize == 8 else jnp.uint32
     top = unsigned(1) << (8 * numbers.dtype.itemsize - 1)
-    flipped = lambda bits: bits ^ ((bits >> (jnp.iinfo(signed).bits - 1)) & jnp.iinfo(signed).max)  # negative numbers count backwards
+    flipped = lambda bits: (
+        bits ^ ((bits >> (jnp.iinfo(signed).bits - 1)) & jnp.iinfo(signed).max)
+    )  # negative numbers count backwards
     if back is None:
         return jax.lax.bitcast_convert_type(flipped(jax.lax.bitcast_convert_type(numbers, signed)), unsigned) ^ top
     return jax.lax.bitcast_convert_type(flipped(jax.lax.bitcast_convert_type(numbers ^ top, signed)), back)
 
 
-def shares(level: Int["*n"], count: int) -> Float["l"]:
+def shares(level: Int[Array, "*n"], count: int) -> Float[Array, "l"]:
     """Share of every level 1 to ``count`` among the masked pixels, those of level 1 and more; zeros for an empty mask."""
     counts = histogram(level, count)
     return counts / jnp.maximum(counts.sum(), 1)
 
 
-def entropy_of(p: Float["n"]) -> Float[""]:
+def entropy_of(p: Float[Array, "n"]) -> Float[Array, ""]:
     """- sum_i p_i log2 p_i in bits, with 0 log2 0 = 0: 0 for one level or none, at most log2 n."""
     return -(p * jnp.log2(jnp.where(p > 0, p, 1))).sum()
 
 
-def energy(g: Greys) -> Float[""]:
+def energy(g: Greys) -> Float[Array, ""]:
     """sum_k x_k^2, >= 0. IBSI N8CA."""
     return g.energy
 
 
-def total_energy(g: Greys) -> Float[""]:
+def total_energy(g: Greys) -> Float[Array, ""]:
     """Area of a pixel times sum_k x_k^2, >= 0."""
     return g.pixel * g.energy
 
 
-def entropy(g: Greys) -> Float[""]:
+def entropy(g: Greys) -> Float[Array, ""]:
     """- sum_i p_i log2 p_i, in bits, in [0, log2 n]. IBSI TLU2."""
     return entropy_of(g.p)
 
 
-def minimum(g: Greys) -> Float[""]:
+def minimum(g: Greys) -> Float[Array, ""]:
     """min_k x_k. IBSI 1GSF."""
     return g.lowest
 
 
-def percentile_10(g: Greys) -> Float[""]:
+def percentile_10(g: Greys) -> Float[Array, ""]:
     """10th percentile of x, linear between neighbours. IBSI QG58."""
     return g.percentiles[0]
 
 
-def percentile_90(g: Greys) -> Float[""]:
+def percentile_90(g: Greys) -> Float[Array, ""]:
     """90th percentile of x, linear between neighbours. IBSI 8DWT."""
     return g.percentiles[4]
 
 
-def maximum(g: Greys) -> Float[""]:
+def maximum(g: Greys) -> Float[Array, ""]:
     """max_k x_k. IBSI 84IY."""
     return g.highest
 
 
-def mean(g: Greys) -> Float[""]:
+def mean(g: Greys) -> Float[Array, ""]:
     """mu = 1/N sum_k x_k. IBSI Q4LE."""
     return g.mean
 
 
-def median(g: Greys) -> Float[""]:
+def median(g: Greys) -> Float[Array, ""]:
     """50th percentile of x. IBSI Y12H."""
     return g.percentiles[2]
 
 
-def interquartile_range(g: Greys) -> Float[""]:
+def interquartile_range(g: Greys) -> Float[Array, ""]:
     """75th less 25th percentile of x, >= 0. IBSI SALO."""
     return g.percentiles[3] - g.percentiles[1]
 
 
-def value_range(g: Greys) -> Float[""]:
+def value_range(g: Greys) -> Float[Array, ""]:
     """max_k x_k - min_k x_k, >= 0. IBSI 2OJQ."""
     return g.highest - g.lowest
 
 
-def mean_absolute_deviation(g: Greys) -> Float[""]:
+def mean_absolute_deviation(g: Greys) -> Float[Array, ""]:
     """1/N sum_k |x_k - mu|, >= 0. IBSI 4FUA."""
     return g.deviation
 
 
-def robust_mean_absolute_deviation(g: Greys) -> Float[""]:
-    """Mean absolute deviation, from their own mean, of the values between the 10th and the 90th percentile, >= 0. IBSI 1128."""
+def robust_mean_absolute_deviation(g: Greys) -> Float[Array, ""]:
+    """Mean absolute deviation, from their own mean, of the values between the 10th and the 90th percentile, >= 0. IBSI
+    1128.
+    """
     return g.robust_deviation
 
 
-def root_mean_squared(g: Greys) -> Float[""]:
+def root_mean_squared(g: Greys) -> Float[Array, ""]:
     """sqrt(1/N sum_k x_k^2), >= 0. IBSI 5ZWQ."""
     return jnp.sqrt(g.energy / g.count)
 
 
-def skewness(g: Greys) -> Float[""]:
+def skewness(g: Greys) -> Float[Array, ""]:
     """m_3 / m_2^1.5, m_q = 1/N sum_k (x_k - mu)^q. 0, undefined, for one grey value. IBSI KE2M."""
     first, second, third, _ = g.moments
-    return jnp.where(g.highest > g.lowest, (third - 3 * first * second) / jnp.where(g.highest > g.lowest, second, 1) ** 1.5, 0)
+    return jnp.where(
+        g.highest > g.lowest, (third - 3 * first * second) / jnp.where(g.highest > g.lowest, second, 1) ** 1.5, 0
+    )
 
 
-def kurtosis(g: Greys) -> Float[""]:
-    """m_4 / m_2^2, m_q = 1/N sum_k (x_k - mu)^q, >= 1, 3 for a normal distribution. 0, undefined, for one grey value. IBSI IPH6 + 3."""
+def kurtosis(g: Greys) -> Float[Array, ""]:
+    """m_4 / m_2^2, m_q = 1/N sum_k (x_k - mu)^q, >= 1, 3 for a normal distribution. 0, undefined, for one grey value.
+    IBSI IPH6 + 3.
+    """
     _, second, _, fourth = g.moments
     return jnp.where(g.highest > g.lowest, fourth / jnp.where(g.highest > g.lowest, second, 1) ** 2, 0)
 
 
-def variance(g: Greys) -> Float[""]:
+def variance(g: Greys) -> Float[Array, ""]:
     """m_2 = 1/N sum_k (x_k - mu)^2, >= 0. IBSI ECT3."""
     return g.moments[1]
 
 
-def uniformity(g: Greys) -> Float[""]:
+def uniformity(g: Greys) -> Float[Array, ""]:
     """sum_i p_i^2, in [1/n, 1]. IBSI BJ5W."""
     return (g.p**2).sum()
 

@@ -1,9 +1,10 @@
 """Grey level co-occurrence: how often two levels lie side by side. One image at a time; ``jax.vmap`` for a batch.
 
-For each of four directions (0, 45, 90, 135 degrees, distance 1) p(i, j) is the share of ordered pairs of neighbouring pixels, both inside
-the mask, whose levels are i and j: symmetric, of sum 1. A feature is the mean over the directions in which there is any pair; without any
-it is undefined. Levels i, j run from 1 to n; p_x(i) = sum_j p(i, j); p_+(k) = sum of p over i + j = k; p_-(k) over |i - j| = k;
-mu = sum_i i p_x(i). Haralick et al. 1973; definitions and names as in pyradiomics 3.0.1, codes of the IBSI reference manual.
+For each of four directions (0, 45, 90, 135 degrees, distance 1) p(i, j) is the share of ordered pairs of neighbouring
+pixels, both inside the mask, whose levels are i and j: symmetric, of sum 1. A feature is the mean over the directions
+in which there is any pair; without any it is undefined. Levels i, j run from 1 to n; p_x(i) = sum_j p(i, j); p_+(k) =
+sum of p over i + j = k; p_-(k) over |i - j| = k; mu = sum_i i p_x(i). Haralick et al. 1973; definitions and names as
+in pyradiomics 3.0.1, codes of the IBSI reference manual.
 """
 
 from __future__ import annotations
@@ -14,33 +15,37 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.radiomics.raster import ANGLES, Row, neighbours
-from thyroid_jax.shapes import Bool, Float, Int
+from thyroid_jax.shapes import Array, Bool, Float, Int
 
 
 class Cooccurrence(NamedTuple):
-    """p(i, j) per direction and what follows from it; ``where`` says in which directions there is any pair, ``levels`` which i occur."""
+    """p(i, j) per direction and what follows from it; ``where`` says in which directions there is any pair, ``levels``
+    which i occur.
+    """
 
-    p: Float["a n n"]
-    px: Float["a n"]
-    plus: Float["a 2*n-1"]
-    minus: Float["a n"]
-    mean: Float["a 1"]
-    highest: Float[""]
-    where: Bool["a"]
-    levels: Bool["n"]
+    p: Float[Array, "a n n"]
+    px: Float[Array, "a n"]
+    plus: Float[Array, "a 2*n-1"]
+    minus: Float[Array, "a n"]
+    mean: Float[Array, "a 1"]
+    highest: Float[Array, ""]
+    where: Bool[Array, "a"]
+    levels: Bool[Array, "n"]
 
 
-def pairs(level: Int["n"], row: Row, count: int) -> Float["a l l"]:
-    """How many pixels of each level have a neighbour of each level in the directions ``ANGLES``: a raster of levels 1 to ``count``."""
+def pairs(level: Int[Array, "n"], row: Row, count: int) -> Float[Array, "a l l"]:
+    """How many pixels of each level have a neighbour of each level in the directions ``ANGLES``: a raster of levels 1 to
+    ``count``.
+    """
 
-    def one(other: Int["n"]) -> Float["l l"]:
+    def one(other: Int[Array, "n"]) -> Float[Array, "l l"]:
         key = jnp.where((level > 0) & (other > 0), (level - 1) * count + other - 1, count**2)
         return jnp.zeros(count**2 + 1, float).at[key].add(1)[:-1].reshape(count, count)
 
     return jnp.stack([one(other) for other in neighbours(level, row, ANGLES)])
 
 
-def cooccurrence(pairs: Float["a l l"], levels: Bool["l"]) -> Cooccurrence:
+def cooccurrence(pairs: Float[Array, "a l l"], levels: Bool[Array, "l"]) -> Cooccurrence:
     """From the counts of :func:`pairs`, and which levels occur."""
     counts = pairs + pairs.swapaxes(1, 2)
     count, total = counts.shape[1], counts.sum((1, 2))
@@ -54,7 +59,7 @@ def cooccurrence(pairs: Float["a l l"], levels: Bool["l"]) -> Cooccurrence:
     return Cooccurrence(p, px, _antidiagonals(p), minus, mean, highest, total > 0, levels)
 
 
-def _antidiagonals(p: Float["a n n"]) -> Float["a 2*n-1"]:
+def _antidiagonals(p: Float[Array, "a n n"]) -> Float[Array, "a 2*n-1"]:
     """Sums over i + j = constant, from 0: each row is moved one further to the right, then the columns are added up."""
     angles, n, _ = p.shape
     moved = jnp.pad(p, ((0, 0), (0, 0), (0, n))).reshape(angles, -1)[:, : n * (2 * n - 1)]
@@ -70,7 +75,7 @@ def _entropy(p: jax.Array, axis: int | tuple[int, ...] = -1) -> jax.Array:
     return -(p * jnp.log2(jnp.where(p > 0, p, 1))).sum(axis)
 
 
-def _about_mean(c: Cooccurrence, power: int) -> Float["a"]:
+def _about_mean(c: Cooccurrence, power: int) -> Float[Array, "a"]:
     k = _numbers(c.plus.shape[1], c.p.dtype, 2)
     return (c.plus * (k - 2 * c.mean) ** power).sum(1)
 
@@ -79,85 +84,90 @@ def _differences(c: Cooccurrence) -> jax.Array:
     return _numbers(c.minus.shape[1], c.p.dtype, 0)
 
 
-def _centred(c: Cooccurrence) -> Float["a n"]:
+def _centred(c: Cooccurrence) -> Float[Array, "a n"]:
     return _numbers(c.px.shape[1], c.p.dtype) - c.mean
 
 
-def autocorrelation(c: Cooccurrence) -> Float["a"]:
+def autocorrelation(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_ij i j p(i,j), in [1, n^2]. IBSI QWB0."""
     i = _numbers(c.px.shape[1], c.p.dtype)
     return (c.p * (i * i.T)[None]).sum((1, 2))
 
 
-def joint_average(c: Cooccurrence) -> Float["a"]:
+def joint_average(c: Cooccurrence) -> Float[Array, "a"]:
     """mu = sum_ij i p(i,j), in [1, n]. IBSI 60VM."""
     return c.mean[:, 0]
 
 
-def cluster_prominence(c: Cooccurrence) -> Float["a"]:
+def cluster_prominence(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_ij (i + j - 2 mu)^4 p(i,j), >= 0. IBSI AE86."""
     return _about_mean(c, 4)
 
 
-def cluster_shade(c: Cooccurrence) -> Float["a"]:
+def cluster_shade(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_ij (i + j - 2 mu)^3 p(i,j), any sign. IBSI 7NFM."""
-    return _about_mean(c, 3) - 3 * _about_mean(c, 1) * _about_mean(c, 2)  # the first moment is what the mean was rounded by
+    return _about_mean(c, 3) - 3 * _about_mean(c, 1) * _about_mean(
+        c, 2
+    )  # the first moment is what the mean was rounded by
 
 
-def cluster_tendency(c: Cooccurrence) -> Float["a"]:
+def cluster_tendency(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_ij (i + j - 2 mu)^2 p(i,j), >= 0. IBSI DG8W."""
     return _about_mean(c, 2)
 
 
-def contrast(c: Cooccurrence) -> Float["a"]:
+def contrast(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_ij (i - j)^2 p(i,j), in [0, (n - 1)^2]. IBSI ACUI."""
     return (c.minus * _differences(c) ** 2).sum(1)
 
 
-def correlation(c: Cooccurrence) -> Float["a"]:
+def correlation(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_ij (i - mu)(j - mu) p(i,j) / sum_i (i - mu)^2 p_x(i), in [-1, 1]. 1, undefined, for one level. IBSI NI2N."""
     d = _centred(c)
     variance = (c.px * d**2).sum(1)
-    return jnp.where(variance > 0, (c.p * d[:, :, None] * d[:, None, :]).sum((1, 2)) / jnp.where(variance > 0, variance, 1), 1)
+    return jnp.where(
+        variance > 0, (c.p * d[:, :, None] * d[:, None, :]).sum((1, 2)) / jnp.where(variance > 0, variance, 1), 1
+    )
 
 
-def difference_average(c: Cooccurrence) -> Float["a"]:
+def difference_average(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_k k p_-(k), in [0, n - 1]. IBSI TF7R (and dissimilarity, 8S9J)."""
     return (c.minus * _differences(c)).sum(1)
 
 
-def difference_entropy(c: Cooccurrence) -> Float["a"]:
+def difference_entropy(c: Cooccurrence) -> Float[Array, "a"]:
     """- sum_k p_-(k) log2 p_-(k), in bits, in [0, log2 n]. IBSI NTRS."""
     return _entropy(c.minus)
 
 
-def difference_variance(c: Cooccurrence) -> Float["a"]:
+def difference_variance(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_k (k - difference average)^2 p_-(k), >= 0. IBSI D3YU."""
     return (c.minus * (_differences(c) - difference_average(c)[:, None]) ** 2).sum(1)
 
 
-def inverse_difference(c: Cooccurrence) -> Float["a"]:
+def inverse_difference(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_k p_-(k) / (1 + k), in (0, 1]. IBSI IB1Z."""
     return (c.minus / (1 + _differences(c))).sum(1)
 
 
-def inverse_difference_moment(c: Cooccurrence) -> Float["a"]:
+def inverse_difference_moment(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_k p_-(k) / (1 + k^2), in (0, 1]. IBSI WF0Z."""
     return (c.minus / (1 + _differences(c) ** 2)).sum(1)
 
 
-def inverse_difference_moment_normalised(c: Cooccurrence) -> Float["a"]:
+def inverse_difference_moment_normalised(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_k p_-(k) / (1 + k^2 / m^2), m the highest level that occurs, in (0.5, 1]. IBSI 1QCO."""
     return (c.minus / (1 + _differences(c) ** 2 / c.highest**2)).sum(1)
 
 
-def inverse_difference_normalised(c: Cooccurrence) -> Float["a"]:
+def inverse_difference_normalised(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_k p_-(k) / (1 + k / m), m the highest level that occurs, in (0.5, 1]. IBSI NDRX."""
     return (c.minus / (1 + _differences(c) / c.highest)).sum(1)
 
 
-def information_measure_1(c: Cooccurrence) -> Float["a"]:
-    """- I / H, I = sum_ij p log2(p / (p_x p_y)), H = - sum_i p_x log2 p_x, in [-1, 0]. 0, undefined, for one level. IBSI R8DG.
+def information_measure_1(c: Cooccurrence) -> Float[Array, "a"]:
+    """- I / H, I = sum_ij p log2(p / (p_x p_y)), H = - sum_i p_x log2 p_x, in [-1, 0]. 0, undefined, for one level.
+    IBSI R8DG.
 
     (HXY - HXY1) / max(HX, HY) in Haralick's letters; I, the mutual information, is formed without their difference.
     """
@@ -165,47 +175,55 @@ def information_measure_1(c: Cooccurrence) -> Float["a"]:
     return jnp.where(h > 0, -_mutual_information(c) / jnp.where(h > 0, h, 1), 0)
 
 
-def information_measure_2(c: Cooccurrence) -> Float["a"]:
+def information_measure_2(c: Cooccurrence) -> Float[Array, "a"]:
     """sqrt(1 - exp(-2 I)), I = sum_ij p log2(p / (p_x p_y)) in bits, in [0, 1). IBSI JN9H."""
     return jnp.sqrt(-jnp.expm1(-2 * _mutual_information(c)))
 
 
-def _mutual_information(c: Cooccurrence) -> Float["a"]:
-    """In bits, >= 0. Every term p ln(p/q) - p + q is >= 0 and loses no digits where p is near q; the extra ones add up to nothing."""
+def _mutual_information(c: Cooccurrence) -> Float[Array, "a"]:
+    """In bits, >= 0. Every term p ln(p/q) - p + q is >= 0 and loses no digits where p is near q; the extra ones add up
+    to nothing.
+    """
     q = c.px[:, :, None] * c.px[:, None, :]
     share = jnp.where(c.p > 0, (c.p - q) / jnp.where(q > 0, q, 1), -1)
     terms = jnp.where(c.p > 0, c.p * jnp.log1p(jnp.where(c.p > 0, share, 0)), 0) - (c.p - q)
     return jnp.maximum(terms.sum((1, 2)), 0) / jnp.log(jnp.asarray(2, c.p.dtype))
 
 
-def inverse_variance(c: Cooccurrence) -> Float["a"]:
+def inverse_variance(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_k>0 p_-(k) / k^2, in [0, 1]. IBSI E8JP."""
     return (c.minus[:, 1:] / _differences(c)[:, 1:] ** 2).sum(1)
 
 
-def joint_energy(c: Cooccurrence) -> Float["a"]:
+def joint_energy(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_ij p(i,j)^2, in (0, 1]. IBSI 8ZQL."""
     return (c.p**2).sum((1, 2))
 
 
-def joint_entropy(c: Cooccurrence) -> Float["a"]:
+def joint_entropy(c: Cooccurrence) -> Float[Array, "a"]:
     """- sum_ij p(i,j) log2 p(i,j), in bits, in [0, 2 log2 n]. IBSI TU9B."""
     return _entropy(c.p, (1, 2))
 
 
-def maximal_correlation_coefficient(c: Cooccurrence) -> Float["a"]:
-    """sqrt of the second largest eigenvalue of sum_k p(i,k) p(j,k) / (p_x(i) p_y(k)), in [0, 1]. 1, undefined, for one level.
+def maximal_correlation_coefficient(c: Cooccurrence) -> Float[Array, "a"]:
+    """sqrt of the second largest eigenvalue of sum_k p(i,k) p(j,k) / (p_x(i) p_y(k)), in [0, 1]. 1, undefined, for
+    one level.
 
-    p being symmetric, these are the squared eigenvalues of p(i,j) / sqrt(p_x(i) p_x(j)), which is symmetric too. No IBSI code.
+    p being symmetric, these are the squared eigenvalues of p(i,j) / sqrt(p_x(i) p_x(j)), which is symmetric too. No
+    IBSI code.
     """
     root = jnp.sqrt(c.px)
     scale = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), 0)
-    rest = c.p * scale[:, :, None] * scale[:, None, :] - root[:, :, None] * root[:, None, :]  # the largest is 1, and its vector this root
+    rest = (
+        c.p * scale[:, :, None] * scale[:, None, :] - root[:, :, None] * root[:, None, :]
+    )  # the largest is 1, and its vector this root
     return jnp.where(c.levels.sum() > 1, jnp.minimum(_largest_eigenvalue(rest), 1), 1)
 
 
-def _largest_eigenvalue(symmetric: Float["a n n"]) -> Float["a"]:
-    """Largest |eigenvalue|: |A^m|^(1/m) for m = 2^20 (2^40 in float64), |.| the root of the sum of squares; at most ln(n) / 2m above it."""
+def _largest_eigenvalue(symmetric: Float[Array, "a n n"]) -> Float[Array, "a"]:
+    """Largest |eigenvalue|: |A^m|^(1/m) for m = 2^20 (2^40 in float64), |.| the root of the sum of squares; at most
+    ln(n) / 2m above it.
+    """
     log, squarings = jnp.zeros(symmetric.shape[0], symmetric.dtype), 40 if symmetric.dtype == jnp.float64 else 20
     for turn in range(squarings + 1):
         size = jnp.sqrt((symmetric**2).sum((1, 2)))
@@ -216,22 +234,22 @@ def _largest_eigenvalue(symmetric: Float["a n n"]) -> Float["a"]:
     return jnp.where(size > 0, jnp.exp(log), 0)
 
 
-def maximum_probability(c: Cooccurrence) -> Float["a"]:
+def maximum_probability(c: Cooccurrence) -> Float[Array, "a"]:
     """max_ij p(i,j), in (0, 1]. IBSI GYBY."""
     return c.p.max((1, 2))
 
 
-def sum_average(c: Cooccurrence) -> Float["a"]:
+def sum_average(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_k k p_+(k) = 2 mu, in [2, 2 n]. IBSI ZGXS."""
     return 2 * c.mean[:, 0]
 
 
-def sum_entropy(c: Cooccurrence) -> Float["a"]:
+def sum_entropy(c: Cooccurrence) -> Float[Array, "a"]:
     """- sum_k p_+(k) log2 p_+(k), in bits, in [0, log2(2 n - 1)]. IBSI P6QZ."""
     return _entropy(c.plus)
 
 
-def sum_squares(c: Cooccurrence) -> Float["a"]:
+def sum_squares(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_ij (i - mu)^2 p(i,j), the joint variance, >= 0. IBSI UR99."""
     return (c.px * _centred(c) ** 2).sum(1)
 

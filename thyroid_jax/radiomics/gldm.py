@@ -1,7 +1,7 @@
 """Grey level dependence: how many neighbours have a pixel's own level. One image at a time; ``jax.vmap`` for a batch.
 
-c(i, j) counts the pixels of level i of which j - 1 of the eight neighbours lie inside the mask and have level i (distance 1,
-difference 0). N is the number of pixels. Formulas: :mod:`thyroid_jax.radiomics.sizes`.
+c(i, j) counts the pixels of level i of which j - 1 of the eight neighbours lie inside the mask and have level i
+(distance 1, difference 0). N is the number of pixels. Formulas: :mod:`thyroid_jax.radiomics.sizes`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from thyroid_jax.radiomics import sizes
 from thyroid_jax.radiomics.raster import NEIGHBOURS, Row, neighbours
-from thyroid_jax.shapes import Int
+from thyroid_jax.shapes import Array, Int
 
 
-def dependences(level: Int["n"], row: Row, count: int) -> Int["l 9"]:
+def dependences(level: Int[Array, "n"], row: Row, count: int) -> Int[Array, "l 9"]:
     """How many pixels there are of each level 1 to ``count`` and each dependence 1 to 9; level 0 is outside the mask."""
     most = len(NEIGHBOURS) + 1
     alike = sum((other == level).astype(jnp.int32) for other in neighbours(level, row))

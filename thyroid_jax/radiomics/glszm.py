@@ -1,7 +1,7 @@
 """Grey level size zone: how large the patches of one level are. One image at a time; ``jax.vmap`` for a batch.
 
-A zone is a patch of pixels of one level inside the mask, each touching another by an edge or a corner; c(i, j) counts the zones of level
-i and j pixels. Formulas: :mod:`thyroid_jax.radiomics.sizes`.
+A zone is a patch of pixels of one level inside the mask, each touching another by an edge or a corner; c(i, j) counts
+the zones of level i and j pixels. Formulas: :mod:`thyroid_jax.radiomics.sizes`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import jax.numpy as jnp
 
 from thyroid_jax.radiomics import sizes
 from thyroid_jax.radiomics.raster import Row, neighbours
-from thyroid_jax.shapes import Int
+from thyroid_jax.shapes import Array, Int
 
 _SMALL = 64  # sizes up to this have a column of their own
 
 
-def zones(level: Int["n"], row: Row, count: int) -> tuple[Int["l s"], Int["s"]]:
+def zones(level: Int[Array, "n"], row: Row, count: int) -> tuple[Int[Array, "l s"], Int[Array, "s"]]:
     """How many zones there are of each level 1 to ``count`` (0 outside the mask) and each of the sizes, and the sizes.
 
-    Sizes run up to the number of pixels, but of large zones there are few: small sizes have a column each, and after them every large zone,
-    unless an earlier one has its size.
+    Sizes run up to the number of pixels, but of large zones there are few: small sizes have a column each, and after
+    them every large zone, unless an earlier one has its size.
     """
     n = level.shape[0]
     size = jnp.zeros(n + 1, jnp.int32).at[patches(level, row)].add(1)[:n]  # of the zone that starts here; else 0
@@ -37,12 +37,12 @@ def zones(level: Int["n"], row: Row, count: int) -> tuple[Int["l s"], Int["s"]]:
     return counts, jnp.concatenate([jnp.arange(1, _SMALL + 1), jnp.maximum(large, 1)])
 
 
-def patches(level: Int["n"], row: Row) -> Int["n"]:
+def patches(level: Int[Array, "n"], row: Row) -> Int[Array, "n"]:
     """For every pixel the number of the first place of its zone; n outside the mask.
 
-    Every pixel points to one of its zone, itself at first. In turns, whatever a pixel points to is made to point to the lowest number
-    that a neighbour's points to, and every pixel to where its own points to (Zhang, Azad & Hu 2020, FastSV), until nothing is lower next
-    to it, after about as many turns as the zone's size has binary digits.
+    Every pixel points to one of its zone, itself at first. In turns, whatever a pixel points to is made to point to
+    the lowest number that a neighbour's points to, and every pixel to where its own points to (Zhang, Azad & Hu 2020,
+    FastSV), until nothing is lower next to it, after about as many turns as the zone's size has binary digits.
     """
     n = level.shape[0]
     same = [(level > 0) & (other == level) for other in neighbours(level, row)]

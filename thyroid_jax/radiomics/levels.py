@@ -6,31 +6,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thyroid_jax.shapes import Bool, Float, Int
+from thyroid_jax.shapes import Array, Bool, Float, Int
 
 
-def by_count(image: Float["*n"], mask: Bool["*n"], bins: int) -> Int["*n"]:
-    """``bins`` equal bins from the masked minimum to the maximum: level 1 + floor(bins (x - min) / (max - min)); 0 outside the mask.
+def by_count(image: Float[Array, "*n"], mask: Bool[Array, "*n"], bins: int) -> Int[Array, "*n"]:
+    """``bins`` equal bins from the masked minimum to the maximum: level 1 + floor(bins (x - min) / (max - min)); 0
+    outside the mask.
 
-    A value on an edge belongs to the bin above it, the maximum to the last; one grey value alone is level 1 + bins // 2, as numpy's
-    histogram (and so pyradiomics' ``binCount``) has it. ``bins`` at most 4096.
+    A value on an edge belongs to the bin above it, the maximum to the last; one grey value alone is level 1 + bins //
+    2, as numpy's histogram (and so pyradiomics' ``binCount``) has it. ``bins`` at most 4096.
     """
     image, lowest, highest = _inside(image, mask)
     distance, spread = _difference(image, lowest), _difference(highest, lowest)
     guess = jnp.floor(bins * distance[0] / jnp.maximum(spread[0], jnp.finfo(image.dtype).tiny))
 
     def reached(k: jax.Array) -> jax.Array:  # bins (x - min) >= k (max - min)
-        parts = [bins * d - k * s for d, s in zip((*_halves(distance[0]), distance[1]), (*_halves(spread[0]), spread[1]))]
+        parts = [
+            bins * d - k * s for d, s in zip((*_halves(distance[0]), distance[1]), (*_halves(spread[0]), spread[1]))
+        ]
         return parts[0] + parts[1] + parts[2] >= 0
 
     level = 1 + jnp.minimum(_settled(guess, reached), bins - 1)
     return jnp.where(mask, jnp.where(spread[0] > 0, level, 1 + bins // 2), 0).astype(jnp.int32)
 
 
-def by_width(image: Float["*n"], mask: Bool["*n"], width: float) -> Int["*n"]:
-    """Bins of one width whose edges are its multiples: level 1 + floor(x / width) - floor(min / width); 0 outside the mask.
+def by_width(image: Float[Array, "*n"], mask: Bool[Array, "*n"], width: float) -> Int[Array, "*n"]:
+    """Bins of one width whose edges are its multiples: level 1 + floor(x / width) - floor(min / width); 0 outside the
+    mask.
 
-    pyradiomics' ``binWidth``. Exact for values up to 4096 widths; beyond, a value within rounding of an edge may fall beside it.
+    pyradiomics' ``binWidth``. Exact for values up to 4096 widths; beyond, a value within rounding of an edge may fall
+    beside it.
     """
     image, lowest, _ = _inside(image, mask)
     pieces = _pieces(width, image.dtype)
@@ -42,12 +47,14 @@ def by_width(image: Float["*n"], mask: Bool["*n"], width: float) -> Int["*n"]:
     return jnp.where(mask, 1 + bin_of(image) - bin_of(lowest), 0).astype(jnp.int32)
 
 
-def histogram(level: Int["*n"], count: int) -> Float["l"]:
+def histogram(level: Int[Array, "*n"], count: int) -> Float[Array, "l"]:
     """How many pixels there are of each of the levels 1 to ``count``."""
     return jnp.zeros(count + 1, float).at[level.ravel()].add(1)[1:]
 
 
-def _inside(image: Float["*n"], mask: Bool["*n"]) -> tuple[Float["*n"], Float[""], Float[""]]:
+def _inside(
+    image: Float[Array, "*n"], mask: Bool[Array, "*n"]
+) -> tuple[Float[Array, "*n"], Float[Array, ""], Float[Array, ""]]:
     lowest = jnp.where(mask, image, jnp.inf).min()
     lowest = jnp.where(jnp.isfinite(lowest), lowest, 0.0)
     image = jnp.where(mask, image, lowest)
@@ -55,7 +62,9 @@ def _inside(image: Float["*n"], mask: Bool["*n"]) -> tuple[Float["*n"], Float[""
 
 
 def _settled(guess: jax.Array, reached) -> jax.Array:
-    """The highest k with reached(k), among the guess and its neighbours: division alone may miss an edge by its rounding."""
+    """The highest k with reached(k), among the guess and its neighbours: division alone may miss an edge by its
+    rounding.
+    """
     return guess + reached(guess + 1) - ~reached(guess)
 
 

@@ -1,8 +1,10 @@
-"""Neighbouring grey tone difference: how far a pixel is from the mean of those around it. One image at a time; ``jax.vmap`` for a batch.
+"""Neighbouring grey tone difference: how far a pixel is from the mean of those around it. One image at a time;
+``jax.vmap`` for a batch.
 
-For level i, N_i is the number of pixels of that level, p_i = N_i / N, and s_i the sum over them of |i - mean of the levels of the
-neighbours|, over those of the eight neighbours that lie inside the mask; 0 for a pixel without any. m is the number of levels that occur,
-and sums over i and j run over those. Amadasun & King 1989; definitions and names as in pyradiomics 3.0.1, codes of the IBSI manual.
+For level i, N_i is the number of pixels of that level, p_i = N_i / N, and s_i the sum over them of |i - mean of the
+levels of the neighbours|, over those of the eight neighbours that lie inside the mask; 0 for a pixel without any. m
+is the number of levels that occur, and sums over i and j run over those. Amadasun & King 1989; definitions and names
+as in pyradiomics 3.0.1, codes of the IBSI manual.
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ import jax.numpy as jnp
 
 from thyroid_jax.radiomics.levels import histogram
 from thyroid_jax.radiomics.raster import Row, neighbours
-from thyroid_jax.shapes import Float, Int
+from thyroid_jax.shapes import Array, Float, Int
 
 
 class Differences(NamedTuple):
     """p_i and s_i of the levels 1 to n, and the number of pixels N."""
 
-    p: Float["n"]
-    s: Float["n"]
-    total: Float[""]
+    p: Float[Array, "n"]
+    s: Float[Array, "n"]
+    total: Float[Array, ""]
 
 
-def differences(level: Int["n"], row: Row, count: int) -> Differences:
+def differences(level: Int[Array, "n"], row: Row, count: int) -> Differences:
     """Measure a raster of levels 1 to ``count``, 0 outside the mask."""
     around = neighbours(level, row)
     known = sum((other > 0).astype(float) for other in around)
@@ -46,29 +48,34 @@ def _pairs(d: Differences) -> tuple[jax.Array, jax.Array, jax.Array]:
     return (d.p[:, None] > 0) & (d.p[None, :] > 0), jnp.abs(i[:, None] - i[None, :]), i
 
 
-def coarseness(d: Differences) -> Float[""]:
+def coarseness(d: Differences) -> Float[Array, ""]:
     """1 / sum_i p_i s_i, > 0. 10^6, undefined, where the sum is 0. IBSI QCDE."""
     return _ratio(jnp.ones_like(d.total), (d.p * d.s).sum(), 1e6)
 
 
-def contrast(d: Differences) -> Float[""]:
+def contrast(d: Differences) -> Float[Array, ""]:
     """sum_ij p_i p_j (i - j)^2 / (m (m - 1)) * sum_i s_i / N, >= 0. 0, undefined, for one level. IBSI 65HE."""
     _, distance, _ = _pairs(d)
     m = (d.p > 0).sum().astype(d.p.dtype)
-    return _ratio((d.p[:, None] * d.p[None, :] * distance**2).sum() * d.s.sum() / jnp.maximum(d.total, 1), m * (m - 1), 0.0)
+    return _ratio(
+        (d.p[:, None] * d.p[None, :] * distance**2).sum() * d.s.sum() / jnp.maximum(d.total, 1), m * (m - 1), 0.0
+    )
 
 
-def busyness(d: Differences) -> Float[""]:
+def busyness(d: Differences) -> Float[Array, ""]:
     """sum_i p_i s_i / sum_ij |i p_i - j p_j|, >= 0. IBSI NQ30.
 
-    0 where the divisor is 0: undefined, for one level; or for two with i p_i = j p_j, where pyradiomics may divide by its rounding instead.
+    0 where the divisor is 0: undefined, for one level; or for two with i p_i = j p_j, where pyradiomics may divide by
+    its rounding instead.
     """
     both, _, i = _pairs(d)
     weighted = i * jnp.round(d.p * d.total)  # whole numbers: equal ones differ by nothing
-    return _ratio((d.p * d.s).sum() * d.total, jnp.where(both, jnp.abs(weighted[:, None] - weighted[None, :]), 0).sum(), 0.0)
+    return _ratio(
+        (d.p * d.s).sum() * d.total, jnp.where(both, jnp.abs(weighted[:, None] - weighted[None, :]), 0).sum(), 0.0
+    )
 
 
-def complexity(d: Differences) -> Float[""]:
+def complexity(d: Differences) -> Float[Array, ""]:
     """1 / N sum_ij |i - j| (p_i s_i + p_j s_j) / (p_i + p_j), >= 0. IBSI HDEZ."""
     both, distance, _ = _pairs(d)
     weighted = d.p * d.s
@@ -76,7 +83,7 @@ def complexity(d: Differences) -> Float[""]:
     return jnp.where(both, distance * ratio, 0).sum() / jnp.maximum(d.total, 1)
 
 
-def strength(d: Differences) -> Float[""]:
+def strength(d: Differences) -> Float[Array, ""]:
     """sum_ij (p_i + p_j)(i - j)^2 / sum_i s_i, >= 0. 0, undefined, where the divisor is 0. IBSI 1X9X."""
     both, distance, _ = _pairs(d)
     return _ratio(jnp.where(both, (d.p[:, None] + d.p[None, :]) * distance**2, 0).sum(), d.s.sum(), 0.0)

@@ -1,7 +1,9 @@
-"""An image as one line of pixels: rows one after another, so that a region of any height and width fits a program of one length.
+"""An image as one line of pixels: rows one after another, so that a region of any height and width fits a program of
+one length.
 
-Every row begins with an empty pixel, and the first row is empty: so every neighbour of a pixel lies a fixed number of places along the
-line, and whatever lies outside the image is empty. The number of places from a pixel to the one below, ``row``, may be traced.
+Every row begins with an empty pixel, and the first row is empty: so every neighbour of a pixel lies a fixed number of
+places along the line, and whatever lies outside the image is empty. The number of places from a pixel to the one
+below, ``row``, may be traced.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from thyroid_jax.shapes import Int
+from thyroid_jax.shapes import Array, Int
 
-Row = int | Int[""]
+Row = int | Int[Array, ""]
 # (rows, columns) from a pixel to its neighbours: one of each opposite pair, as co-occurrences and runs need them.
 ANGLES = ((0, 1), (1, 1), (1, 0), (1, -1))
 NEIGHBOURS = (*ANGLES, *((-y, -x) for y, x in ANGLES))
@@ -32,7 +34,9 @@ def of(grid: jax.Array) -> tuple[jax.Array, int]:
 
 
 def neighbours(values: jax.Array, row: Row, offsets: tuple[tuple[int, int], ...] = NEIGHBOURS) -> list[jax.Array]:
-    """[n] -> [n] for each of ``offsets`` (rows, columns, each -1, 0 or 1): at every pixel the value of that neighbour; 0 off the line."""
+    """[n] -> [n] for each of ``offsets`` (rows, columns, each -1, 0 or 1): at every pixel the value of that neighbour; 0
+    off the line.
+    """
     reach = values.shape[0] // 2 + 1
     padded = jnp.pad(values, reach)
     return [lax.dynamic_slice(padded, (reach + y * row + x,), values.shape) for y, x in offsets]
@@ -45,7 +49,9 @@ def moved(values: jax.Array, places: Row) -> jax.Array:
 
 
 def each(measure: Callable, *images: jax.Array) -> Any:
-    """``measure`` of every image of a batch: all at once, but on a CPU one after the other, so that they stay in its cache."""
+    """``measure`` of every image of a batch: all at once, but on a CPU one after the other, so that they stay in its
+    cache.
+    """
     if jax.default_backend() == "cpu":
         return lax.map(lambda one: measure(*one), images)
     return jax.vmap(measure)(*images)

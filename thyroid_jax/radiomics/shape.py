@@ -1,7 +1,8 @@
 """Shape of a hard mask: marching-squares outline and moment ellipse. One raster at a time; ``jax.vmap`` for a batch.
 
-Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; (1, 1) gives pixels. P and A are perimeter and area of the
-outline, l1 >= l2 the eigenvalues of the second moments of the pixel centres. Features: definitions and names as in pyradiomics 3.0.1.
+Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; (1, 1) gives pixels. P and A are
+perimeter and area of the outline, l1 >= l2 the eigenvalues of the second moments of the pixel centres. Features:
+definitions and names as in pyradiomics 3.0.1.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from thyroid_jax.radiomics.raster import Row, neighbours, positions
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float
 
 Spacing = tuple[float, float] | tuple[jax.Array, jax.Array]
 
-# What marching squares adds in each 2 x 2 cell, by its corners: bits 1 top-left, 2 top-right, 4 bottom-left, 8 bottom-right.
-# Outline: how many half-diagonals, straight rows, straight columns. Area: share of the cell. Diagonal corners count as two cut corners.
+# What marching squares adds in each 2 x 2 cell, by its corners: bits 1 top-left, 2 top-right, 4 bottom-left, 8
+# bottom-right.
+# Outline: how many half-diagonals, straight rows, straight columns. Area: share of the cell. Diagonal corners count
+# as two cut corners.
 # Euler: share of one part less one hole, where diagonal neighbours touch (Gray 1971).
 _HALF_DIAGONALS = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0], float)
 _ALONG_ROW = np.array([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], float)
@@ -30,18 +33,20 @@ _EULER = np.array([0, 1, 1, 0, 1, 0, -2, -1, 1, -2, 0, -1, 0, -1, -1, 0], float)
 class Moments(NamedTuple):
     """Pixel count, and the second central moments of the pixel centres with their eigenvalues, major >= minor."""
 
-    count: Float[""]
-    rows: Float[""]
-    columns: Float[""]
-    major: Float[""]
-    minor: Float[""]
+    count: Float[Array, ""]
+    rows: Float[Array, ""]
+    columns: Float[Array, ""]
+    major: Float[Array, ""]
+    minor: Float[Array, ""]
 
 
-def outline(mask: Bool["n"], row: Row, *, spacing: Spacing = (1.0, 1.0)) -> tuple[Float[""], Float[""]]:
+def outline(
+    mask: Bool[Array, "n"], row: Row, *, spacing: Spacing = (1.0, 1.0)
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Perimeter and enclosed area of the marching-squares outline at level 0.5 through pixel-edge midpoints.
 
-    A mask that touches the border is closed there. An empty mask gives (0, 0). The same mesh as pyradiomics' shape2D class
-    (Lorensen & Cline 1987 in two dimensions); its area is a little smaller than the pixel count.
+    A mask that touches the border is closed there. An empty mask gives (0, 0). The same mesh as pyradiomics' shape2D
+    class (Lorensen & Cline 1987 in two dimensions); its area is a little smaller than the pixel count.
     """
     cells = _cells(mask, row)
     rows, columns = spacing
@@ -52,20 +57,24 @@ def outline(mask: Bool["n"], row: Row, *, spacing: Spacing = (1.0, 1.0)) -> tupl
     return diagonals * half_diagonal + along_row * columns + along_column * rows, area * rows * columns
 
 
-def euler_number(mask: Bool["n"], row: Row) -> Float[""]:
-    """Number of parts less number of holes, where diagonal neighbours touch: the number of spots, when none has a hole. 0 if empty."""
+def euler_number(mask: Bool[Array, "n"], row: Row) -> Float[Array, ""]:
+    """Number of parts less number of holes, where diagonal neighbours touch: the number of spots, when none has a hole.
+    0 if empty.
+    """
     return (_cells(mask, row) * jnp.asarray(_EULER, float)).sum()
 
 
-def _cells(mask: Bool["n"], row: Row) -> Float["16"]:
+def _cells(mask: Bool[Array, "n"], row: Row) -> Float[Array, "16"]:
     """How many 2 x 2 cells there are of each kind; those of the border have empty pixels on one side."""
     corners = neighbours(mask.astype(jnp.int32), row, ((0, 0), (0, 1), (1, 0), (1, 1)))
     kind = sum(corner << bit for bit, corner in enumerate(corners))
     return jnp.zeros(16, float).at[kind].add(1)
 
 
-def moments(mask: Bool["n"], row: Row, *, spacing: Spacing = (1.0, 1.0)) -> Moments:
-    """Second central moments S of the mask's pixel centres: S = 1/n sum (x - mean)(x - mean)^T. An empty mask gives zeros."""
+def moments(mask: Bool[Array, "n"], row: Row, *, spacing: Spacing = (1.0, 1.0)) -> Moments:
+    """Second central moments S of the mask's pixel centres: S = 1/n sum (x - mean)(x - mean)^T. An empty mask gives
+    zeros.
+    """
     m = mask.astype(float)
     count = m.sum()
     n = jnp.maximum(count, 1.0)
@@ -76,11 +85,12 @@ def moments(mask: Bool["n"], row: Row, *, spacing: Spacing = (1.0, 1.0)) -> Mome
     return Moments(count, yy, xx, middle + spread, jnp.maximum(middle - spread, 0.0))
 
 
-def ellipse_perimeter(major: Float[""], minor: Float[""]) -> Float[""]:
-    """Perimeter of the ellipse with second moments ``major`` and ``minor``: semi-axes a = 2 sqrt(major), b = 2 sqrt(minor).
+def ellipse_perimeter(major: Float[Array, ""], minor: Float[Array, ""]) -> Float[Array, ""]:
+    """Perimeter of the ellipse with second moments ``major`` and ``minor``: semi-axes a = 2 sqrt(major), b = 2
+    sqrt(minor).
 
-    Ramanujan's second approximation, pi (a + b) (1 + 3 h / (10 + sqrt(4 - 3 h))), h = (a - b)^2 / (a + b)^2; exact for a circle, within
-    4e-4 relative for a line. 0 for a point.
+    Ramanujan's second approximation, pi (a + b) (1 + 3 h / (10 + sqrt(4 - 3 h))), h = (a - b)^2 / (a + b)^2; exact
+    for a circle, within 4e-4 relative for a line. 0 for a point.
     """
     a, b = 2 * jnp.sqrt(major), 2 * jnp.sqrt(minor)
     h = (a - b) ** 2 / jnp.maximum((a + b) ** 2, 1e-12)
@@ -88,16 +98,18 @@ def ellipse_perimeter(major: Float[""], minor: Float[""]) -> Float[""]:
 
 
 class Form(NamedTuple):
-    """What the features need of a mask: perimeter and area of its outline, its diameter, moments, and the area of a pixel."""
+    """What the features need of a mask: perimeter and area of its outline, its diameter, moments, and the area of a
+    pixel.
+    """
 
-    perimeter: Float[""]
-    area: Float[""]
-    diameter: Float[""]
+    perimeter: Float[Array, ""]
+    area: Float[Array, ""]
+    diameter: Float[Array, ""]
     moments: Moments
-    pixel: float | Float[""]
+    pixel: float | Float[Array, ""]
 
 
-def form(mask: Bool["n"], row: Row, columns: int, *, spacing: Spacing = (1.0, 1.0)) -> Form:
+def form(mask: Bool[Array, "n"], row: Row, columns: int, *, spacing: Spacing = (1.0, 1.0)) -> Form:
     """Measure a mask of at most so many columns; everything is 0 where it is empty."""
     return Form(
         *outline(mask, row, spacing=spacing),
@@ -107,11 +119,12 @@ def form(mask: Bool["n"], row: Row, columns: int, *, spacing: Spacing = (1.0, 1.
     )
 
 
-def diameter(mask: Bool["n"], row: Row, columns: int, *, spacing: Spacing = (1.0, 1.0)) -> Float[""]:
+def diameter(mask: Bool[Array, "n"], row: Row, columns: int, *, spacing: Spacing = (1.0, 1.0)) -> Float[Array, ""]:
     """Largest distance between two points of the outline, of a mask of at most so many columns; 0 for an empty mask.
 
-    The points that are farthest apart are among the highest and lowest of every column of pixels, and of every line between two columns
-    of which one reaches further: there the outline passes the centre of the further one's last pixel.
+    The points that are farthest apart are among the highest and lowest of every column of pixels, and of every line
+    between two columns of which one reaches further: there the outline passes the centre of the further one's last
+    pixel.
     """
     y, x = positions(mask.shape[0], row)
     far = mask.shape[0]
@@ -119,60 +132,63 @@ def diameter(mask: Bool["n"], row: Row, columns: int, *, spacing: Spacing = (1.0
     top = jnp.full(columns + 1, far).at[column].min(jnp.where(mask, y, far))[:columns]
     bottom = jnp.full(columns + 1, -far).at[column].max(jnp.where(mask, y, -far))[:columns]
     met = top < far
-    sides = lambda ends, none: (jnp.pad(ends, (1, 0), constant_values=none), jnp.pad(ends, (0, 1), constant_values=none))
+    sides = lambda ends, none: (
+        jnp.pad(ends, (1, 0), constant_values=none),
+        jnp.pad(ends, (0, 1), constant_values=none),
+    )
     high = jnp.concatenate([top - 0.5, jnp.minimum(*sides(top, far))]).astype(float) * spacing[0]
     low = jnp.concatenate([bottom + 0.5, jnp.maximum(*sides(bottom, -far))]).astype(float) * spacing[0]
     at = jnp.concatenate([jnp.arange(columns), jnp.arange(columns + 1) - 0.5]).astype(float) * spacing[1]
     met = jnp.concatenate([met, jnp.logical_or(*sides(met, False))])
 
-    def farthest() -> Float[""]:
+    def farthest() -> Float[Array, ""]:
         apart = jnp.maximum(low[:, None] - high[None, :], 0) ** 2 + (at[:, None] - at[None, :]) ** 2
         return jnp.sqrt(jnp.where(met[:, None] & met[None, :], apart, 0).max())
 
     return jax.lax.cond(mask.any(), farthest, lambda: jnp.zeros((), high.dtype))
 
 
-def mesh_surface(f: Form) -> Float[""]:
+def mesh_surface(f: Form) -> Float[Array, ""]:
     """A, area inside the marching-squares outline, > 0; a little less than that of the pixels."""
     return f.area
 
 
-def pixel_surface(f: Form) -> Float[""]:
+def pixel_surface(f: Form) -> Float[Array, ""]:
     """Number of pixels times the area of one, > 0."""
     return f.moments.count * f.pixel
 
 
-def perimeter(f: Form) -> Float[""]:
+def perimeter(f: Form) -> Float[Array, ""]:
     """P, length of the marching-squares outline, holes included, > 0."""
     return f.perimeter
 
 
-def perimeter_surface_ratio(f: Form) -> Float[""]:
+def perimeter_surface_ratio(f: Form) -> Float[Array, ""]:
     """P / A, > 0, in 1 / unit of length."""
     return f.perimeter / jnp.where(f.area > 0, f.area, 1)
 
 
-def sphericity(f: Form) -> Float[""]:
+def sphericity(f: Form) -> Float[Array, ""]:
     """2 sqrt(pi A) / P, in (0, 1]; 1 for a circle."""
     return 2 * jnp.sqrt(jnp.pi * f.area) / jnp.where(f.perimeter > 0, f.perimeter, 1)
 
 
-def maximum_diameter(f: Form) -> Float[""]:
+def maximum_diameter(f: Form) -> Float[Array, ""]:
     """Largest distance between two points of the outline, > 0."""
     return f.diameter
 
 
-def major_axis_length(f: Form) -> Float[""]:
+def major_axis_length(f: Form) -> Float[Array, ""]:
     """4 sqrt(l1): the long axis of the ellipse of the same second moments, >= 0."""
     return 4 * jnp.sqrt(f.moments.major)
 
 
-def minor_axis_length(f: Form) -> Float[""]:
+def minor_axis_length(f: Form) -> Float[Array, ""]:
     """4 sqrt(l2): the short axis of the ellipse of the same second moments, >= 0; 0 for a line."""
     return 4 * jnp.sqrt(f.moments.minor)
 
 
-def elongation(f: Form) -> Float[""]:
+def elongation(f: Form) -> Float[Array, ""]:
     """sqrt(l2 / l1), in [0, 1]; 1 for a circle, 0 for a line."""
     return jnp.sqrt(f.moments.minor / jnp.where(f.moments.major > 0, f.moments.major, 1))
 

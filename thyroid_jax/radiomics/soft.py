@@ -1,9 +1,10 @@
 """Shape of a soft mask, differentiable: morphology after BI-RADS. One mask at a time; :func:`morphology` takes a batch.
 
-A soft mask m holds probabilities in [0, 1]; rows are depth, y. Outside the image it is 0: one that touches the border is closed there.
-Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; features are shares without a unit. All are finite,
-and so are their gradients, for every mask of finite values: empty, full, flat, a line, a single pixel.
-Paper: arXiv 2511.15968. Its abstract speaks of four differentiable BI-RADS features; these definitions are this project's choices.
+A soft mask m holds probabilities in [0, 1]; rows are depth, y. Outside the image it is 0: one that touches the border
+is closed there. Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; features are shares
+without a unit. All are finite, and so are their gradients, for every mask of finite values: empty, full, flat, a
+line, a single pixel. Paper: arXiv 2511.15968. Its abstract speaks of four differentiable BI-RADS features; these
+definitions are this project's choices.
 
 >>> import jax, jax.numpy as jnp
 >>> y, x = jnp.meshgrid(jnp.arange(64.0) - 31.5, jnp.arange(64.0) - 31.5, indexing="ij")
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.radiomics import shape
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float
 
 MORPHOLOGY: tuple[str, ...] = ("non_compactness", "taller_than_wide", "margin_irregularity", "non_ellipticity")
 _FLAT = 1e-6  # slope per pixel below which the gradient's length is rounded off, so that it has a derivative at 0
@@ -34,22 +35,27 @@ _DIRECTIONS = 64  # in which the hull's corners are looked for
 class Moments(NamedTuple):
     """Mean (y, x) from the image's centre, and second central moments Syy, Sxx, Sxy."""
 
-    mean: Float["2"]
-    rows: Float[""]
-    columns: Float[""]
-    cross: Float[""]
+    mean: Float[Array, "2"]
+    rows: Float[Array, ""]
+    columns: Float[Array, ""]
+    cross: Float[Array, ""]
 
 
 def morphology(
-    probability: Float["b h w"], *, spacing: tuple[float, float] = (1.0, 1.0), features: Sequence[str] = MORPHOLOGY
-) -> Float["b f"]:
-    """Morphology of every soft mask: one column for each name in ``features``, of :data:`FEATURES`, in [0, 1], higher when more suspicious.
+    probability: Float[Array, "b h w"],
+    *,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    features: Sequence[str] = MORPHOLOGY,
+) -> Float[Array, "b f"]:
+    """Morphology of every soft mask: one column for each name in ``features``, of :data:`FEATURES`, in [0, 1], higher
+    when more suspicious.
 
-    ``probability`` m in [0, 1]; only the ratio of ``spacing`` matters. At least float32 inside. A soft disc gives 0, 1/2, 0, 0; a hard one
-    0.1, 1/2, 0.05, 0.02, as a hard edge reads 5 % too long. The mask is taken as it is: islands and a haze far away are shape too (one
-    island takes margin_irregularity to 0, P_ell then outgrows P), and c m with c < 1 looks more compact and smoother than m, A / P^2 and
-    1 / P being larger, though less like its ellipse. An empty mask gives the values of a single pixel but for non_ellipticity, 1: it has
-    no shape, and :func:`thyroid_jax.losses.consistency.large_enough` leaves it out.
+    ``probability`` m in [0, 1]; only the ratio of ``spacing`` matters. At least float32 inside. A soft disc gives 0,
+    1/2, 0, 0; a hard one 0.1, 1/2, 0.05, 0.02, as a hard edge reads 5 % too long. The mask is taken as it is: islands
+    and a haze far away are shape too (one island takes margin_irregularity to 0, P_ell then outgrows P), and c m with
+    c < 1 looks more compact and smoother than m, A / P^2 and 1 / P being larger, though less like its ellipse. An
+    empty mask gives the values of a single pixel but for non_ellipticity, 1: it has no shape, and
+    :func:`thyroid_jax.losses.consistency.large_enough` leaves it out.
     """
     unknown = [name for name in features if name not in FEATURES]
     if unknown or not features:
@@ -58,31 +64,40 @@ def morphology(
     return jax.vmap(lambda one: jnp.stack([FEATURES[name](one, spacing=spacing) for name in features]))(m)
 
 
-def non_compactness(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[""]:
+def non_compactness(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
     """1 - clip(4 pi A / P^2, 0, 1): 0 for a disc, 0.16 for a 2:1 ellipse, nearer 1 the longer or the more ragged."""
     spacing = _pixels_of_area_one(spacing)
     a, p = area(probability, spacing=spacing), perimeter(probability, spacing=spacing)
     return 1 - jnp.clip(4 * jnp.pi * jnp.maximum(a, 1.0) / jnp.maximum(p, 1.0) ** 2, 0, 1)
 
 
-def taller_than_wide(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[""]:
-    """sigmoid(10 (sqrt(Syy / Sxx) - 1)): 1/2 for a disc or an ellipse at 45 degrees, 0.01 for a wide 2:1 ellipse, 1 for a tall one."""
+def taller_than_wide(
+    probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)
+) -> Float[Array, ""]:
+    """sigmoid(10 (sqrt(Syy / Sxx) - 1)): 1/2 for a disc or an ellipse at 45 degrees, 0.01 for a wide 2:1 ellipse, 1 for
+    a tall one.
+    """
     m = moments(probability, spacing=spacing)
     return jax.nn.sigmoid(_STEEPNESS * (jnp.sqrt(m.rows / m.columns) - 1))
 
 
-def margin_irregularity(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[""]:
-    """1 - clip(P_ell / P, 0, 1) with P_ell the perimeter of the ellipse of the same moments: 0 for any ellipse, elongation taken out."""
+def margin_irregularity(
+    probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)
+) -> Float[Array, ""]:
+    """1 - clip(P_ell / P, 0, 1) with P_ell the perimeter of the ellipse of the same moments: 0 for any ellipse,
+    elongation taken out.
+    """
     spacing = _pixels_of_area_one(spacing)
     ellipse = shape.ellipse_perimeter(*axes(moments(probability, spacing=spacing)))
     return 1 - jnp.clip(ellipse / jnp.maximum(perimeter(probability, spacing=spacing), 1.0), 0, 1)
 
 
-def non_ellipticity(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[""]:
+def non_ellipticity(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
     """1 - soft IoU(m, e), sum min(m, e) / sum max(m, e), with e the :func:`moment_ellipse` of m: 0 for any ellipse.
 
-    e has an edge as soft as the mask's, and the IoU is that of fuzzy sets: an ellipse then scores near 0 however soft its edge is. Products
-    instead of minima, or a fixed edge, would measure blur (0.11 for a disc of radius 20 with s = 1) and reward it.
+    e has an edge as soft as the mask's, and the IoU is that of fuzzy sets: an ellipse then scores near 0 however soft
+    its edge is. Products instead of minima, or a fixed edge, would measure blur (0.11 for a disc of radius 20 with s
+    = 1) and reward it.
     """
     spacing = _pixels_of_area_one(spacing)
     softness = edge_softness(probability, spacing=spacing)
@@ -90,13 +105,17 @@ def non_ellipticity(probability: Float["h w"], *, spacing: tuple[float, float] =
     return 1 - jnp.minimum(probability, ellipse).sum() / jnp.maximum(probability, ellipse).sum()
 
 
-def non_convexity(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[""]:
-    """1 - clip(A / A_hull, 0, 1), the complement of solidity; ``spacing`` does not matter to it. 0 when no pixel is above one half."""
+def non_convexity(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
+    """1 - clip(A / A_hull, 0, 1), the complement of solidity; ``spacing`` does not matter to it. 0 when no pixel is
+    above one half.
+    """
     return 1 - jnp.clip(jnp.maximum(probability.sum(), 1.0) / jnp.maximum(hull_area(probability), 1.0), 0, 1)
 
 
-def elongation(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[""]:
-    """1 - sqrt(minor / major second moment): 0 for a disc, 1/2 for a 2:1 ellipse whichever way it lies, towards 1 for a line."""
+def elongation(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
+    """1 - sqrt(minor / major second moment): 0 for a disc, 1/2 for a 2:1 ellipse whichever way it lies, towards 1 for a
+    line.
+    """
     major, minor = axes(moments(probability, spacing=spacing))
     return 1 - jnp.sqrt(minor / major)
 
@@ -111,36 +130,41 @@ FEATURES: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def area(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[""]:
+def area(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
     """A = sum m times the area of a pixel."""
     return jnp.sum(probability) * (spacing[0] * spacing[1])
 
 
-def perimeter(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[""]:
-    """P = sum |grad m| times the area of a pixel, by central differences: the mean length of the contours m = t over 0 < t < 1.
+def perimeter(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
+    """P = sum |grad m| times the area of a pixel, by central differences: the mean length of the contours m = t over
+    0 < t < 1.
 
-    Exact to 1e-3 for edges as soft as sigmoid(d / s), d the distance in pixels and s >= 0.5; 1.4 % too long when the edge is a ramp of
-    one pixel, about 5 % when it is hard (a single pixel: 2). |dx m| + |dy m| would make a disc 27 % too long. Linear in m.
+    Exact to 1e-3 for edges as soft as sigmoid(d / s), d the distance in pixels and s >= 0.5; 1.4 % too long when the
+    edge is a ramp of one pixel, about 5 % when it is hard (a single pixel: 2). |dx m| + |dy m| would make a disc 27 %
+    too long. Linear in m.
     """
     return _steps(probability, spacing).sum()
 
 
-def edge_softness(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[""]:
-    """How soft the edge is: the length s of the sigmoid(d / s) that falls like it over the distance d; >= 0, 0 for a hard mask.
+def edge_softness(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
+    """How soft the edge is: the length s of the sigmoid(d / s) that falls like it over the distance d; >= 0, 0 for a
+    hard mask.
 
-    s = sum m (1 - m) |grad m| / sum |grad m|^2, the least-squares fit of m (1 - m) = s |grad m|. Flat regions, a haze too, have no say.
-    0.2 pixels for a ramp of one, 0.54 for s = 0.5, 1.02 for s = 1. 0 where nothing changes.
+    s = sum m (1 - m) |grad m| / sum |grad m|^2, the least-squares fit of m (1 - m) = s |grad m|. Flat regions, a haze
+    too, have no say. 0.2 pixels for a ramp of one, 0.54 for s = 0.5, 1.02 for s = 1. 0 where nothing changes.
     """
     size = spacing[0] * spacing[1]
     slope, m = _steps(probability, spacing) / size, jnp.pad(probability, 1)
     return (m * (1 - m) * slope).sum() / jnp.maximum((slope**2).sum(), 1e-6 / size)
 
 
-def moments(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Moments:
-    """Mean and second central moments of the mask, every pixel a square: S = sum m (x - mean)(x - mean)^T / A + pixel^2 / 12.
+def moments(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Moments:
+    """Mean and second central moments of the mask, every pixel a square: S = sum m (x - mean)(x - mean)^T / A +
+    pixel^2 / 12.
 
-    The squares' own 1/12 is what :func:`thyroid_jax.radiomics.shape.moments` lacks; with it a line has a width and a pixel is round.
-    A mask of less than one pixel is filled up to one by a pixel at the image's centre: nothing is divided by 0.
+    The squares' own 1/12 is what :func:`thyroid_jax.radiomics.shape.moments` lacks; with it a line has a width and a
+    pixel is round. A mask of less than one pixel is filled up to one by a pixel at the image's centre: nothing is
+    divided by 0.
     """
     h, w = probability.shape
     y = jnp.arange(h, dtype=probability.dtype)[:, None] - (h - 1) / 2
@@ -156,20 +180,25 @@ def moments(probability: Float["h w"], *, spacing: tuple[float, float] = (1.0, 1
     return Moments(jnp.stack([my * rows, mx * columns]), yy * rows**2, xx * columns**2, xy * (rows * columns))
 
 
-def axes(m: Moments) -> tuple[Float[""], Float[""]]:
-    """Second moments along the long and the short axis, major >= minor > 0: the eigenvalues of S, differentiable for a disc too."""
+def axes(m: Moments) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Second moments along the long and the short axis, major >= minor > 0: the eigenvalues of S, differentiable for a
+    disc too.
+    """
     middle, spread = (m.rows + m.columns) / 2, (m.rows - m.columns) / 2
     major = middle + jnp.sqrt(spread**2 + m.cross**2 + (1e-6 * middle) ** 2)
     return major, _determinant(m) / major
 
 
-def moment_ellipse(m: Moments, softness: Float[""], sides: tuple[int, int], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float["h w"]:
-    """The ellipse of the same moments, drawn on an image of ``sides`` (h, w) with an edge of ``softness`` s >= 0, a length.
+def moment_ellipse(
+    m: Moments, softness: Float[Array, ""], sides: tuple[int, int], *, spacing: tuple[float, float] = (1.0, 1.0)
+) -> Float[Array, "h w"]:
+    """The ellipse of the same moments, drawn on an image of ``sides`` (h, w) with an edge of ``softness`` s >= 0, a
+    length.
 
-    sigmoid(-d / s), d the distance to x^T (S - t I)^-1 x = 4 to first order: semi-axes 2 sqrt(eigenvalue). A blurred edge adds its variance
-    t = pi^2 s^2 / 3 to both moments, which is therefore taken off first (at most 3/4 of the smaller one): what is drawn has about the
-    moments S. No edge is harder than s = 1/6 pixel, or hardly a pixel would have a gradient; a hard disc of radius r then has a soft IoU
-    of 1 - 0.46 / r with its ellipse.
+    sigmoid(-d / s), d the distance to x^T (S - t I)^-1 x = 4 to first order: semi-axes 2 sqrt(eigenvalue). A blurred
+    edge adds its variance t = pi^2 s^2 / 3 to both moments, which is therefore taken off first (at most 3/4 of the
+    smaller one): what is drawn has about the moments S. No edge is harder than s = 1/6 pixel, or hardly a pixel would
+    have a gradient; a hard disc of radius r then has a soft IoU of 1 - 0.46 / r with its ellipse.
     """
     h, w = sides
     y = (jnp.arange(h, dtype=m.rows.dtype)[:, None] - (h - 1) / 2) * spacing[0] - m.mean[0]
@@ -185,12 +214,13 @@ def moment_ellipse(m: Moments, softness: Float[""], sides: tuple[int, int], *, s
     return jax.nn.sigmoid(-distance / softness)
 
 
-def hull_area(probability: Float["h w"]) -> Float[""]:
+def hull_area(probability: Float[Array, "h w"]) -> Float[Array, ""]:
     """Area in pixels of the convex hull of the contour m = 1/2; 0 if no pixel is above one half.
 
-    The contour runs where m, linear between the centres of neighbours, crosses 1/2, as in marching squares: half-way to the next pixel
-    for a hard mask. Its outermost points in 64 directions are the corners of a polygon, A = 1/2 |sum x_k y_{k+1} - x_{k+1} y_k|; a disc
-    loses 0.2 %. The gradient is that of the polygon: its corners move with m, which points they are is taken as given.
+    The contour runs where m, linear between the centres of neighbours, crosses 1/2, as in marching squares: half-way
+    to the next pixel for a hard mask. Its outermost points in 64 directions are the corners of a polygon, A = 1/2
+    |sum x_k y_{k+1} - x_{k+1} y_k|; a disc loses 0.2 %. The gradient is that of the polygon: its corners move with m,
+    which points they are is taken as given.
     """
     top, bottom, crossed_down = _crossings(probability.T)
     left, right, crossed_along = _crossings(probability)
@@ -206,13 +236,15 @@ def hull_area(probability: Float["h w"]) -> Float[""]:
     return (x * jnp.roll(y, -1) - jnp.roll(x, -1) * y).sum() / 2
 
 
-def _crossings(m: Float["h w"]) -> tuple[Float["h"], Float["h"], Bool["h"]]:
+def _crossings(m: Float[Array, "h w"]) -> tuple[Float[Array, "h"], Float[Array, "h"], Bool[Array, "h"]]:
     """Where each row crosses 1/2 first and last, in pixels from its first one's centre, and whether it does at all."""
     m = jnp.pad(m, ((0, 0), (1, 1)))
     here, there = m[:, :-1], m[:, 1:]
     crosses = (here > 0.5) != (there > 0.5)
     slope = jnp.where(crosses, there - here, 1.0)
-    slope = jnp.where(jnp.abs(slope) < 1e-3, jnp.copysign(1e-3, slope), slope)  # two pixels at one half: a bounded gradient
+    slope = jnp.where(
+        jnp.abs(slope) < 1e-3, jnp.copysign(1e-3, slope), slope
+    )  # two pixels at one half: a bounded gradient
     at = jnp.arange(-1, m.shape[1] - 2, dtype=m.dtype)[None, :] + (0.5 - here) / slope
     any_ = crosses.any(1)
     first = jnp.min(jnp.where(crosses, at, jnp.inf), axis=1)
@@ -220,12 +252,12 @@ def _crossings(m: Float["h w"]) -> tuple[Float["h"], Float["h"], Bool["h"]]:
     return jnp.where(any_, first, 0.0), jnp.where(any_, last, 0.0), any_
 
 
-def _determinant(m: Moments) -> Float[""]:
+def _determinant(m: Moments) -> Float[Array, ""]:
     """det S, kept above what float32 can tell from 0."""
     return jnp.maximum(m.rows * m.columns - m.cross**2, 1e-7 * (m.rows + m.columns) ** 2)
 
 
-def _steps(probability: Float["h w"], spacing: tuple[float, float]) -> Float["h+2 w+2"]:
+def _steps(probability: Float[Array, "h w"], spacing: tuple[float, float]) -> Float[Array, "h+2 w+2"]:
     """|grad m| times the area of a pixel, a length, at every pixel and at those just outside the image."""
     rows, columns = spacing
     m = jnp.pad(probability, 2)

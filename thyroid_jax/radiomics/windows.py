@@ -5,34 +5,35 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import lax
 
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float
 
 
-def _slide(x: Float["h w"], radius: int, start: float, combine) -> Float["h w"]:
+def _slide(x: Float[Array, "h w"], radius: int, start: float, combine) -> Float[Array, "h w"]:
     size = 2 * radius + 1
     x = lax.reduce_window(x, start, combine, (size, 1), (1, 1), "SAME")
     return lax.reduce_window(x, start, combine, (1, size), (1, 1), "SAME")
 
 
-def highest(x: Float["h w"], radius: int) -> Float["h w"]:
+def highest(x: Float[Array, "h w"], radius: int) -> Float[Array, "h w"]:
     """Maximum over the square of side 2 radius + 1; outside the image nothing counts."""
     return _slide(x, radius, -jnp.inf, lax.max)
 
 
-def lowest(x: Float["h w"], radius: int) -> Float["h w"]:
+def lowest(x: Float[Array, "h w"], radius: int) -> Float[Array, "h w"]:
     """Minimum over the square of side 2 radius + 1; outside the image nothing counts."""
     return _slide(x, radius, jnp.inf, lax.min)
 
 
-def box_mean(x: Float["h w"], radius: int) -> Float["h w"]:
+def box_mean(x: Float[Array, "h w"], radius: int) -> Float[Array, "h w"]:
     """Mean over the part of the square of side 2 radius + 1 that lies inside the image."""
     return _slide(x, radius, 0.0, lax.add) / _slide(jnp.ones_like(x), radius, 0.0, lax.add)
 
 
-def dilate(mask: Bool["h w"], radius: int) -> Bool["h w"]:
+def dilate(mask: Bool[Array, "h w"], radius: int) -> Bool[Array, "h w"]:
     """Pixels within ``radius`` of the mask in the chessboard distance.
 
-    By steps of three pixels each, of which the middle and two others so far apart as what came before allows: 1, 3, 9, ... away.
+    By steps of three pixels each, of which the middle and two others so far apart as what came before allows: 1, 3,
+    9, ... away.
     """
     done, step = 0, 1
     while done < radius:
@@ -43,6 +44,6 @@ def dilate(mask: Bool["h w"], radius: int) -> Bool["h w"]:
     return mask
 
 
-def white_top_hat(x: Float["h w"], radius: int) -> Float["h w"]:
+def white_top_hat(x: Float[Array, "h w"], radius: int) -> Float[Array, "h w"]:
     """x minus its grey-scale opening: bright spots narrower than the square of side 2 radius + 1, >= 0."""
     return x - highest(lowest(x, radius), radius)

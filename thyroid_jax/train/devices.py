@@ -18,7 +18,9 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 def check_divides(batch_size: int, mesh: Mesh) -> None:
     """Raise :class:`InputError` unless every device gets the same number of examples."""
     if batch_size % mesh.size:
-        raise InputError(f"train.batch_size is {batch_size}; it must be a multiple of the number of devices, {mesh.size}.")
+        raise InputError(
+            f"train.batch_size is {batch_size}; it must be a multiple of the number of devices, {mesh.size}."
+        )
 
 
 def spread(batch: Batch, mesh: Mesh) -> Batch:

@@ -1,7 +1,8 @@
-"""The gradient of one step. One scalar's where that is enough; task by task where a method compares the tasks' own gradients.
+"""The gradient of one step. One scalar's where that is enough; task by task where a method compares the tasks' own
+gradients.
 
-Both roads give the same numbers where both apply. The second one stops every task's gradient at the encoder's outputs, which costs no more
-than one backward pass, and decides there what goes back through the encoder.
+Both roads give the same numbers where both apply. The second one stops every task's gradient at the encoder's
+outputs, which costs no more than one backward pass, and decides there what goes back through the encoder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from thyroid_jax.losses import masked_mean, rlar
 from thyroid_jax.mtl.gradients import combine, cosreg, gramian
 from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
-from thyroid_jax.shapes import Bool, Float, Key
+from thyroid_jax.shapes import Array, Bool, Float, Key
 from thyroid_jax.train.objective import (
     Metrics,
     Ramps,
@@ -41,7 +42,8 @@ _EPS = 1e-20  # of squared norms: below it, a penalty has nothing to say
 def gradient(params: model.Params, batch: Batch, config: Config, *, ramps: Ramps, state: Any, key: Key) -> Gradient:
     """Gradient of the objective as the configured multitask method weighs it.
 
-    ``state`` is the method's (:mod:`thyroid_jax.mtl.scalarize`), () for those without; ``key`` is for methods that draw lots.
+    ``state`` is the method's (:mod:`thyroid_jax.mtl.scalarize`), () for those without; ``key`` is for methods that
+    draw lots.
     """
     compares = config.mtl.method == "gradnorm" or config.mtl.method not in SCALARIZERS
     forward = config.rlar.weight and (config.rlar.derivative == "forward" or config.rlar.scale == "relative")
@@ -69,10 +71,11 @@ def by_scalar(params: model.Params, batch: Batch, config: Config, ramps: Ramps, 
 
 
 def by_task(params: model.Params, batch: Batch, config: Config, ramps: Ramps, state: Any, key: Key) -> Gradient:
-    """Each task's gradient up to the encoder's outputs, weighed there or in the encoder's parameters; RLAR forward over reverse.
+    """Each task's gradient up to the encoder's outputs, weighed there or in the encoder's parameters; RLAR forward
+    over reverse.
 
-    The encoder is what the tasks share: methods that weigh gradients weigh what goes into it, while decoder and heads follow their own
-    tasks' losses. The penalties' gradients are added unweighed.
+    The encoder is what the tasks share: methods that weigh gradients weigh what goes into it, while decoder and heads
+    follow their own tasks' losses. The penalties' gradients are added unweighed.
     """
     encoder, rest = encoder_and_rest(params)
     latent, pull = jax.vjp(lambda encoder: model.encode(rest | encoder, config.model, batch.image), encoder)
@@ -118,7 +121,10 @@ def at_latent(
 ) -> tuple[dict[str, rlar.TaskGradient], rlar.Penalty | None]:
     """Each trained task's gradient and the penalty's, in ((decoder and heads, skips), z); None without RLAR."""
     below = (encoder_and_rest(params)[1], latent.skips)
-    tasks = {name: lambda outer, z, name=name: task_losses(outer[0], outer[1], batch, config)[name](z) for name in trained(config)}
+    tasks = {
+        name: lambda outer, z, name=name: task_losses(outer[0], outer[1], batch, config)[name](z)
+        for name in trained(config)
+    }
     first, penalty = {}, None
     if config.rlar.weight:
         first, penalty = rlar.forward_over_reverse(
@@ -135,14 +141,18 @@ def at_latent(
 def of_consistency(rest: model.Params, latent: model.Latent, batch: Batch, config: Config) -> rlar.Penalty:
     """The shape consistency's value and gradient in ((decoder and heads, skips), z)."""
     mean = lambda outer, z: shape_consistency(outer[0], outer[1], z, batch, config)
-    (value, seen), (parameters, of_z) = jax.value_and_grad(mean, argnums=(0, 1), has_aux=True)((rest, latent.skips), latent.z)
+    (value, seen), (parameters, of_z) = jax.value_and_grad(mean, argnums=(0, 1), has_aux=True)(
+        (rest, latent.skips), latent.z
+    )
     return rlar.Penalty(value=value, parameters=parameters, latent=of_z, aux=seen)
 
 
 def weighted(
-    first: dict[str, rlar.TaskGradient], where: dict[str, Bool["b"]], config: Config
+    first: dict[str, rlar.TaskGradient], where: dict[str, Bool[Array, "b"]], config: Config
 ) -> dict[str, tuple[model.Latent, model.Params]]:
-    """From gradients of sums over the examples to those of the weighted mean losses: (at the encoder's outputs, in decoder and heads)."""
+    """From gradients of sums over the examples to those of the weighted mean losses: (at the encoder's outputs, in
+    decoder and heads).
+    """
     parts = {}
     for name, weight in trained(config).items():
         rest, skips = first[name].parameters
@@ -152,12 +162,17 @@ def weighted(
 
 
 def weigh(
-    gram: Float["t t"], losses: dict[str, Float[""]], present: Bool[""], config: Config, state: Any, key: Key
-) -> tuple[Float["t"], Float["t"], Any, Metrics]:
+    gram: Float[Array, "t t"],
+    losses: dict[str, Float[Array, ""]],
+    present: Bool[Array, ""],
+    config: Config,
+    state: Any,
+    key: Key,
+) -> tuple[Float[Array, "t"], Float[Array, "t"], Any, Metrics]:
     """The method's weights of the shared part's and of the own parts' gradients, its next state, and what to log.
 
-    Weights of gradients are brought to the sum t, that of plain training: learning rate, clipping and the penalty's weight then mean the
-    same for every method. All 1 on a batch on which a task is not defined at all.
+    Weights of gradients are brought to the sum t, that of plain training: learning rate, clipping and the penalty's
+    weight then mean the same for every method. All 1 on a batch on which a task is not defined at all.
     """
     if config.mtl.method in SCALARIZERS:
         if config.mtl.method == "gradnorm":
@@ -172,10 +187,13 @@ def weigh(
     return weights, jnp.ones_like(weights), state, {f"weight_{name}": one(w) for name, w in zip(losses, weights)}
 
 
-def loss_weights(losses: dict[str, Float[""]], present: Bool[""], config: Config, state: Any) -> tuple[dict[str, Any], Any, Metrics]:
+def loss_weights(
+    losses: dict[str, Float[Array, ""]], present: Bool[Array, ""], config: Config, state: Any
+) -> tuple[dict[str, Any], Any, Metrics]:
     """A loss-level method's weight of every task's loss, its next state, and what to log; 1 for the others.
 
-    A batch on which a task is not defined at all teaches the method nothing: the weights are 1 there and the state stays.
+    A batch on which a task is not defined at all teaches the method nothing: the weights are 1 there and the state
+    stays.
     """
     if config.mtl.method == "equal" or config.mtl.method not in SCALARIZERS:
         return dict.fromkeys(losses, 1.0), state, {}

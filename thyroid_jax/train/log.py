@@ -1,4 +1,6 @@
-"""The run's log: one JSON line per measurement, and the same as a table. Both always match the checkpoint that a run goes on from."""
+"""The run's log: one JSON line per measurement, and the same as a table. Both always match the checkpoint that a run
+goes on from.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,13 @@ def read_log(path: Path) -> list[Row]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
-            raise InputError(f"{path}: line {number} is not JSON ({error}); restore the file or remove that line.") from error
+            raise InputError(
+                f"{path}: line {number} is not JSON ({error}); restore the file or remove that line."
+            ) from error
         if not isinstance(row, dict) or type(row.get("step")) is not int:
-            raise InputError(f"{path}: line {number} is not a measurement with a step; restore the file or remove that line.")
+            raise InputError(
+                f"{path}: line {number} is not a measurement with a step; restore the file or remove that line."
+            )
         rows.append(row)
     return rows
 
@@ -58,7 +64,8 @@ class RunLog:
 
 
 def table(rows: list[Row]) -> str:
-    """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one. No rows give no text at all.
+    """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one. No rows give no text
+    at all.
 
     Values that are lists, such as histograms, stay in the JSON lines.
     """

@@ -37,11 +37,13 @@ def fit(
     *,
     say: Callable[[str], None] = print,
 ) -> TrainState:
-    """Train for ``config.train.epochs`` epochs in ``run_dir`` and return the last state; go on from the last checkpoint if there is one.
+    """Train for ``config.train.epochs`` epochs in ``run_dir`` and return the last state; go on from the last
+    checkpoint if there is one.
 
-    Every random choice follows from (seed, step), and the data position is in the checkpoint: an interrupted and resumed run ends with the
-    same parameters, to the bit on one kind of device, as one that was left alone. ``facts`` (JSON values about the data) go into
-    each checkpoint. A loss or gradient that is not finite stops the run with :class:`InputError`; no such state is ever saved.
+    Every random choice follows from (seed, step), and the data position is in the checkpoint: an interrupted and
+    resumed run ends with the same parameters, to the bit on one kind of device, as one that was left alone. ``facts``
+    (JSON values about the data) go into each checkpoint. A loss or gradient that is not finite stops the run with
+    :class:`InputError`; no such state is ever saved.
     """
     mesh = data_mesh()
     check_divides(config.train.batch_size, mesh)
@@ -69,7 +71,12 @@ def fit(
                     seen.append(metrics)
                     progress.step()
                 totals = check_finite(jax.device_get(seen), int(state.step) - per_epoch, checkpoints)
-                row = {"split": "train", "step": int(state.step), "epoch": epoch, **what_the_prior_says(averages(totals))}
+                row = {
+                    "split": "train",
+                    "step": int(state.step),
+                    "epoch": epoch,
+                    **what_the_prior_says(averages(totals)),
+                }
                 row["learning_rate"] = float(learning_rate(config)(row["step"] - 1))
                 row["images_per_second"] = len(training.cases) / (time.monotonic() - started)
                 log.add(row)
@@ -125,10 +132,11 @@ def check_facts(facts: dict[str, Any], known: dict[str, Any], run_dir: Path) -> 
 
 
 def validate(state: TrainState, validation: Examples, config: Config, mesh: Mesh) -> dict[str, float]:
-    """Dice at network size, accuracy, balanced accuracy and quadratic-weighted kappa of the validation part, and the ``score``.
+    """Dice at network size, accuracy, balanced accuracy and quadratic-weighted kappa of the validation part, and the
+    ``score``.
 
-    The score, by which the best checkpoint is chosen, is ``config.train.monitor``, and -1 where that is undefined (a kappa when all is
-    one grade).
+    The score, by which the best checkpoint is chosen, is ``config.train.monitor``, and -1 where that is undefined (a
+    kappa when all is one grade).
     """
     batches = evaluation_batches(validation, config.train.batch_size)
     sums = [jax.device_get(evaluate_step(state.params, spread(batch, mesh), config)) for batch, _ in batches]
@@ -142,14 +150,20 @@ def validate(state: TrainState, validation: Examples, config: Config, mesh: Mesh
 
 
 def check_finite(seen: Sequence[Metrics], before: int, checkpoints: Checkpoints) -> Metrics:
-    """The sum of the steps' metrics; a loss or gradient norm that is not finite raises, naming step, loss parts and last checkpoint."""
+    """The sum of the steps' metrics; a loss or gradient norm that is not finite raises, naming step, loss parts and last
+    checkpoint.
+    """
     for offset, metrics in enumerate(seen, start=1):
         if all(np.isfinite(metrics[name].sum) for name in ("loss", "gradient_norm")):
             continue
         shown = [name for name in sorted(metrics) if name.startswith("loss") or name in ("rlar", "gradient_norm")]
         parts = ", ".join(f"{name} {ratio(*metrics[name]):.4g}" for name in shown)
         last = checkpoints.last()
-        kept = "no checkpoint was written yet" if last is None else f"the last good checkpoint is {checkpoints.folder / 'last' / str(last)}"
+        kept = (
+            "no checkpoint was written yet"
+            if last is None
+            else f"the last good checkpoint is {checkpoints.folder / 'last' / str(last)}"
+        )
         raise InputError(
             f"step {before + offset}: the objective is no longer finite ({parts}); {kept}. Lower optimizer.learning_rate or the "
             "weight of the part that failed, in a new run folder."
@@ -163,7 +177,10 @@ def add_up(seen: Sequence[Metrics]) -> Metrics:
     for metrics in seen:
         for name, pair in metrics.items():
             total.setdefault(name, []).append(pair)
-    return {name: Pair(*(np.sum(values, axis=0, dtype=np.float64) for values in zip(*pairs))) for name, pairs in total.items()}
+    return {
+        name: Pair(*(np.sum(values, axis=0, dtype=np.float64) for values in zip(*pairs)))
+        for name, pairs in total.items()
+    }
 
 
 def averages(metrics: Metrics) -> dict[str, float | list[float]]:
@@ -178,7 +195,8 @@ def averages(metrics: Metrics) -> dict[str, float | list[float]]:
 
 
 def what_the_prior_says(row: dict[str, Any]) -> dict[str, Any]:
-    """The same averages with the shape prior's products turned into its correlation with the labelled malignancy and its deviation.
+    """The same averages with the shape prior's products turned into its correlation with the labelled malignancy and
+    its deviation.
 
     A prior whose deviation goes to 0 agrees with the head by saying nothing.
     """
@@ -199,5 +217,9 @@ def summary(row: dict[str, Any], quality: dict[str, float]) -> str:
     parts = [f"loss {row['loss']:.3f}"]
     parts += [f"{name.removeprefix('loss_')} {row[name]:.3f}" for name in row if name.startswith("loss_")]
     parts += [f"cosine {row['cosine']:+.3f}"] if "cosine" in row else []
-    parts += [f"| validation {name} {quality[name]:.3f}" for name in ("dice", "balanced_accuracy", "quadratic_kappa") if name in quality]
+    parts += [
+        f"| validation {name} {quality[name]:.3f}"
+        for name in ("dice", "balanced_accuracy", "quadratic_kappa")
+        if name in quality
+    ]
     return "  ".join(parts)

@@ -15,14 +15,14 @@ from thyroid_jax.config import TASKS, Config
 from thyroid_jax.losses import consistency, grading, guidance, masked_mean, rlar, segmentation
 from thyroid_jax.mtl import gradients
 from thyroid_jax.radiomics import soft
-from thyroid_jax.shapes import Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float
 
 
 class Pair(NamedTuple):
     """A metric as a sum and the count it runs over: add pairs up, then divide; exact for padded batches."""
 
-    sum: Float["*n"]
-    count: Float[""]
+    sum: Float[Array, "*n"]
+    count: Float[Array, ""]
 
 
 Metrics = dict[str, Pair]
@@ -31,27 +31,33 @@ Metrics = dict[str, Pair]
 class Ramps(NamedTuple):
     """How much of each regulariser's weight is already on, in [0, 1]."""
 
-    rlar: Float[""] | float = 1.0
-    consistency: Float[""] | float = 1.0
+    rlar: Float[Array, ""] | float = 1.0
+    consistency: Float[Array, ""] | float = 1.0
 
 
 ALL_ON = Ramps()
 
 
 class Terms(NamedTuple):
-    """The objective before it is added up: each trained task's mean loss times its weight, the weighted penalties, and metrics."""
+    """The objective before it is added up: each trained task's mean loss times its weight, the weighted penalties, and
+    metrics.
+    """
 
-    losses: dict[str, Float[""]]
-    penalty: Float[""]
+    losses: dict[str, Float[Array, ""]]
+    penalty: Float[Array, ""]
     metrics: Metrics
 
 
-def objective(params: model.Params, batch: Batch, config: Config, *, ramps: Ramps = ALL_ON) -> tuple[Float[""], Metrics]:
-    """L = w_seg L_seg + w_grade L_grade + w_guidance L_guidance + w_rlar r L_RLAR + w_cons r' L_cons (+ w_cosreg L_CosReg), and its parts.
+def objective(
+    params: model.Params, batch: Batch, config: Config, *, ramps: Ramps = ALL_ON
+) -> tuple[Float[Array, ""], Metrics]:
+    """L = w_seg L_seg + w_grade L_grade + w_guidance L_guidance + w_rlar r L_RLAR + w_cons r' L_cons (+ w_cosreg
+    L_CosReg), and its parts.
 
-    ``ramps`` are r and r'. Each L is a mean over the examples on which it is defined. A task or penalty of weight 0 is not computed at
-    all. This is the plain sum with RLAR's weight as it stands: multitask methods other than ``equal`` and a relative scale weigh the same
-    terms otherwise (:mod:`thyroid_jax.train.gradient`), and ``rlar.every`` says on which steps (:func:`thyroid_jax.train.step.at_step`).
+    ``ramps`` are r and r'. Each L is a mean over the examples on which it is defined. A task or penalty of weight 0
+    is not computed at all. This is the plain sum with RLAR's weight as it stands: multitask methods other than
+    ``equal`` and a relative scale weigh the same terms otherwise (:mod:`thyroid_jax.train.gradient`), and
+    ``rlar.every`` says on which steps (:func:`thyroid_jax.train.step.at_step`).
     """
     losses, penalty, metrics = terms(params, batch, config, ramps=ramps)
     total = sum(losses.values()) + penalty
@@ -83,7 +89,9 @@ def terms(params: model.Params, batch: Batch, config: Config, *, ramps: Ramps = 
         metrics |= seen
 
     metrics |= {f"loss_{name}": pair(losses[name], where[name]) for name in tasks}
-    return Terms({name: trained(config)[name] * masked_mean(losses[name], where[name]) for name in tasks}, penalty, metrics)
+    return Terms(
+        {name: trained(config)[name] * masked_mean(losses[name], where[name]) for name in tasks}, penalty, metrics
+    )
 
 
 def trained(config: Config) -> dict[str, float]:
@@ -93,7 +101,7 @@ def trained(config: Config) -> dict[str, float]:
 
 def task_losses(
     params: model.Params, skips: tuple[jax.Array, ...], batch: Batch, config: Config
-) -> dict[str, Callable[[jax.Array], Float["b"]]]:
+) -> dict[str, Callable[[jax.Array], Float[Array, "b"]]]:
     """Each trained task's per-example loss as a function of the latent z alone; examples without that label lose 0."""
     where = task_valid(batch)
 
@@ -117,7 +125,7 @@ def task_losses(
     return {name: every[name] for name in trained(config)}
 
 
-def task_valid(batch: Batch) -> dict[str, Bool["b"]]:
+def task_valid(batch: Batch) -> dict[str, Bool[Array, "b"]]:
     """On which examples each task is defined."""
     return {
         "segmentation": batch.mask_valid & batch.example_valid,
@@ -126,26 +134,34 @@ def task_valid(batch: Batch) -> dict[str, Bool["b"]]:
     }
 
 
-def angular(directions: rlar.Directions, where: dict[str, Bool["b"]], config: Config) -> tuple[Float[""], Metrics]:
+def angular(
+    directions: rlar.Directions, where: dict[str, Bool[Array, "b"]], config: Config
+) -> tuple[Float[Array, ""], Metrics]:
     """RLAR's penalty, mean over the examples on which every probed task is defined, and how the directions lie."""
     names = config.rlar.tasks
     both = jnp.stack([where[name] for name in names]).all(0)
     angles = rlar.angular_penalty(directions.unit, kind=config.rlar.kind, margin=config.rlar.margin, where=both)
     reliable = angles * rlar.reliability(directions.norm, tau=config.rlar.reliability)
-    return masked_mean(reliable, both), direction_metrics(directions, names, both, config.rlar.margin) | {"rlar": pair(reliable, both)}
+    return masked_mean(reliable, both), direction_metrics(directions, names, both, config.rlar.margin) | {
+        "rlar": pair(reliable, both)
+    }
 
 
 def shape_consistency(
-    params: model.Params, skips: tuple[jax.Array, ...], z: Float["b y x c"], batch: Batch, config: Config
-) -> tuple[Float[""], Metrics]:
-    """Mean (p - phi)^2 over the images whose predicted mask is large enough, labelled or not, and what the prior phi says.
+    params: model.Params, skips: tuple[jax.Array, ...], z: Float[Array, "b y x c"], batch: Batch, config: Config
+) -> tuple[Float[Array, ""], Metrics]:
+    """Mean (p - phi)^2 over the images whose predicted mask is large enough, labelled or not, and what the prior phi
+    says.
 
-    p is the predicted probability of malignancy, phi the prior of the predicted mask's shape. Metrics: ``consistency``; the sums of which
-    :func:`thyroid_jax.losses.consistency.agreement` of phi with the labelled malignancy is made; each feature's weight in the prior.
+    p is the predicted probability of malignancy, phi the prior of the predicted mask's shape. Metrics:
+    ``consistency``; the sums of which :func:`thyroid_jax.losses.consistency.agreement` of phi with the labelled
+    malignancy is made; each feature's weight in the prior.
     """
     settings, prior = config.consistency, params["heads"]["prior"]
     mask = jax.nn.sigmoid(model.decode(params, config.model, model.Latent(z, skips)))
-    grades = grading.probabilities(model.classify(params, config.model, model.embed(params, config.model, z)), kind=config.grading.kind)
+    grades = grading.probabilities(
+        model.classify(params, config.model, model.embed(params, config.model, z)), kind=config.grading.kind
+    )
     malignant = lambda grades: grades[:, settings.first_malignant :].sum(-1)
     phi = consistency.malignancy_prior(prior, soft.morphology(mask, features=settings.features))
     where = batch.example_valid & consistency.large_enough(mask, pixels=settings.min_pixels)
@@ -160,7 +176,7 @@ def shape_consistency(
 
 def mean_losses(
     params: model.Params, batch: Batch, config: Config
-) -> tuple[dict[str, Callable[[model.Params, model.Params], Float[""]]], model.Params, model.Params]:
+) -> tuple[dict[str, Callable[[model.Params, model.Params], Float[Array, ""]]], model.Params, model.Params]:
     """Each trained task's mean loss as a function of (encoder, decoder and heads), and these two parts of ``params``."""
     encoder, rest = encoder_and_rest(params)
 
@@ -176,7 +192,9 @@ def encoder_and_rest(params: model.Params) -> tuple[model.Params, model.Params]:
     return {"encoder": params["encoder"]}, {name: tree for name, tree in params.items() if name != "encoder"}
 
 
-def direction_metrics(directions: rlar.Directions, names: tuple[str, ...], where: Bool["b"], margin: float) -> Metrics:
+def direction_metrics(
+    directions: rlar.Directions, names: tuple[str, ...], where: Bool[Array, "b"], margin: float
+) -> Metrics:
     """How the tasks' directions lie: mean cosine, |cosine| and share above the margin over the pairs; gradient norms."""
     s = rlar.cosines(directions.unit)
     alignment = {"cosine": s.mean(0), "cosine_size": jnp.abs(s).mean(0), "cosine_above_margin": (s > margin).mean(0)}
@@ -184,11 +202,11 @@ def direction_metrics(directions: rlar.Directions, names: tuple[str, ...], where
     return {name: pair(jax.lax.stop_gradient(values), where) for name, values in (alignment | norms).items()}
 
 
-def pair(values: Float["b"], where: Bool["b"]) -> Pair:
+def pair(values: Float[Array, "b"], where: Bool[Array, "b"]) -> Pair:
     """(sum, count) of per-example values over the examples whose flag is True."""
     return Pair(jnp.where(where, values, 0.0).sum(), where.sum().astype(jnp.float32))
 
 
-def one(value: Float["*n"]) -> Pair:
+def one(value: Float[Array, "*n"]) -> Pair:
     """A value that belongs to the whole batch, counted once."""
     return Pair(value, jnp.float32(1.0))

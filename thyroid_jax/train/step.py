@@ -18,7 +18,7 @@ from thyroid_jax.data.augment import augment
 from thyroid_jax.losses import consistency, grading
 from thyroid_jax.mtl import scalarize
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.shapes import Float, Int, Key
+from thyroid_jax.shapes import Array, Float, Int, Key
 from thyroid_jax.train.gradient import gradient
 from thyroid_jax.train.objective import Metrics, Pair, Ramps, one, pair, task_valid, terms, trained
 
@@ -26,9 +26,11 @@ _LOTS = 0x6C6F7473  # folded into a key where a multitask method draws lots, apa
 
 
 class TrainState(NamedTuple):
-    """Everything that changes in training, one plain pytree. ``mtl_state`` belongs to ``config.mtl.method``; () where it has none."""
+    """Everything that changes in training, one plain pytree. ``mtl_state`` belongs to ``config.mtl.method``; () where it
+    has none.
+    """
 
-    step: Int[""]
+    step: Int[Array, ""]
     params: model.Params
     opt_state: Any
     mtl_state: Any
@@ -36,7 +38,9 @@ class TrainState(NamedTuple):
 
 
 def learning_rate(config: Config) -> optax.Schedule:
-    """Linear warm-up, then a cosine down to ``final_share``, by step over ``config.train.total_steps``; constant where that is 0."""
+    """Linear warm-up, then a cosine down to ``final_share``, by step over ``config.train.total_steps``; constant where
+    that is 0.
+    """
     o, steps = config.optimizer, config.train.total_steps
     if steps == 0:
         return optax.constant_schedule(o.learning_rate)
@@ -54,11 +58,12 @@ def optimizer(config: Config) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(o.clip), adamw) if o.clip else adamw
 
 
-def ramps_at(step: Int[""], config: Config) -> Ramps:
-    """How much of each regulariser's weight is on: 0 up to its start, then rising linearly to 1, all by step over ``total_steps``.
+def ramps_at(step: Int[Array, ""], config: Config) -> Ramps:
+    """How much of each regulariser's weight is on: 0 up to its start, then rising linearly to 1, all by step over
+    ``total_steps``.
 
-    RLAR starts at once and rises over ``rlar.ramp`` of all steps; the shape consistency starts after ``consistency.warmup`` of them.
-    A length of 0 steps is a jump.
+    RLAR starts at once and rises over ``rlar.ramp`` of all steps; the shape consistency starts after
+    ``consistency.warmup`` of them. A length of 0 steps is a jump.
     """
 
     def rise(start: float, length: float) -> jax.Array:
@@ -70,12 +75,16 @@ def ramps_at(step: Int[""], config: Config) -> Ramps:
 
 
 def init_state(config: Config, key: Key | None = None) -> TrainState:
-    """A fresh state. ``key`` defaults to the one of ``config.train.seed``; parameters and every later random choice follow from it."""
+    """A fresh state. ``key`` defaults to the one of ``config.train.seed``; parameters and every later random choice
+    follow from it.
+    """
     key = jax.random.key(config.train.seed) if key is None else key
     init_key, key = jax.random.split(key)
     params = model.init(init_key, config.model)
     if config.consistency.weight:
-        params["heads"] |= {"prior": consistency.init_prior(len(config.consistency.features), config.consistency.centre or None)}
+        params["heads"] |= {
+            "prior": consistency.init_prior(len(config.consistency.features), config.consistency.centre or None)
+        }
     return TrainState(jnp.int32(0), params, jax.jit(optimizer(config).init)(params), multitask_state(config, key), key)
 
 
@@ -84,7 +93,9 @@ def multitask_state(config: Config, key: Key) -> Any:
     if config.mtl.method not in scalarize.SCALARIZERS:
         return ()
     per_epoch = max(1, config.train.total_steps // config.train.epochs)
-    return scalarize.init(config.mtl.method, len(trained(config)), key=jax.random.fold_in(key, _LOTS), steps_per_epoch=per_epoch)
+    return scalarize.init(
+        config.mtl.method, len(trained(config)), key=jax.random.fold_in(key, _LOTS), steps_per_epoch=per_epoch
+    )
 
 
 def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState, Metrics]:
@@ -93,7 +104,9 @@ def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState,
     A config with ``rlar.every`` above 1 means two kinds of steps; :func:`at_step` says which this one is.
     """
     if config.rlar.weight and config.rlar.every != 1:
-        raise ValueError(f"rlar.every is {config.rlar.every}: give update the config of the step, at_step(config, step).")
+        raise ValueError(
+            f"rlar.every is {config.rlar.every}: give update the config of the step, at_step(config, step)."
+        )
     key = jax.random.fold_in(state.key, state.step)
     image, mask = augment(key, batch.image, batch.mask, config.augment)
     batch = batch._replace(image=image, mask=mask)
@@ -116,18 +129,21 @@ def update(state: TrainState, batch: Batch, config: Config) -> tuple[TrainState,
 
 
 def measured(batch: Batch, config: Config) -> Batch:
-    """The batch with the guidance target of what its images and masks are now; as it is where the target's scaling is not known.
+    """The batch with the guidance target of what its images and masks are now; as it is where the target's scaling is
+    not known.
 
     An example keeps its target only where it had one and every value is defined on the new view too.
     """
     if not config.guidance.centre:
         return batch
     values, valid = clinical.target(batch.image[..., 0], batch.mask >= 0.5)
-    scaling = clinical.Scaling(np.asarray(config.guidance.centre, np.float32), np.asarray(config.guidance.spread, np.float32))
+    scaling = clinical.Scaling(
+        np.asarray(config.guidance.centre, np.float32), np.asarray(config.guidance.spread, np.float32)
+    )
     return batch._replace(radiomics=scaling(values), radiomics_valid=batch.radiomics_valid & valid.all(-1))
 
 
-def losses_vector(params: model.Params, batch: Batch, config: Config) -> Float["t"]:
+def losses_vector(params: model.Params, batch: Batch, config: Config) -> Float[Array, "t"]:
     """The trained tasks' weighted mean losses f[t], in their fixed order, without any penalty."""
     without = {name: dataclasses.replace(getattr(config, name), weight=0.0) for name in ("rlar", "consistency")}
     bare = dataclasses.replace(config, **without)
@@ -135,9 +151,11 @@ def losses_vector(params: model.Params, batch: Batch, config: Config) -> Float["
 
 
 def at_step(config: Config, step: int) -> Config:
-    """The config of one step: with ``rlar.every`` = n the penalty weighs n times as much on every n-th step and nothing on the others.
+    """The config of one step: with ``rlar.every`` = n the penalty weighs n times as much on every n-th step and
+    nothing on the others.
 
-    Chosen on the host, between two compiled steps: inside one, XLA's conditionals keep a CPU from its fast convolutions.
+    Chosen on the host, between two compiled steps: inside one, XLA's conditionals keep a CPU from its fast
+    convolutions.
     """
     weight = 0.0 if step % config.rlar.every else config.rlar.weight * config.rlar.every
     return dataclasses.replace(config, rlar=dataclasses.replace(config.rlar, weight=weight, every=1))

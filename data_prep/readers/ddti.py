@@ -1,6 +1,7 @@
 """DDTI: 390 thyroid cases with reports, outlines and Kwak TI-RADS categories, as screenshots of one machine.
 
-The folder is flat: ``N.xml`` is the report of case N, ``N_k.jpg`` its images. The reports are untrusted input and are read as such.
+The folder is flat: ``N.xml`` is the report of case N, ``N_k.jpg`` its images. The reports are untrusted input and are
+read as such.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from PIL import Image
 from skimage.draw import polygon
 
 from data_prep import scan
-from data_prep.schema import Card, Notes, Record
+from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError
 
 GRADES = ("2", "3", "4a", "4b", "4c", "5")
@@ -107,13 +108,23 @@ def _cross(size: int) -> np.ndarray:
 # The machine's orientation mark, near the top of a view: 'T' with bevelled edges.
 ORIENTATION = (
     _drawing(
-        "999888898", "877777775", "955575555", "...975...", "...975...", "...975...", "...975...", "...975...", "...975...", "...544..."
+        "999888898",
+        "877777775",
+        "955575555",
+        "...975...",
+        "...975...",
+        "...975...",
+        "...975...",
+        "...975...",
+        "...975...",
+        "...544...",
     ),
 )
 CALLIPERS = (_cross(7), _cross(9))
 LETTERS = (_drawing("...9....", "..9.9...", "..9.9...", ".9...9..", ".99999..", ".9...9..", "9.....9."),)
 ORIENTATION_ROWS = 44  # rows of the screen, from its top, in which the orientation mark is found
-# Screens with coloured callipers have another layout: the mark, light or dark and often faint, always sits in this box of the screen.
+# Screens with coloured callipers have another layout: the mark, light or dark and often faint, always sits in this
+# box of the screen.
 COLOURED_ORIENTATION = scan.Box(19, 36, 279, 296)
 
 
@@ -127,10 +138,11 @@ class Report:
 
 
 def read(source: Path, notes: Notes) -> Iterator[Record]:
-    """Yield the records of the DDTI folder ``source``, case by case; what is counted, left out or wrong goes to ``notes``.
+    """Yield the records of the DDTI folder ``source``, case by case; what is counted, left out or wrong goes to
+    ``notes``.
 
-    A file that cannot be used is named in ``notes.faults`` and reading goes on. Raises :class:`InputError` when ``source`` is not a DDTI
-    folder or holds no outline at all.
+    A file that cannot be used is named in ``notes.faults`` and reading goes on. Raises :class:`InputError` when
+    ``source`` is not a DDTI folder or holds no outline at all.
     """
     source = Path(source)
     reports, images = _listing(source)
@@ -150,7 +162,9 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
             if record is not None:
                 yield record
     if not counts["images with outline"] and not notes.faults:
-        raise InputError(f"{source}: no image has a usable outline (<mark><svg>); is this the whole DDTI, with its own XML files?")
+        raise InputError(
+            f"{source}: no image has a usable outline (<mark><svg>); is this the whole DDTI, with its own XML files?"
+        )
 
 
 def _listing(source: Path) -> tuple[dict[int, Path], dict[int, dict[int, Path]]]:
@@ -167,7 +181,9 @@ def _listing(source: Path) -> tuple[dict[int, Path], dict[int, dict[int, Path]]]
     if not reports:
         inner = next((path.parent for path in sorted(source.glob("*/*.xml"))), None)
         hint = (
-            f" There are some in {inner}: give that folder." if inner else " Unpack DDTI and give the folder that holds N.xml and N_k.jpg."
+            f" There are some in {inner}: give that folder."
+            if inner
+            else " Unpack DDTI and give the folder that holds N.xml and N_k.jpg."
         )
         raise InputError(f"{source}: not a DDTI folder, there is no N.xml in it.{hint}")
     return reports, images
@@ -269,7 +285,9 @@ def _screenshot(path: Path) -> np.ndarray:
             image = Image.open(path, formats=("JPEG",))
         with image:
             if image.size != SCREEN:
-                raise InputError(f"size: {image.width} x {image.height}, but outlines are drawn on {SCREEN[0]} x {SCREEN[1]}")
+                raise InputError(
+                    f"size: {image.width} x {image.height}, but outlines are drawn on {SCREEN[0]} x {SCREEN[1]}"
+                )
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"image: not a whole JPEG file ({error})".replace(str(path), path.name)) from error
@@ -278,8 +296,9 @@ def _screenshot(path: Path) -> np.ndarray:
 def _mask(path: Path, marks: Sequence[str], box: scan.Box, notes: Notes) -> np.ndarray | None:
     """All outlines of an image as one mask bool[h w] of the crop ``box``, or None when there is none.
 
-    The box is found in the pixels alone and the outline is cut where it leaves the scan, not the other way round: beyond the scan
-    there is no tissue to outline but there is text, and a crop that depends on the label could not be repeated on a new image.
+    The box is found in the pixels alone and the outline is cut where it leaves the scan, not the other way round:
+    beyond the scan there is no tissue to outline but there is text, and a crop that depends on the label could not be
+    repeated on a new image.
     """
     mask = np.zeros(SCREEN[::-1], bool)
     outlines = 0
@@ -330,13 +349,19 @@ def _shapes(text: str, path: Path, notes: Notes) -> list[tuple[str, np.ndarray]]
     except json.JSONDecodeError:
         notes.counts["marks cut short, whole points kept"] += 1
         return _salvaged(text)
-    return [(str(shape.get("regionType")), _points([(point["x"], point["y"]) for point in shape["points"]])) for shape in shapes]
+    return [
+        (str(shape.get("regionType")), _points([(point["x"], point["y"]) for point in shape["points"]]))
+        for shape in shapes
+    ]
 
 
 def _salvaged(text: str) -> list[tuple[str, np.ndarray]]:
     """The shapes of a JSON text that stops somewhere: every point that is whole."""
     number = r"(-?\d{1,9}(?:\.\d{1,9})?)"
-    pairs = [re.findall(rf'\{{\s*"x"\s*:\s*{number}\s*,\s*"y"\s*:\s*{number}\s*\}}', part) for part in text.split('"points"')[1:]]
+    pairs = [
+        re.findall(rf'\{{\s*"x"\s*:\s*{number}\s*,\s*"y"\s*:\s*{number}\s*\}}', part)
+        for part in text.split('"points"')[1:]
+    ]
     if not any(pairs):
         raise ValueError(f"no point can be read from {text[:30]!r}")
     arrows = ['"arrow"' in part for part in text.split('"points"')[1:]]

@@ -1,4 +1,6 @@
-"""Records on disk: how one becomes a TFDS example and back, and random access to a built data set. TensorFlow is never imported."""
+"""Records on disk: how one becomes a TFDS example and back, and random access to a built data set. TensorFlow is never
+imported.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
-from data_prep.schema import Card, Record
+from thyroid_jax.data.record import Card, Record
 from thyroid_jax.errors import InputError
 
 VERSION = "1.0.0"
-SPLIT = "records"  # the one TFDS split; train, validation and test are lists of cases in a file of their own (data_prep.splits)
+SPLIT = "records"  # the one TFDS split; train, validation and test are lists of cases in a file of their own (thyroid_jax.data.splits)
 UNKNOWN = -1  # on disk only: a missing class or truth value
 
 PNG = "png"
@@ -26,20 +28,24 @@ _PICTURES = ("image", "mask", "reader_masks")
 def features():
     """The TFDS features of one record; the same for every data set.
 
-    ``mask`` is a 1 x 1 picture when there is none (``has_mask`` False), and ``reader_masks`` holds the readers' masks one below the other.
+    ``mask`` is a 1 x 1 picture when there is none (``has_mask`` False), and ``reader_masks`` holds the readers' masks
+    one below the other.
     """
     import tensorflow_datasets as tfds
 
     picture = {name: tfds.features.Image(shape=(None, None, 1), encoding_format=PNG) for name in _PICTURES}
     text = {name: tfds.features.Text() for name in ("case", "group", "source", "descriptors", "spacing", "content")}
     whole = {name: np.int32 for name in ("grade", "malignant", "readers")}
-    return tfds.features.FeaturesDict(picture | text | whole | {"has_mask": np.bool_, "reader_grades": tfds.features.Sequence(np.int32)})
+    return tfds.features.FeaturesDict(
+        picture | text | whole | {"has_mask": np.bool_, "reader_grades": tfds.features.Sequence(np.int32)}
+    )
 
 
 def encode(record: Record) -> dict[str, Any]:
     """The example of a record: pictures as PNG bytes, missing labels as :data:`UNKNOWN`. Inverse of :func:`decode`.
 
-    Raises ``ValueError`` when a mask has another size than the image or the image is not uint8[h w]: a fault of the reader.
+    Raises ``ValueError`` when a mask has another size than the image or the image is not uint8[h w]: a fault of the
+    reader.
     """
     if record.image.ndim != 2 or record.image.dtype != np.uint8:
         raise ValueError(f"{record.case}: image is {record.image.dtype}{record.image.shape}, not uint8[h w]")
@@ -61,7 +67,9 @@ def encode(record: Record) -> dict[str, Any]:
         "reader_grades": list(record.reader_grades),
         "malignant": UNKNOWN if record.malignant is None else int(record.malignant),
         "descriptors": json.dumps(dict(record.descriptors), sort_keys=True),
-        "spacing": " ".join(repr(float(side)) for side in record.spacing),  # as text: TFDS keeps floats in single precision
+        "spacing": " ".join(
+            repr(float(side)) for side in record.spacing
+        ),  # as text: TFDS keeps floats in single precision
     }
 
 
@@ -115,14 +123,18 @@ class Records(Sequence[Record]):
         try:
             return decode(self._examples[int(place)])
         except (RuntimeError, ValueError, TypeError, IndexError, OSError, KeyError, SyntaxError) as error:
-            raise InputError(f"{self.folder}: record {place} is damaged ({error}). Build the data set again with --overwrite.") from error
+            raise InputError(
+                f"{self.folder}: record {place} is damaged ({error}). Build the data set again with --overwrite."
+            ) from error
 
     def __reduce__(self):
         return Records, (self.folder,)
 
 
 def open_records(data_dir: Path | str, name: str) -> tuple[Card, Records]:
-    """Card and records of the data set ``name`` built in ``data_dir``. Raises :class:`InputError` when it is missing, half or damaged."""
+    """Card and records of the data set ``name`` built in ``data_dir``. Raises :class:`InputError` when it is missing,
+    half or damaged.
+    """
     folder = folder_of(data_dir, name)
     if not folder.is_dir():
         build = f"python -m data_prep build {name} --out {data_dir}"
@@ -134,7 +146,9 @@ def open_records(data_dir: Path | str, name: str) -> tuple[Card, Records]:
 
 
 def read_metadata(data_dir: Path | str, name: str) -> tuple[Card, dict[str, Any]]:
-    """Card of a built data set, and what its reader counted and left out: {"counts": {...}, "dropped": [[what, why], ...]}."""
+    """Card of a built data set, and what its reader counted and left out: {"counts": {...}, "dropped": [[what, why],
+    ...]}.
+    """
     folder = folder_of(data_dir, name)
     try:
         metadata = dict(_builder(folder).info.metadata or {})
@@ -142,7 +156,9 @@ def read_metadata(data_dir: Path | str, name: str) -> tuple[Card, dict[str, Any]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{folder}/metadata.json: holds no readable card ({error}). Build the data set again with --overwrite.") from error
+        raise InputError(
+            f"{folder}/metadata.json: holds no readable card ({error}). Build the data set again with --overwrite."
+        ) from error
 
 
 def folder_of(data_dir: Path | str, name: str) -> Path:
@@ -168,7 +184,9 @@ def _builder(folder: Path):
     try:
         return tfds.builder_from_directory(str(folder))
     except Exception as error:  # TFDS raises whatever its JSON and protobuf readers raise
-        raise InputError(f"{folder}: not a built data set, or a damaged one ({error}). Build it again with --overwrite.") from error
+        raise InputError(
+            f"{folder}: not a built data set, or a damaged one ({error}). Build it again with --overwrite."
+        ) from error
 
 
 def _data_source(folder: Path):
@@ -178,7 +196,9 @@ def _data_source(folder: Path):
     try:
         return builder.as_data_source(split=SPLIT, decoders={name: tfds.decode.SkipDecoding() for name in _PICTURES})
     except Exception as error:  # a missing split or file ends in one of many exception types
-        raise InputError(f"{folder}: its array_record files are missing or damaged ({error}). Build it again with --overwrite.") from error
+        raise InputError(
+            f"{folder}: its array_record files are missing or damaged ({error}). Build it again with --overwrite."
+        ) from error
 
 
 def _png(picture: np.ndarray) -> bytes:

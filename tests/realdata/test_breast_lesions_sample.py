@@ -1,4 +1,6 @@
-"""The even cases of BrEaST: the reader's counts against counts made by hand (regular expressions over the sheet's raw XML)."""
+"""The even cases of BrEaST: the reader's counts against counts made by hand (regular expressions over the sheet's raw
+XML).
+"""
 
 import os
 from collections import Counter
@@ -8,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import breast
-from data_prep.schema import Notes
+from data_prep.readers import breast_lesions as breast
+from thyroid_jax.data.record import Notes
 
 PLACES = [os.environ.get("THYROID_JAX_DATA"), Path(__file__).parents[3] / "shared" / "data"]
 NAME = "breast_lesions_usg"
@@ -86,7 +88,11 @@ def test_labels_are_those_of_their_case(sample):
     }
     for case, (grade, malignant, millimetres, shape) in looked_up.items():
         record = records[case]
-        assert (breast.GRADES[record.grade], record.malignant, record.descriptors["shape"]) == (grade, malignant, shape), case
+        assert (breast.GRADES[record.grade], record.malignant, record.descriptors["shape"]) == (
+            grade,
+            malignant,
+            shape,
+        ), case
         assert record.spacing == pytest.approx((millimetres, millimetres)), case
 
 

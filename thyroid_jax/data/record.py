@@ -1,7 +1,7 @@
 """The one record that every data set becomes, and the card that says what its labels mean.
 
-A reader turns an original download into :class:`Record` values; :mod:`data_prep.builder` writes them; ``thyroid_jax.data.source``
-reads them back. Nothing downstream knows which data set a record came from.
+A reader turns an original download into :class:`Record` values; :mod:`data_prep.builder` writes them;
+``thyroid_jax.data.source`` reads them back. Nothing downstream knows which data set a record came from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Record:
-    """One ultrasound image with whatever labels it has. A label that is missing is None (or empty), never a made-up value.
+    """One ultrasound image with whatever labels it has. A label that is missing is None (or empty), never a made-up
+    value.
 
     image         uint8[h w], one channel, cropped to the scan, burned-in overlays blanked
     mask          bool[h w], the reference outline of all nodules, or None
@@ -86,7 +87,10 @@ class Notes:
 def problems_of(record: Record, card: Card) -> list[str]:
     """What makes a record unusable or suspicious, in words; [] when nothing does."""
     problems = []
-    for what, mask in (("mask", record.mask), *((f"mask of reader {i + 1}", one) for i, one in enumerate(record.reader_masks))):
+    for what, mask in (
+        ("mask", record.mask),
+        *((f"mask of reader {i + 1}", one) for i, one in enumerate(record.reader_masks)),
+    ):
         if mask is None:
             continue
         if mask.shape != record.image.shape:

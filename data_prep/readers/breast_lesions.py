@@ -1,7 +1,9 @@
-"""BrEaST (Breast-Lesions-USG): 256 breast scans, one a patient, with outlines, BI-RADS descriptors and categories, and proven labels.
+"""BrEaST (Breast-Lesions-USG): 256 breast scans, one a patient, with outlines, BI-RADS descriptors and categories,
+and proven labels.
 
-One folder holds the pictures: ``caseNNN.png`` is a scan, ``caseNNN_tumor.png`` its outline, ``caseNNN_otherK.png`` what else was outlined.
-The first sheet of the Excel table beside it has a row for each scan and names its files. Table and pictures are untrusted input.
+One folder holds the pictures: ``caseNNN.png`` is a scan, ``caseNNN_tumor.png`` its outline, ``caseNNN_otherK.png``
+what else was outlined. The first sheet of the Excel table beside it has a row for each scan and names its files.
+Table and pictures are untrusted input.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from PIL import Image
 
 from data_prep import scan
 from data_prep.excel import first_sheet
-from data_prep.schema import Card, Notes, Record
+from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError
 
 FOLDER = "BrEaST-Lesions_USG-images_and_masks"
@@ -118,11 +120,12 @@ class Case:
 
 
 def read(source: Path, notes: Notes) -> Iterator[Record]:
-    """Yield the records of BrEaST in the folder ``source``, row by row; what is counted, left out or wrong goes to ``notes``.
+    """Yield the records of BrEaST in the folder ``source``, row by row; what is counted, left out or wrong goes to
+    ``notes``.
 
-    A row or picture that cannot be used is named in ``notes.faults`` and reading goes on; a case whose image is not there is left out.
-    Raises :class:`InputError` when ``source`` does not hold the pictures and one table, when the table cannot be trusted or lacks
-    a column, or when none of its images is there.
+    A row or picture that cannot be used is named in ``notes.faults`` and reading goes on; a case whose image is not
+    there is left out. Raises :class:`InputError` when ``source`` does not hold the pictures and one table, when the
+    table cannot be trusted or lacks a column, or when none of its images is there.
     """
     table, folder = _places(Path(source))
     rows = _rows(table)
@@ -138,11 +141,15 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
             _count(case, record, counts)
             yield record
     named = {texts["Image_filename"] for _, texts in rows}
-    for name in sorted(path.name for path in folder.iterdir() if re.fullmatch(r"case\d+\.png", path.name) and path.name not in named):
+    for name in sorted(
+        path.name for path in folder.iterdir() if re.fullmatch(r"case\d+\.png", path.name) and path.name not in named
+    ):
         counts["images without row"] += 1
         notes.dropped.append((name, "the table has no row for it"))
     if not counts["images"] and not notes.faults:
-        raise InputError(f"{folder}: none of the images that {table.name} names is in it. Unpack the pictures there, all of them.")
+        raise InputError(
+            f"{folder}: none of the images that {table.name} names is in it. Unpack the pictures there, all of them."
+        )
 
 
 def _places(source: Path) -> tuple[Path, Path]:
@@ -161,7 +168,9 @@ def _places(source: Path) -> tuple[Path, Path]:
     tables = sorted(path for path in source.glob("*.xlsx") if not path.name.startswith("~$"))
     if len(tables) != 1:
         found = " ".join(path.name for path in tables) or "none"
-        raise InputError(f"{source}: must hold one table (.xlsx), found {found}. Put BrEaST's clinical data there, and no other table.")
+        raise InputError(
+            f"{source}: must hold one table (.xlsx), found {found}. Put BrEaST's clinical data there, and no other table."
+        )
     return tables[0], folder
 
 
@@ -208,7 +217,9 @@ def _cases(rows: Sequence[tuple[int, dict[str, str]]], table: str, notes: Notes)
 def _case(number: int, texts: dict[str, str]) -> Case:
     if not re.fullmatch(r"[0-9]{1,6}", texts["CaseID"]):
         raise InputError(f"CaseID: {texts['CaseID'][:40]!r} is not a whole number")
-    images, outlines, others = (_names(texts, column) for column in ("Image_filename", "Mask_tumor_filename", "Mask_other_filename"))
+    images, outlines, others = (
+        _names(texts, column) for column in ("Image_filename", "Mask_tumor_filename", "Mask_other_filename")
+    )
     if len(images) != 1:
         raise InputError(f"Image_filename: names {len(images)} images, must name one")
     classification = _known(texts, "Classification", tuple(MALIGNANT))
@@ -264,7 +275,9 @@ def _record(case: Case, folder: Path, table: str, notes: Notes) -> Record | None
     """The record of one case, or None when one of its pictures cannot be used: a fault."""
     missing = [name for name in case.outlines if not (folder / name).is_file()]
     for name in missing:
-        notes.faults.append(f"{table}: row {case.row}, Mask_tumor_filename: {name} is not there; copy it from the original to {FOLDER}.")
+        notes.faults.append(
+            f"{table}: row {case.row}, Mask_tumor_filename: {name} is not there; copy it from the original to {FOLDER}."
+        )
     if missing:
         return None
     try:
@@ -303,24 +316,34 @@ def _picture(path: Path) -> np.ndarray:
     """A picture as uint8[h w 4], red, green, blue, alpha; its kind and size are checked before anything is decoded."""
     try:
         if path.stat().st_size > LARGEST_PNG:
-            raise InputError(f"{path.name}: file: {path.stat().st_size} bytes, a picture of this set has at most {LARGEST_PNG}")
+            raise InputError(
+                f"{path.name}: file: {path.stat().st_size} bytes, a picture of this set has at most {LARGEST_PNG}"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path, formats=("PNG",))
         with image:
             if max(image.size) > LARGEST_SIDE:
-                raise InputError(f"{path.name}: size: {image.width} x {image.height}, a side of this set has at most {LARGEST_SIDE}")
+                raise InputError(
+                    f"{path.name}: size: {image.width} x {image.height}, a side of this set has at most {LARGEST_SIDE}"
+                )
             if image.mode not in MODES:
-                raise InputError(f"{path.name}: colours: the picture's mode is {image.mode}, known are {' '.join(MODES)}")
+                raise InputError(
+                    f"{path.name}: colours: the picture's mode is {image.mode}, known are {' '.join(MODES)}"
+                )
             return np.asarray(image.convert("RGBA"))
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(f"{path.name}: picture: not a whole PNG file ({error})".replace(str(path), path.name)) from error
+        raise InputError(
+            f"{path.name}: picture: not a whole PNG file ({error})".replace(str(path), path.name)
+        ) from error
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
-    """The luma of a picture as uint8[h w] over black: channels differ where the machine tints, and colours under alpha 0 are arbitrary."""
+    """The luma of a picture as uint8[h w] over black: channels differ where the machine tints, and colours under
+    alpha 0 are arbitrary.
+    """
     return np.round(scan.to_grey(picture) * (picture[..., 3] / 255)).astype(np.uint8)
 
 

@@ -11,10 +11,11 @@ import pytest
 from openpyxl import Workbook
 from PIL import Image
 
-from data_prep import breast, builder, excel
+from data_prep import builder, excel
 from data_prep.__main__ import main
-from data_prep.schema import Notes
-from data_prep.storage import open_records
+from data_prep.readers import breast_lesions as breast
+from thyroid_jax.data.record import Notes
+from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError
 
 SIZE = (40, 60)
@@ -100,7 +101,12 @@ def test_every_kind_of_row(source):
     add(
         source,
         row(1),
-        row(2, BIRADS=3, Verification="confirmed by follow-up care", Mask_other_filename="case002_other1.png&case002_other2.png"),
+        row(
+            2,
+            BIRADS=3,
+            Verification="confirmed by follow-up care",
+            Mask_other_filename="case002_other1.png&case002_other2.png",
+        ),
         row(3, BIRADS=5.0, Classification="malignant"),
         row(4, BIRADS=1, Classification="normal", Mask_tumor_filename=None, Verification="not applicable", **NOTHING),
         row(5, BIRADS=" 4C ", Classification="Malignant", Pixel_size="not available"),
@@ -109,7 +115,14 @@ def test_every_kind_of_row(source):
     records, notes = read(source)
     assert notes.faults == [] and notes.dropped == []
     assert list(records) == [f"case00{number}" for number in range(1, 7)]
-    assert [breast.GRADES[r.grade] if r.grade is not None else None for r in records.values()] == ["4a", "3", "5", "1", "4c", None]
+    assert [breast.GRADES[r.grade] if r.grade is not None else None for r in records.values()] == [
+        "4a",
+        "3",
+        "5",
+        "1",
+        "4c",
+        None,
+    ]
     assert [r.malignant for r in records.values()] == [False, False, True, None, True, False]
     assert [r.mask is None for r in records.values()] == [False, False, False, True, False, True]
     assert records["case001"].descriptors == {

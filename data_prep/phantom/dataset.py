@@ -1,0 +1,166 @@
+"""Whole phantoms, and the data set made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_prep.phantom.descriptors import Descriptors, points, sample_descriptors, words
+from data_prep.phantom.outline import Size, outline, sample_scene
+from data_prep.phantom.readers import READERS, Reader, read_grade, read_outline
+from data_prep.phantom.rendering import draw
+from thyroid_jax import tirads
+from thyroid_jax.data.record import Card, Notes, Record
+from thyroid_jax.errors import InputError
+from thyroid_jax.shapes import Array, Float, Int, Key
+
+DEPTH_MM = 40.0  # nominal depth shown by every picture; with square pixels this fixes the spacing
+
+
+class Phantom(NamedTuple):
+    """A picture and all that is known about it; n readers. ``level`` and ``reader_grades`` index ``tirads.LEVELS``."""
+
+    image: Float[Array, "*v h w"]
+    mask: Float[Array, "*v h w"]
+    reader_masks: Float[Array, "*v n h w"]
+    level: Int[Array, "*v"]
+    reader_grades: Int[Array, "*v n"]
+    points: Int[Array, "*v"]
+    descriptors: Descriptors
+
+
+def phantom(key: Key, size: Size = (96, 96), view: int | Int[Array, ""] = 0, readers: Reader = READERS) -> Phantom:
+    """One phantom of the patient whose key this is: same key, same nodule; each ``view`` is another picture of it.
+
+    Readers outline every view anew but grade the nodule, so their grades are the same on all its views.
+    """
+    keys = jax.random.split(key, 5)
+    readers = jax.tree.map(jnp.asarray, readers)
+    count = readers.bias.shape[0]
+    descriptors = sample_descriptors(keys[0])
+    scene = sample_scene(keys[1], descriptors, size, view)
+    total = points(descriptors)
+    level = tirads.level(total)
+    hands = jax.random.split(jax.random.fold_in(keys[2], view), count)
+    return Phantom(
+        image=draw(jax.random.fold_in(keys[3], view), descriptors, scene, size),
+        mask=outline(scene.contour, size),
+        reader_masks=jax.vmap(lambda hand, reader: read_outline(hand, reader, scene.contour, size))(hands, readers),
+        level=level,
+        reader_grades=jax.vmap(lambda eye, reader: read_grade(eye, reader, level))(
+            jax.random.split(keys[4], count), readers
+        ),
+        points=total,
+        descriptors=descriptors,
+    )
+
+
+def several_views(key: Key, size: Size = (96, 96), views: int = 3, readers: Reader = READERS) -> Phantom:
+    """The first ``views`` pictures of one patient's nodule; every field has a leading axis v."""
+    return jax.vmap(lambda view: phantom(key, size, view, readers))(jnp.arange(views))
+
+
+CHUNK = 32  # phantoms rendered at once: enough to keep the cores busy, small enough to stream
+MOST_VIEWS = 3
+
+CARD = Card(
+    name="phantom",
+    title="Thyroid ultrasound phantoms with ACR TI-RADS descriptors and two simulated readers",
+    source="rendered by data_prep.phantom; nothing is downloaded",
+    licence="that of this package",
+    labels=(
+        "Exact outline, ACR points and level by construction. Reader 1 draws outward and smooth and over-grades, reader 2 draws inward "
+        f"and under-grades. Spacing is nominal ({DEPTH_MM:g} mm over the height). No diagnosis. Made images: not evidence about patients."
+    ),
+    grouping=f"patient: 1 to {MOST_VIEWS} views of one nodule",
+    grades=tirads.LEVELS,
+    grade_system="ACR",
+)
+
+
+@dataclass(frozen=True)
+class PhantomOptions:
+    """How many pictures of which size (h, w); the same seed gives the same pictures, and a smaller count gives the first
+    of them.
+    """
+
+    count: int = 600
+    seed: int = 0
+    size: Size = (96, 96)
+
+
+def read(options: PhantomOptions, notes: Notes) -> Iterator[Record]:
+    """Render ``options.count`` pictures, streaming, patient by patient ("p0007"), view by view ("p0007_1"); counts go
+    to ``notes``.
+
+    Raises :class:`InputError` at once, before the first picture, when the options make no sense.
+    """
+    _check(options)
+    return _stream(options, notes)
+
+
+def _check(options: PhantomOptions) -> None:
+    if options.count < 1:
+        raise InputError(f"count: {options.count} phantoms asked for; give a number of at least 1")
+    if not 0 <= options.seed < 2**31:
+        raise InputError(f"seed: {options.seed} is not in 0 .. 2**31 - 1; choose one that is")
+    low, high = min(options.size), max(options.size)
+    if low < 48 or high > 1024 or high > 2 * low:
+        raise InputError(
+            f"size: {options.size[0]} x {options.size[1]} cannot be rendered; "
+            "height and width must be 48 .. 1024, one at most twice the other"
+        )
+
+
+def _stream(options: PhantomOptions, notes: Notes) -> Iterator[Record]:
+    key = jax.random.key(options.seed)
+    patients, views = _schedule(key, options.count)
+    for start in range(0, options.count, CHUNK):
+        # The last chunk is filled up, so that there is one compilation for all.
+        rows = np.minimum(np.arange(start, start + CHUNK), options.count - 1)
+        chunk = jax.tree.map(np.asarray, _render_chunk(key, patients[rows], views[rows], options.size))
+        for place in range(min(CHUNK, options.count - start)):
+            patient, view = int(patients[rows[place]]), int(views[rows[place]])
+            record = _record(jax.tree.map(lambda leaf, i=place: leaf[i], chunk), patient, view, options)
+            notes.counts["images"] += 1
+            notes.counts["groups"] += int(view == 0)
+            notes.counts[f"grade {CARD.grades[record.grade]}"] += 1
+            yield record
+
+
+def _schedule(key: Key, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Patient and view of each picture: patients in turn, each with 1 to MOST_VIEWS views (the last one may be cut
+    short).
+    """
+    draw_views = jax.vmap(lambda patient: jax.random.randint(jax.random.fold_in(key, patient), (), 1, MOST_VIEWS + 1))
+    each = np.asarray(draw_views(jnp.arange(count)))
+    patients = np.repeat(np.arange(count), each)[:count]
+    first = np.concatenate([[0], np.cumsum(each)[:-1]])
+    return patients, np.arange(count) - first[patients]
+
+
+@partial(jax.jit, static_argnames="size")
+def _render_chunk(key: Key, patients: Int[Array, " b"], views: Int[Array, " b"], size: Size) -> Phantom:
+    return jax.vmap(lambda patient, view: phantom(jax.random.fold_in(key, patient), size, view))(patients, views)
+
+
+def _record(one: Phantom, patient: int, view: int, options: PhantomOptions) -> Record:
+    pixel = DEPTH_MM / options.size[0]
+    return Record(
+        case=f"p{patient:04d}_{view + 1}",
+        group=f"p{patient:04d}",
+        source=CARD.name,
+        image=np.round(255 * one.image).astype(np.uint8),
+        mask=one.mask > 0.5,
+        reader_masks=tuple(mask > 0.5 for mask in one.reader_masks),
+        grade=int(one.level),
+        reader_grades=tuple(int(grade) for grade in one.reader_grades),
+        descriptors=words(one.descriptors),
+        spacing=(pixel, pixel),
+    )
