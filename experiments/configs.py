@@ -1,51 +1,127 @@
-"""Named starting points for ``--config NAME``; any field can still be changed on the command line."""
+"""Named settings for ``--config SIZE [METHOD]``; any field can still be changed on the command line.
+
+A size says how large the network and its input are, a method what is minimised. Without a size it is ``small``, without
+a method ``rlar_guidance``. Each is a function from one config to another.
+
+    python -m experiments.train --config base pcgrad --data.name ddti --data.dir data --run-dir runs/pcgrad
+"""
 
 from __future__ import annotations
 
-from thyroid_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from collections.abc import Callable, Sequence
+
+from thyroid_jax.config import Config, replace_groups
+from thyroid_jax.errors import InputError
+from thyroid_jax.model import PRESETS
+from thyroid_jax.mtl.scalarize import SCALARIZERS
+from thyroid_jax.mtl.weigh import WEIGHERS
 
 
-def small() -> Config:
-    """A million parameters at 128 x 192, for two CPU cores.
-
-    python -m experiments.train --config small --data.name ddti --data.dir data --run-dir runs/ddti
-    """
-    return Config()
-
-
-def base() -> Config:
-    """21 million parameters at 256 x 384 in bfloat16, for one GPU or TPU core.
-
-    python -m experiments.train --config base --data.name ddti --data.dir data --run-dir runs/ddti-base
-    """
-    return Config(
-        model=ModelConfig.preset("base", dtype="bfloat16"),
-        data=DataConfig(height=256, width=384),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        train=TrainConfig(epochs=150, batch_size=16),
+def tiny(config: Config) -> Config:
+    """A few thousand parameters at 32 x 32: seconds, for trying a pipeline out."""
+    return replace_groups(
+        config,
+        model=PRESETS["tiny"],
+        data={"name": "phantom", "height": 32, "width": 32},
+        train={"epochs": 2, "evaluate_every": 1},
     )
 
 
-def tiny() -> Config:
-    """A few thousand parameters at 32 x 32: seconds, for trying a pipeline out.
-
-    python -m experiments.train --config tiny --data.name phantom --data.dir data --run-dir runs/tiny
-    """
-    return Config(
-        model=ModelConfig.preset("tiny"),
-        data=DataConfig(name="phantom", height=32, width=32),
-        train=TrainConfig(epochs=2, evaluate_every=1),
-    )
+def small(config: Config) -> Config:
+    """A million parameters at 128 x 192, for two CPU cores."""
+    return config
 
 
-def demo() -> Config:
+def demo(config: Config) -> Config:
     """Half a million parameters at 96 x 96 on phantoms, trained on two simulated readers; what `make demo` runs."""
-    return Config(
-        model=ModelConfig.preset("small", depth=4),
-        data=DataConfig(name="phantom", height=96, width=96),
-        optimizer=OptimizerConfig(learning_rate=2e-3),
-        train=TrainConfig(epochs=20, batch_size=16, evaluate_every=4),
+    return replace_groups(
+        config,
+        model={"depth": 4},
+        data={"name": "phantom", "height": 96, "width": 96},
+        optimizer={"learning_rate": 2e-3},
+        train={"epochs": 20, "batch_size": 16, "evaluate_every": 4},
     )
 
 
-CONFIGS = {"small": small, "demo": demo, "base": base, "tiny": tiny}
+def base(config: Config) -> Config:
+    """21 million parameters at 256 x 384 in bfloat16, for one GPU or TPU core."""
+    return replace_groups(
+        config,
+        model=PRESETS["base"] | {"dtype": "bfloat16"},
+        data={"height": 256, "width": 384},
+        optimizer={"learning_rate": 1e-3},
+        train={"epochs": 150, "batch_size": 16},
+    )
+
+
+def plain(config: Config) -> Config:
+    """Multitask training with equal weights, without guidance and without any penalty."""
+    return config
+
+
+def guidance(config: Config) -> Config:
+    """Plain, with the radiomics guidance."""
+    return replace_groups(config, guidance={"weight": 0.1})
+
+
+def rlar(config: Config) -> Config:
+    """Plain, with the angular penalty."""
+    return replace_groups(config, rlar={"weight": 0.1})
+
+
+def rlar_guidance(config: Config) -> Config:
+    """Guidance and the angular penalty together: the method of the thyroid paper."""
+    return rlar(guidance(config))
+
+
+def consistency(config: Config) -> Config:
+    """Plain, with the consistency of shape and malignancy: the method of the breast paper."""
+    return replace_groups(config, consistency={"weight": 0.3})
+
+
+def cosreg(config: Config) -> Config:
+    """Plain, with CosReg."""
+    return replace_groups(config, cosreg={"weight": 1.0})
+
+
+def only(task: str) -> Callable[[Config], Config]:
+    """Single-task training: every other task's weight is 0."""
+    monitor = {"segmentation": "dice", "grading": "quadratic_kappa", "malignancy": "malignant_auroc"}
+
+    def alone(config: Config) -> Config:
+        others = {name: {"weight": 0.0} for name in monitor if name != task}
+        return replace_groups(config, train={"monitor": monitor[task]}, **others)
+
+    return alone
+
+
+def weighed_by(method: str) -> Callable[[Config], Config]:
+    """Plain, weighed by a multitask method."""
+    return lambda config: replace_groups(config, mtl={"method": method})
+
+
+SIZES: dict[str, Callable[[Config], Config]] = {"small": small, "demo": demo, "base": base, "tiny": tiny}
+METHODS: dict[str, Callable[[Config], Config]] = {
+    "rlar_guidance": rlar_guidance,
+    "plain": plain,
+    "guidance": guidance,
+    "rlar": rlar,
+    "consistency": consistency,
+    **{f"only_{task}": only(task) for task in ("segmentation", "grading", "malignancy")},
+    **{method: weighed_by(method) for method in [*SCALARIZERS, *WEIGHERS] if method != "equal"},
+    "cosreg": cosreg,
+}
+
+
+def named(names: Sequence[str]) -> Config:
+    """The config of a size and a method, each given at most once, in any order."""
+    for name in names:
+        if name not in SIZES and name not in METHODS:
+            raise InputError(
+                f"--config {name!r} does not exist; sizes are {', '.join(SIZES)}, methods {', '.join(METHODS)}."
+            )
+    sizes, methods = [n for n in names if n in SIZES], [n for n in names if n in METHODS]
+    if len(sizes) > 1 or len(methods) > 1:
+        raise InputError(f"--config {' '.join(names)}: name one size and one method at most.")
+    config = SIZES[sizes[0] if sizes else "small"](Config())
+    return METHODS[methods[0] if methods else "rlar_guidance"](config)

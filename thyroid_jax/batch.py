@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from thyroid_jax.shapes import Array, Bool, Float
 
 
+class Label(NamedTuple):
+    """A label of a further task: ``value [b ...]``, and ``valid bool[b]``, False where it is missing."""
+
+    value: Array
+    valid: Bool[Array, "b"]
+
+
 class Batch(NamedTuple):
     """A batch of images with whatever labels they have; a missing label is a False flag, never a zero.
 
-    image            f32[b h w 1] in [0, 1]
-    mask             f32[b h w] in [0, 1]; soft when several readers drew it
+    image            f32[b h w 1] in [0, 1]; on its way to the device also 8-bit grey values, uint8[b h w 1]
+    mask             f32[b h w] in [0, 1], soft when several readers drew it; on its way also uint8[b h w]
     grade            f32[b k]; one-hot, or the distribution of several readers' grades
+    malignant        f32[b] in [0, 1]; 1 for malignant
     radiomics        f32[b r]; the guidance target, robustly scaled
-    mask_valid, grade_valid, radiomics_valid   bool[b]; False where that label is missing
+    mask_valid, grade_valid, malignant_valid, radiomics_valid   bool[b]; False where that label is missing
     example_valid    bool[b]; False on the rows that pad a last batch
+    extra            labels of tasks that a user adds, by the task's name
     """
 
-    image: Float[Array, "b h w 1"]
-    mask: Float[Array, "b h w"]
+    image: Array
+    mask: Array
     grade: Float[Array, "b k"]
+    malignant: Float[Array, "b"]
     radiomics: Float[Array, "b r"]
     mask_valid: Bool[Array, "b"]
     grade_valid: Bool[Array, "b"]
+    malignant_valid: Bool[Array, "b"]
     radiomics_valid: Bool[Array, "b"]
     example_valid: Bool[Array, "b"]
+    extra: Mapping[str, Label] = {}  # noqa: RUF012 never written to

@@ -1,7 +1,8 @@
-"""Images in, outlines and grades out, at each image's own resolution."""
+"""Images in, outlines, grades and malignancy out, at each image's own resolution. Needs a run's parameters alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,71 +10,127 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import SingleDeviceSharding
 
-from thyroid_jax import model
-from thyroid_jax.config import Config, from_dict
+from thyroid_jax import checkpoints, model
+from thyroid_jax.config import Config, recipe_of
 from thyroid_jax.data.pipeline import letterbox, undo_letterbox
+from thyroid_jax.errors import InputError
 from thyroid_jax.files import read_json
-from thyroid_jax.losses import grading
+from thyroid_jax.model import Params
+from thyroid_jax.recipe import Recipe, init_params
+from thyroid_jax.settings import from_dict
 from thyroid_jax.shapes import Array, Float
-from thyroid_jax.train.checkpoint import Checkpoints
-from thyroid_jax.train.step import init_state
+from thyroid_jax.tasks import TASKS
+
+ABOUT_RUN = "made_from"
+"""key of ``config.json`` beside the groups of settings: digests of the data and of the split"""
 
 
-class Run(NamedTuple):
-    """A trained model: its config, parameters, what its data were (grade names, target scaling), and the step it stopped
-    at.
-    """
+class Trained(NamedTuple):
+    """A trained model: its config, recipe and parameters, what its data were (``facts``), the step it stopped at."""
 
     config: Config
-    params: model.Params
+    recipe: Recipe
+    params: Params
     facts: dict[str, Any]
     step: int
 
 
 class Prediction(NamedTuple):
-    """What the model says about one image: ``probability f32[h w]`` of nodule at the image's own size, ``grades
-    f32[k]``, sum 1.
+    """What the model says about one image; None where it was not trained to.
+
+    ``probability f32[h w]`` of nodule at the image's own size, ``grades f32[k]`` with sum 1, ``malignant`` a
+    probability, ``answers`` those of every trained task by name, the outline at the network's size.
     """
 
-    probability: np.ndarray
-    grades: np.ndarray
+    probability: np.ndarray | None
+    grades: np.ndarray | None
+    malignant: float | None
+    answers: dict[str, np.ndarray]
 
 
-def load_run(run_dir: Path | str, *, checkpoint: str = "best") -> Run:
-    """Read a run folder's config and its ``"best"`` or ``"last"`` checkpoint; a folder without either raises
-    :class:`InputError`.
+def read_config(path: Path) -> tuple[Config, dict[str, Any]]:
+    """A run's ``config.json``: what a person asked for, and what the run was made from."""
+    values = read_json(path)
+    if not isinstance(values, dict) or not isinstance(values.get(ABOUT_RUN), dict):
+        raise InputError(f"{path}: not the config of a run, or of one made by another version; start a new run folder.")
+    made_from = values.pop(ABOUT_RUN)
+    return from_dict(Config, values, where=str(path)), made_from
+
+
+def recipe_from_facts(config: Config, facts: dict[str, Any]) -> Recipe:
+    """The recipe of a run's config for the data that ``facts`` describe, with the tasks that had labels."""
+    recipe = recipe_of(config, grades=max(2, len(facts["grades"])))
+    return recipe.replace(tasks=tuple(task for task in TASKS if task.name in facts["tasks"]))
+
+
+def layout(recipe: Recipe) -> Params:
+    """Shapes of the parameters of a recipe."""
+    return jax.eval_shape(partial(init_params, recipe), jax.random.key(0))
+
+
+def load(run_dir: Path | str, *, checkpoint: str = "best", say: Any = print) -> Trained:
+    """Read a run's ``"best"`` or ``"last"`` checkpoint; a folder without any raises :class:`InputError`.
+
+    Without a best one, as in a run that was stopped early, the last is taken. A damaged newest checkpoint gives way to
+    the one before, said in one line.
     """
     run_dir = Path(run_dir)
-    config = from_dict(Config, read_json(run_dir / "config.json"), where=str(run_dir / "config.json"))
-    one = SingleDeviceSharding(jax.devices()[0])
-    layout = jax.tree.map(lambda leaf: leaf.update(sharding=one), jax.eval_shape(partial(init_state, config)))
-    with Checkpoints(run_dir / "checkpoints", create=False) as checkpoints:
-        state, _, facts = checkpoints.restore(layout, checkpoint)
-    return Run(config, state.params, facts, int(state.step))
+    config, _ = read_config(run_dir / "config.json")
+    folder = run_dir / "checkpoints"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no checkpoints there; train first, or name the folder of a run.")
+
+    def like(facts: dict[str, Any]) -> dict[str, Any]:
+        recipe = recipe_from_facts(config, facts)
+        return {"params": layout(recipe), "fitted": recipe.fitted}
+
+    saved = checkpoints.newest(folder / "best", like, say=say) if checkpoint == "best" else None
+    saved = saved or checkpoints.newest(folder / "last", like, say=say)
+    if saved is None:
+        raise InputError(f"{folder}: the run was stopped before its first checkpoint; run the training command again.")
+    recipe = recipe_from_facts(config, saved.facts).replace(fitted=saved.arrays["fitted"])
+    return Trained(config, recipe, saved.arrays["params"], saved.facts, saved.step)
 
 
-@partial(jax.jit, static_argnums=1)
-def forward(
-    params: model.Params, config: Config, image: Float[Array, "b h w 1"]
-) -> tuple[Float[Array, "b h w"], Float[Array, "b k"]]:
-    """Nodule probability of every pixel and grade probabilities, for a batch at network size."""
-    outputs = model.apply(params, config.model, image)
-    return jax.nn.sigmoid(outputs.mask_logits), grading.probabilities(outputs.grade_logits, kind=config.grading.kind)
+@jax.jit
+def forward(params: Params, recipe: Recipe, image: Float[Array, "b h w 1"]) -> dict[str, Array]:
+    """Every trained task's answer for a batch at network size; ``image`` uint8, or float32 in [0, 1]."""
+    image = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
+    latent = model.encode(params, recipe.model, image)
+    return {
+        task.name: task.answer(task.head(params, recipe.model, latent), recipe.settings[task.name])
+        for task in recipe.tasks
+    }
 
 
-def predict(run: Run, images: Sequence[np.ndarray], *, batch_size: int = 8) -> Iterator[Prediction]:
+def predict(
+    trained: Trained,
+    images: Sequence[np.ndarray],
+    *,
+    spacings: Sequence[tuple[float, float]] | None = None,
+    batch_size: int = 8,
+) -> Iterator[Prediction]:
     """Predict uint8[h w] images of any sizes, one after the other, in batches of one compiled shape.
 
-    Each image should be cropped to the scan, as the training data were.
+    Each image should be cropped to the scan, as the training data were. ``spacings`` are (row, column) sizes of an
+    image's pixels, NaN where unknown: pixels that are not squares are resampled to squares first.
     """
-    size = (run.config.data.height, run.config.data.width)
+    size = (trained.config.data.height, trained.config.data.width)
+    unknown = (math.nan, math.nan)
     for start in range(0, len(images), batch_size):
         chunk = images[start : start + batch_size]
-        batch = np.zeros((batch_size, *size, 1), np.float32)
-        for row, image in enumerate(chunk):
-            batch[row, ..., 0] = letterbox(image, size) / np.float32(255)
-        probability, grades = jax.device_get(forward(run.params, run.config, batch))
-        for row, image in enumerate(chunk):
-            yield Prediction(undo_letterbox(probability[row], image.shape), grades[row])
+        sides = [unknown] * len(chunk) if spacings is None else list(spacings[start : start + batch_size])
+        batch = np.zeros((batch_size, *size, 1), np.uint8)
+        for row, (image, spacing) in enumerate(zip(chunk, sides)):
+            batch[row, ..., 0] = letterbox(image, size, spacing)
+        answers = jax.device_get(forward(trained.params, trained.recipe, batch))
+        for row, (image, spacing) in enumerate(zip(chunk, sides)):
+            found = {name: values[row] for name, values in answers.items()}
+            outline = found.get("segmentation")
+            yield Prediction(
+                probability=None if outline is None else undo_letterbox(outline, image.shape, spacing),
+                grades=found.get("grading"),
+                malignant=None if "malignancy" not in found else float(found["malignancy"]),
+                answers=found,
+            )

@@ -6,19 +6,53 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from thyroid_jax.config import AugmentConfig
-from thyroid_jax.shapes import Array, Float, Key
+from thyroid_jax.settings import check_within, settings
+from thyroid_jax.shapes import Array, Float, Int, Key
+
+
+@settings
+class AugmentConfig:
+    """Strength of each random change of a training view; 0 switches one off."""
+
+    flip: float = 0.5
+    """probability of a left-right mirror (never up-down: depth has a direction)"""
+    rotate: float = 10.0
+    """degrees, either way"""
+    scale: float = 0.15
+    """relative zoom, either way"""
+    shift: float = 0.08
+    """share of the height and width, either way"""
+    gamma: float = 0.25
+    """exponent exp(u), u uniform in +-gamma"""
+    gain: float = 0.2
+    """factor exp(u), u uniform in +-gain"""
+    speckle: float = 0.08
+    """standard deviation of multiplicative noise"""
+    blur: float = 0.3
+    """probability of a 3 x 3 binomial blur"""
+    shadow: float = 0.15
+    """probability of an acoustic shadow: a dark band from a random lateral position downwards"""
+
+    def __post_init__(self):
+        check_within(self, "augment", ("flip", "blur", "shadow"), 0, 1)
+        check_within(self, "augment", ("rotate", "shift", "gamma", "gain", "speckle"), 0)
+        check_within(self, "augment", ("scale",), 0, 0.9)  # a zoom of 0 shows nothing
 
 
 def augment(
-    key: Key, image: Float[Array, "b h w 1"], mask: Float[Array, "b h w"], config: AugmentConfig
+    key: Key,
+    image: Float[Array, "b h w 1"],
+    mask: Float[Array, "b h w"],
+    config: AugmentConfig,
+    *,
+    first: int | Int[Array, ""] = 0,
 ) -> tuple[Float[Array, "b h w 1"], Float[Array, "b h w"]]:
-    """A random view of every example: mirror, affine motion, then gain, gamma, speckle, blur and shadow on the image
-    alone.
+    """A random view of every example: mirror, affine motion, then gain, gamma, speckle, blur and shadow on the image.
 
-    Both stay in [0, 1]; what comes in from outside the image is 0. Example i's view depends on ``key`` and i only.
+    Both stay in [0, 1]; what comes in from outside the image is 0. Example i's view depends on ``key`` and on its place
+    ``first + i`` in the whole batch only, so that the same run gives the same views however its batches are spread.
     """
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(image.shape[0]))
+    keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(image.shape[0]))
     image, mask = jax.vmap(lambda k, x, m: _view(k, x[..., 0], m, config))(keys, image, mask)
     return image[..., None], mask
 
@@ -29,14 +63,10 @@ def _view(
     move, *keys = jax.random.split(key, 6)
     y, x = source_coordinates(move, image.shape, config)
     image, mask = (map_coordinates(a, [y, x], order=1, mode="constant") for a in (image, mask))
-    if config.gain or config.gamma:
-        image = intensity(keys[0], image, gain=config.gain, gamma=config.gamma)
-    if config.speckle:
-        image = image * (1 + config.speckle * jax.random.normal(keys[1], image.shape))
-    if config.blur:
-        image = jnp.where(jax.random.bernoulli(keys[2], config.blur), blur(image), image)
-    if config.shadow:
-        image = jnp.where(jax.random.bernoulli(keys[3], config.shadow), shadow(keys[4], image), image)
+    image = intensity(keys[0], image, gain=config.gain, gamma=config.gamma)
+    image = image * (1 + config.speckle * jax.random.normal(keys[1], image.shape))
+    image = jnp.where(jax.random.bernoulli(keys[2], config.blur), blur(image), image)
+    image = jnp.where(jax.random.bernoulli(keys[3], config.shadow), shadow(keys[4], image), image)
     return jnp.clip(image, 0.0, 1.0), jnp.clip(mask, 0.0, 1.0)
 
 
@@ -57,7 +87,9 @@ def source_coordinates(
     return cos * dy - sin * dx + (h - 1) / 2 - shift[0], mirror * (sin * dy + cos * dx - shift[1]) + (w - 1) / 2
 
 
-def intensity(key: Key, image: Float[Array, "h w"], *, gain: float, gamma: float) -> Float[Array, "h w"]:
+def intensity(
+    key: Key, image: Float[Array, "h w"], *, gain: float | Float[Array, ""], gamma: float | Float[Array, ""]
+) -> Float[Array, "h w"]:
     """exp(u) * image ** exp(v), u and v uniform in +-gain and +-gamma, clipped to [0, 1]."""
     u, v = jax.random.uniform(key, (2,), minval=-1.0) * jnp.array([gain, gamma])
     return jnp.clip(jnp.exp(u) * jnp.maximum(image, 1e-6) ** jnp.exp(v) * (image > 0), 0.0, 1.0)

@@ -1,24 +1,56 @@
-"""Records to batches: decode and letterbox once, then shuffle, pad and prefetch with a position that a checkpoint can
-hold.
-"""
+"""Records to batches: decode and letterbox once, then shuffle, pad and prefetch from a position that can be saved."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
-from thyroid_jax.batch import Batch
+from thyroid_jax.batch import Batch, Label
 from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.radiomics import clinical
+from thyroid_jax.settings import check_within, settings
+
+
+@settings
+class DataConfig:
+    """Which records, at which size, split how."""
+
+    name: str = "ddti"
+    """data set, as built by `python -m data_prep build`"""
+    dir: str = "data"
+    """folder that holds the built data set"""
+    height: int = 128
+    """rows of the network's input, pixels; records are letterboxed to it with their physical aspect ratio kept"""
+    width: int = 192
+    """columns of the network's input, pixels"""
+    folds: int = 5
+    """groups are dealt into this many folds, stratified by grade"""
+    fold: int = 0
+    """the fold held out for the test; the next one is the validation fold"""
+    split_seed: int = 0
+    """of the folds"""
+    split: str = ""
+    """a file of folds to use instead of the one beside the data"""
+    labels: Literal["readers", "reference"] = "readers"
+    """train on the readers' outlines and grades where records have them, or on the reference"""
+
+    def __post_init__(self):
+        check_within(self, "data", ("height", "width"), 1)
+        check_within(self, "data", ("folds",), 3)  # one to test on, one to validate on, at least one to train on
+        check_within(self, "data", ("fold",), 0, self.folds - 1)
+        check_within(self, "data", ("split_seed",), 0, 2**32 - 1)
 
 
 class Examples(NamedTuple):
-    """A part of a data set at network size, on the host: a :class:`Batch` of n rows with 8-bit images and masks, and
-    their cases.
+    """A part of a data set at network size, on the host, with the case of every row.
+
+    ``batch`` has n rows; its images are uint8[n h w 1] and its masks uint8[n h w].
     """
 
     batch: Batch
@@ -34,73 +66,106 @@ class Geometry(NamedTuple):
     width: int
 
 
-def letterbox_geometry(shape: tuple[int, int], size: tuple[int, int]) -> Geometry:
-    """The largest centred rectangle of ``shape``'s aspect ratio inside ``size`` (rows, columns), rounded to pixels, at
-    least 1 x 1.
+def square_shape(shape: tuple[int, int], spacing: tuple[float, float]) -> tuple[float, float]:
+    """Rows and columns that ``shape`` would have if its pixels were squares of the finer of their two sides.
+
+    ``spacing`` = (row, column) size of a pixel. Where it is not known (NaN) pixels are taken as squares.
     """
-    scale = min(size[0] / shape[0], size[1] / shape[1])
-    height, width = (max(1, min(limit, round(side * scale))) for side, limit in zip(shape, size))
+    if not all(math.isfinite(side) and side > 0 for side in spacing):
+        return shape
+    finer = min(spacing)
+    return shape[0] * spacing[0] / finer, shape[1] * spacing[1] / finer
+
+
+def letterbox_geometry(
+    shape: tuple[int, int], size: tuple[int, int], spacing: tuple[float, float] = (1.0, 1.0)
+) -> Geometry:
+    """The largest centred rectangle of an image's physical aspect ratio inside ``size`` (rows, columns).
+
+    Rounded to pixels, at least 1 x 1. ``spacing`` as in :func:`square_shape`: what is round in the body is round there.
+    """
+    squares = square_shape(shape, spacing)
+    scale = min(size[0] / squares[0], size[1] / squares[1])
+    height, width = (max(1, min(limit, round(side * scale))) for side, limit in zip(squares, size))
     return Geometry((size[0] - height) // 2, (size[1] - width) // 2, height, width)
 
 
-def letterbox(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8[h w] scaled into ``size`` with its aspect ratio kept and zeros around it; antialiased when it shrinks."""
+def letterbox(pixels: np.ndarray, size: tuple[int, int], spacing: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+    """uint8[h w] scaled into ``size`` with square pixels and zeros around it; antialiased when it shrinks."""
     from PIL import Image
 
-    place = letterbox_geometry(pixels.shape, size)
+    place = letterbox_geometry(pixels.shape, size, spacing)
     small = Image.fromarray(pixels).resize((place.width, place.height), Image.Resampling.BILINEAR)
     canvas = np.zeros(size, np.uint8)
     canvas[place.top : place.top + place.height, place.left : place.left + place.width] = np.asarray(small)
     return canvas
 
 
-def undo_letterbox(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def undo_letterbox(values: np.ndarray, shape: tuple[int, int], spacing: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
     """f32[H W] at network size back to ``shape``, the record's own pixels: the inverse of :func:`letterbox`, bilinear."""
     from PIL import Image
 
-    place = letterbox_geometry(shape, values.shape)
+    place = letterbox_geometry(shape, values.shape, spacing)
     inside = values[place.top : place.top + place.height, place.left : place.left + place.width]
-    return np.asarray(
-        Image.fromarray(np.ascontiguousarray(inside, np.float32)).resize(shape[::-1], Image.Resampling.BILINEAR)
-    )
+    image = Image.fromarray(np.ascontiguousarray(inside, np.float32))
+    return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
-def load(records: Sequence[Record], grades: int, size: tuple[int, int], *, labels: str = "reference") -> Examples:
-    """Decode and letterbox every record once; the guidance target is measured here, unscaled (see
-    :func:`scale_radiomics`).
+def load(
+    records: Sequence[Record],
+    grades: int,
+    size: tuple[int, int],
+    *,
+    labels: str = "reference",
+    extra: Mapping[str, Callable[[Record], np.ndarray | None]] | None = None,
+) -> Examples:
+    """Decode and letterbox every record once, to square pixels.
 
-    ``labels="readers"`` takes, where a record has them, the mean of its readers' outlines and the distribution of
-    their grades, and measures the target on the pixels that at least half of them drew; ``"reference"`` its reference
-    outline and grade. ``size`` is (height, width). Host memory: 2 bytes a pixel.
+    The guidance target is not measured here: ``radiomics`` is 0, and ``radiomics_valid`` says where there is an outline
+    to measure (see :func:`with_target`). Host memory: 2 bytes a pixel.
+
+    Args:
+        records: of one part of a data set.
+        grades: grade classes k.
+        size: (height, width) of the network's input.
+        labels: "readers" takes, where a record has them, the mean of its readers' outlines and the distribution of
+            their grades; "reference" its reference outline and grade.
+        extra: labels of further tasks by name: record -> array of one shape, None where it is missing.
+
+    Raises :class:`InputError` when there is no record.
     """
-    rows = [_row(record, grades, size, labels) for record in records]  # one record in memory at a time
+    rows = [_row(record, grades, size, labels, extra or {}) for record in records]  # one record in memory at a time
     if not rows:
         raise InputError("this part of the data set holds no record; choose other folds or build more cases.")
-    cases, image, mask, mask_valid, grade, grade_valid = zip(*rows)
-    image, mask, mask_valid = np.stack(image), np.stack(mask), np.array(mask_valid)
-    radiomics, radiomics_valid = measure(image, mask)
+    cases, image, mask, grade, malignant, further = zip(*rows)
+    mask, mask_valid = _with_flags(mask, np.zeros(size, np.uint8))
+    grade, grade_valid = _with_flags(grade, np.zeros(grades, np.float32))
+    malignant, malignant_valid = _with_flags(malignant, np.float32(0))
     batch = Batch(
-        image=image,
+        image=np.stack(image)[..., None],
         mask=mask,
-        grade=np.stack(grade),
-        radiomics=radiomics,
+        grade=grade,
+        malignant=malignant,
+        radiomics=np.zeros((len(rows), len(clinical.TARGET)), np.float32),
         mask_valid=mask_valid,
-        grade_valid=np.array(grade_valid),
-        radiomics_valid=radiomics_valid,  # False without a mask: there is nothing to measure
+        grade_valid=grade_valid,
+        malignant_valid=malignant_valid,
+        radiomics_valid=mask_valid.copy(),
         example_valid=np.ones(len(rows), bool),
+        extra=_extra_labels(further),
     )
     return Examples(batch, cases)
 
 
-def _row(record: Record, grades: int, size: tuple[int, int], labels: str) -> tuple:
-    mask, grade = _mask(record, labels), _grade(record, grades, labels)
+def _row(record: Record, grades: int, size: tuple[int, int], labels: str, extra: Mapping[str, Callable]) -> tuple:
+    mask = _mask(record, labels)
     return (
         record.case,
-        letterbox(record.image, size),
-        np.zeros(size, np.uint8) if mask is None else letterbox(mask, size),
-        mask is not None,
-        np.zeros(grades, np.float32) if grade is None else grade,
-        grade is not None,
+        letterbox(record.image, size, record.spacing),
+        None if mask is None else letterbox(mask, size, record.spacing),
+        _grade(record, grades, labels),
+        None if record.malignant is None else np.float32(record.malignant),
+        {name: read(record) for name, read in extra.items()},
     )
 
 
@@ -116,43 +181,66 @@ def _grade(record: Record, grades: int, labels: str) -> np.ndarray | None:
     return None if record.grade is None else np.eye(grades, dtype=np.float32)[record.grade]
 
 
-def measure(image: np.ndarray, mask: np.ndarray, *, chunk: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """The clinical target of uint8[n h w] images and masks: (f32[n r], bool[n]), True where every value of a row is
-    defined.
-    """
-    values, valid = [], []
-    for start in range(0, len(image), chunk):
-        rows = [
-            np.pad(a[start : start + chunk], ((0, max(0, start + chunk - len(a))), (0, 0), (0, 0)))
-            for a in (image, mask)
-        ]
-        v, ok = clinical.target(rows[0].astype(np.float32) / 255, rows[1] >= 128)
-        values.append(np.asarray(v))
-        valid.append(np.asarray(ok).all(-1))
-    return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]
-
-
-def scale_radiomics(examples: Examples, scaling: clinical.Scaling) -> Examples:
-    """The same examples with the guidance target scaled; fit ``scaling`` on the training part only."""
-    return examples._replace(batch=examples.batch._replace(radiomics=np.asarray(scaling(examples.batch.radiomics))))
-
-
-def to_device_ranges(batch: Batch) -> Batch:
-    """8-bit images and masks to float32 in [0, 1], the image with its channel axis: the form that the model takes."""
-    return batch._replace(
-        image=batch.image[..., None].astype(np.float32) / 255,
-        mask=batch.mask.astype(np.float32) / 255,
+def _with_flags(values: Sequence[np.ndarray | None], missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values stacked, with ``missing`` where one is None, and the flags that say where it is not."""
+    return np.stack([missing if value is None else value for value in values]), np.array(
+        [v is not None for v in values]
     )
 
 
+def _extra_labels(rows: Sequence[dict[str, np.ndarray | None]]) -> dict[str, Label]:
+    """Labels of further tasks; a task without any label in these rows is left out."""
+    labels = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        known = next((value for value in values if value is not None), None)
+        if known is not None:
+            labels[name] = Label(*_with_flags(values, np.zeros_like(known)))
+    return labels
+
+
+def reader_counts(records: Sequence[Record], labels: str) -> set[int]:
+    """How many outlines the training masks of ``records`` are means of."""
+    return {len(record.reader_masks) if labels == "readers" and record.reader_masks else 1 for record in records}
+
+
+def measure(image: np.ndarray, mask: np.ndarray, *, cut: float = 0.5, chunk: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """The clinical target of images and masks, f32[n r], and whether each value is defined, bool[n r].
+
+    ``image`` and ``mask`` [n h w], uint8 or float in [0, 1]; soft masks are cut at ``cut``.
+    """
+    values, valid = [], []
+    for start in range(0, len(image), chunk):
+        pad = ((0, max(0, start + chunk - len(image))), (0, 0), (0, 0))
+        rows = [np.pad(_unit(a[start : start + chunk]), pad) for a in (image, mask)]
+        found, defined = clinical.target(rows[0], rows[1] >= cut)
+        values.append(np.asarray(found))
+        valid.append(np.asarray(defined))
+    return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]
+
+
+def with_target(examples: Examples, scaling: clinical.Scaling, *, cut: float = 0.5) -> Examples:
+    """The examples with the guidance target of their images as they are, scaled; an outline may leave it undefined."""
+    batch = examples.batch
+    values, valid = measure(batch.image[..., 0], batch.mask, cut=cut)
+    scaled = np.where(valid, np.asarray(scaling(values)), 0)
+    return examples._replace(
+        batch=batch._replace(radiomics=scaled, radiomics_valid=batch.radiomics_valid & valid.all(-1))
+    )
+
+
+def _unit(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+
+
 def take(examples: Examples, rows: Sequence[int], size: int) -> Batch:
-    """A batch of ``size`` rows: the chosen ones, then zeros with every flag False."""
+    """A batch of ``size`` rows: the chosen ones, then zeros with every flag False. Images and masks stay 8-bit."""
 
     def pick(values: np.ndarray) -> np.ndarray:
         chosen = values[np.asarray(rows)]
         return np.concatenate([chosen, np.zeros((size - len(rows), *values.shape[1:]), values.dtype)])
 
-    return to_device_ranges(Batch(*(pick(values) for values in examples.batch)))
+    return jax.tree.map(pick, examples.batch)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

@@ -1,8 +1,9 @@
-"""Losses as plain functions ``(prediction, target, *, where=None, ...) -> f32[b]``: per example, unreduced;
-:func:`masked_mean` reduces.
+"""Losses as plain functions ``(prediction, target, *, where=None, ...) -> f32[b]``: per example, never reduced.
+
+:mod:`thyroid_jax.losses.reduce` makes numbers of them.
 """
 
-from thyroid_jax.losses import consistency, grading, guidance, rlar, segmentation
+from thyroid_jax.losses import consistency, grading, guidance, malignancy, reduce, rlar, segmentation
 from thyroid_jax.losses.reduce import masked_mean
 
-__all__ = ["consistency", "grading", "guidance", "masked_mean", "rlar", "segmentation"]
+__all__ = ["consistency", "grading", "guidance", "malignancy", "masked_mean", "reduce", "rlar", "segmentation"]

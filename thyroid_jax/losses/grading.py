@@ -26,12 +26,7 @@ def cross_entropy(
 
     ``target`` t is one-hot or any distribution over the grades; ``class_weights`` w_j >= 0, all 1 by default.
     """
-    logits, target = fill(logits, where), fill(target, where)
-    weighted = (
-        target
-        if class_weights is None or len(class_weights) == 0
-        else target * jnp.asarray(class_weights, target.dtype)[None]
-    )
+    logits, weighted = fill(logits, where), _weighted(fill(target, where), class_weights)
     return keep(-(weighted * jax.nn.log_softmax(logits, axis=-1)).sum(-1), where)
 
 
@@ -42,24 +37,21 @@ def corn(
     class_weights: Sequence[float] | Float[Array, "k"] | None = None,
     where: Bool[Array, "b"] | None = None,
 ) -> Float[Array, "b"]:
-    """CORN, conditional ordinal regression: the mean over j = 1 .. k-1 of the cross-entropy of [y >= j] among those
-    with y >= j-1.
+    """CORN, conditional ordinal regression: sum over j = 1 .. k-1 of the cross-entropy of [y >= j] where y >= j-1.
 
     With f_j = logits[:, j] (logits[:, 0] is not used) and P(y >= j | y >= j-1) = sigmoid(f_j):
-        L = 1/(k-1) sum_j [ T_j softplus(-f_j) + (T_{j-1} - T_j) softplus(f_j) ],  T_j = sum_{i >= j} w_i t_i,
-    which is -1/(k-1) sum_y w_y t_y log P(y) for the distribution of :func:`probabilities`; so soft targets need no
-    special case. Shi, Cao, Raschka, arXiv 2111.08851 (there: hard labels, and a mean over tasks and examples in one).
+
+        L = sum_j [ T_j softplus(-f_j) + (T_{j-1} - T_j) softplus(f_j) ],      T_j = sum_{i >= j} w_i t_i
+
+    which is -sum_y w_y t_y log P(y) for the distribution of :func:`probabilities`, in nats. So soft targets need no
+    special case, and the loss has the scale of :func:`cross_entropy`: the task's weight means the same for both.
+    Shi, Cao, Raschka, arXiv 2111.08851 (there: hard labels, and one mean over tasks and examples, so divided by k - 1).
     """
-    logits, target = fill(logits, where), fill(target, where)
-    weighted = (
-        target
-        if class_weights is None or len(class_weights) == 0
-        else target * jnp.asarray(class_weights, target.dtype)[None]
-    )
+    logits, weighted = fill(logits, where), _weighted(fill(target, where), class_weights)
     at_least = jnp.flip(jnp.cumsum(jnp.flip(weighted, -1), -1), -1)
     passed, stopped = at_least[:, 1:], at_least[:, :-1] - at_least[:, 1:]
     steps = logits[:, 1:]
-    return keep((passed * jax.nn.softplus(-steps) + stopped * jax.nn.softplus(steps)).mean(-1), where)
+    return keep((passed * jax.nn.softplus(-steps) + stopped * jax.nn.softplus(steps)).sum(-1), where)
 
 
 def probabilities(logits: Float[Array, "b k"], *, kind: str) -> Float[Array, "b k"]:
@@ -74,6 +66,14 @@ def probabilities(logits: Float[Array, "b k"], *, kind: str) -> Float[Array, "b 
     reach = jnp.exp(jnp.cumsum(jax.nn.log_sigmoid(logits[:, 1:]), axis=-1))
     reach = jnp.pad(reach, ((0, 0), (1, 0)), constant_values=1.0)
     return reach - jnp.pad(reach[:, 1:], ((0, 0), (0, 1)))
+
+
+def _weighted(
+    target: Float[Array, "b k"], class_weights: Sequence[float] | Float[Array, "k"] | None
+) -> Float[Array, "b k"]:
+    if class_weights is None or len(class_weights) == 0:
+        return target
+    return target * jnp.asarray(class_weights, target.dtype)[None]
 
 
 LOSSES = {"cross_entropy": cross_entropy, "corn": corn}

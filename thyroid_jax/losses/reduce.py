@@ -1,10 +1,52 @@
-"""The one place where per-example values become a number."""
+"""The one place where per-example values become a number: as a sum and a count, divided once, at the very end.
+
+Sums and counts can be added over batches, devices and hosts, and the mean comes out the same wherever labels are
+missing. A mean of means does not.
+"""
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+import jax
 import jax.numpy as jnp
 
 from thyroid_jax.shapes import Array, Bool, Float
+
+
+class Pair(NamedTuple):
+    """A sum and the count that it runs over: add pairs up, then divide."""
+
+    sum: Float[Array, "*n"]
+    count: Float[Array, ""]
+
+
+Metrics = dict[str, Pair]
+
+
+def pair(values: Float[Array, "b"], where: Bool[Array, "b"]) -> Pair:
+    """(sum, count) of per-example values over the examples whose flag is True."""
+    return Pair(jnp.where(where, values, 0.0).sum(), where.sum().astype(values.dtype))
+
+
+def whole(value: Float[Array, "*n"]) -> Pair:
+    """A value that belongs to the whole batch, and that every device holds alike."""
+    return Pair(value, jnp.ones((), value.dtype))
+
+
+def share(value: Float[Array, "*n"], axis: str | None) -> Pair:
+    """A part of a value that belongs to the whole batch: the devices of ``axis`` hold parts that add up to it."""
+    return Pair(value, jnp.ones((), value.dtype) / size(axis))
+
+
+def size(axis: str | None) -> int:
+    """Number of devices on the mapped axis ``axis``; 1 without one."""
+    return 1 if axis is None else jax.lax.axis_size(axis)
+
+
+def summed(tree: Any, axis: str | None) -> Any:
+    """The sum of a tree over the mapped axis ``axis``; the tree itself where arrays are whole (``axis`` None)."""
+    return tree if axis is None else jax.lax.psum(tree, axis)
 
 
 def masked_mean(values: Float[Array, "*n"], where: Bool[Array, "*n"] | None = None) -> Float[Array, ""]:
@@ -23,9 +65,7 @@ def keep(values: Float[Array, "b"], where: Bool[Array, "b"] | None) -> Float[Arr
 
 
 def fill(array: Float[Array, "b *rest"], where: Bool[Array, "b"] | None, value: float = 0.0) -> Float[Array, "b *rest"]:
-    """The array with ``value`` in every row whose flag is False: what a loss reads there is then finite, and so is its
-    gradient.
-    """
+    """The array with ``value`` in every row whose flag is False: what a loss reads there, and its gradient, is finite."""
     if where is None:
         return array
     return jnp.where(where.reshape(where.shape + (1,) * (array.ndim - 1)), array, value)

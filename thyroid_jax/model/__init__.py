@@ -1,8 +1,10 @@
 """Encoder, decoder and heads as pure functions of one parameter tree."""
 
-from thyroid_jax.config import PRESETS, ModelConfig
+from thyroid_jax.model.config import PRESETS, ModelConfig, NetworkConfig
+from thyroid_jax.model.encoders import ENCODERS
 from thyroid_jax.model.layers import parameter_count
 from thyroid_jax.model.network import (
+    LATENT,
     Embedding,
     Latent,
     Outputs,
@@ -13,15 +15,22 @@ from thyroid_jax.model.network import (
     decode,
     embed,
     encode,
+    encode_from,
+    features_at,
     init,
+    level_names,
+    malignancy,
     predict_radiomics,
 )
 
 __all__ = [
+    "ENCODERS",
+    "LATENT",
     "PRESETS",
     "Embedding",
     "Latent",
     "ModelConfig",
+    "NetworkConfig",
     "Outputs",
     "Params",
     "apply",
@@ -30,7 +39,11 @@ __all__ = [
     "decode",
     "embed",
     "encode",
+    "encode_from",
+    "features_at",
     "init",
+    "level_names",
+    "malignancy",
     "parameter_count",
     "predict_radiomics",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from thyroid_jax.config import ModelConfig
+from thyroid_jax.model.config import ModelConfig
 from thyroid_jax.model.layers import Normalize, channels_to_squares, compute_dtype, double
 from thyroid_jax.shapes import Array, Float
 

@@ -1,10 +1,10 @@
-"""Latent to grade: the split embedding, the classifier on all of it, the radiomics projection of its guided part."""
+"""Latent to grade, malignancy and radiomics: the split embedding and the heads that read it."""
 
 from __future__ import annotations
 
 import flax.linen as nn
 
-from thyroid_jax.config import ModelConfig
+from thyroid_jax.model.config import ModelConfig
 from thyroid_jax.shapes import Array, Float
 
 
@@ -20,17 +20,18 @@ class Embed(nn.Module):
 
 
 class Classify(nn.Module):
-    """Grade logits from the whole embedding: an MLP with GELU.
+    """Logits f32[b outputs] from the whole embedding: an MLP with GELU.
 
     A linear binary head would have a constant latent direction up to its sign, and nothing for the angular penalty to
     turn.
     """
 
     config: ModelConfig
+    outputs: int
 
     @nn.compact
     def __call__(self, embedding: Float[Array, "b e"]) -> Float[Array, "b k"]:
-        return nn.Dense(self.config.grades)(nn.gelu(nn.Dense(self.config.hidden)(nn.gelu(embedding))))
+        return nn.Dense(self.outputs)(nn.gelu(nn.Dense(self.config.hidden)(nn.gelu(embedding))))
 
 
 class PredictRadiomics(nn.Module):

@@ -5,21 +5,24 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax.config import ModelConfig
 from thyroid_jax.errors import InputError
+from thyroid_jax.model.config import ModelConfig, NetworkConfig
 from thyroid_jax.model.decoder import Decoder
-from thyroid_jax.model.encoder import Encoder
+from thyroid_jax.model.encoders import ENCODERS
 from thyroid_jax.model.heads import Classify, Embed, PredictRadiomics
 from thyroid_jax.shapes import Array, Float, Key
 
 Params = dict[str, Any]
+LATENT = "latent"
+"""name of the encoder's last level"""
 
 
 class Latent(NamedTuple):
-    """The shared representation: ``z f32[b y x c]`` and the decoder's skips, finest first."""
+    """The shared representation: ``z f32[b y x c]`` and the encoder's other levels, the skips, finest first."""
 
     z: Float[Array, "b y x c"]
     skips: tuple[jax.Array, ...]
@@ -33,12 +36,14 @@ class Embedding(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Everything the model says about a batch: ``mask_logits f32[b h w]``, ``grade_logits f32[b k]``, ``radiomics f32[b
-    r]``.
+    """Everything that the model says about a batch.
+
+    ``mask_logits f32[b h w]``, ``grade_logits f32[b k]``, ``malignant_logit f32[b]``, ``radiomics f32[b r]``.
     """
 
     mask_logits: Float[Array, "b h w"]
     grade_logits: Float[Array, "b k"]
+    malignant_logit: Float[Array, "b"]
     radiomics: Float[Array, "b r"]
     latent: Latent
     embedding: Embedding
@@ -46,38 +51,67 @@ class Outputs(NamedTuple):
 
 @partial(jax.jit, static_argnums=1)
 def init(key: Key, config: ModelConfig) -> Params:
-    """Fresh parameters, float32: ``{"encoder": ..., "decoder": ..., "heads": {"embed", "classify", "radiomics"}}``."""
-    keys = jax.random.split(key, 5)
+    """Fresh parameters, float32: ``{"encoder", "decoder", "heads": {"embed", "classify", "malignant", "radiomics"}}``."""
+    keys = jax.random.split(key, 6)
     side = 2**config.depth
-    latent = Latent(*Encoder(config).init_with_output(keys[0], jnp.zeros((1, side, side, 1)))[0])
+    (z, skips), variables = _encoder(config).init_with_output(keys[0], jnp.zeros((1, side, side, 1)))
     embedding = jnp.zeros((1, config.embedding))
+    heads = {
+        "embed": Embed(config).init(keys[2], z),
+        "classify": Classify(config, config.grades).init(keys[3], embedding),
+        "malignant": Classify(config, 1).init(keys[5], embedding),
+        "radiomics": PredictRadiomics(config).init(keys[4], embedding[:, : config.radiomics]),
+    }
     return {
-        "encoder": Encoder(config).init(keys[0], jnp.zeros((1, side, side, 1)))["params"],
-        "decoder": Decoder(config).init(keys[1], *latent)["params"],
-        "heads": {
-            "embed": Embed(config).init(keys[2], latent.z)["params"],
-            "classify": Classify(config).init(keys[3], embedding)["params"],
-            "radiomics": PredictRadiomics(config).init(keys[4], embedding[:, : config.radiomics])["params"],
-        },
+        "encoder": variables["params"],
+        "decoder": Decoder(config).init(keys[1], z, skips)["params"],
+        "heads": {name: head["params"] for name, head in heads.items()},
     }
 
 
-def check_size(config: ModelConfig, height: int, width: int) -> None:
+def check_size(config: NetworkConfig, height: int, width: int) -> None:
     """Raise :class:`InputError` unless both sides are positive multiples of ``2 ** config.depth``."""
     if height % 2**config.depth or width % 2**config.depth or 0 in (height, width):
         raise InputError(
-            f"the image is {height} x {width} pixels; with model.depth = {config.depth} both sides must be multiples of "
-            f"{2**config.depth}: letterbox it to such a size, or choose a smaller depth."
+            f"the image is {height} x {width} pixels; with model.depth = {config.depth} both sides must be multiples "
+            f"of {2**config.depth}: letterbox it to such a size, or choose a smaller depth."
         )
 
 
+def level_names(config: ModelConfig) -> tuple[str, ...]:
+    """Names of the encoder's levels, finest first: ``stride2``, ``stride4``, ..., and ``latent`` for the last."""
+    return (*(f"stride{stride}" for stride in _encoder(config).strides(config)), LATENT)
+
+
 def encode(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -> Latent:
-    """Image in [0, 1] to the shared latent. h and w must be positive multiples of ``2 ** config.depth``, else
-    :class:`InputError`.
+    """Image in [0, 1] to the shared latent.
+
+    Raises :class:`InputError` unless h and w are positive multiples of ``2 ** config.depth``.
     """
     check_size(config, *image.shape[1:3])
-    z, skips = Encoder(config).apply({"params": params["encoder"]}, image)
-    return Latent(z.astype(jnp.promote_types(z.dtype, jnp.float32)), skips)
+    z, skips = _encoder(config).apply({"params": params["encoder"]}, image)
+    return Latent(_at_least_float32(z), skips)
+
+
+def features_at(config: ModelConfig, latent: Latent, level: str) -> Float[Array, "b y x c"]:
+    """The features of the level ``level`` of :func:`level_names`, at least float32."""
+    return _at_least_float32((*latent.skips, latent.z)[_place(config, level)])
+
+
+def encode_from(
+    params: Params, config: ModelConfig, latent: Latent, level: str, features: Float[Array, "b y x c"]
+) -> Latent:
+    """The latent when the output of ``level`` is ``features``: the levels behind it run again, the finer ones stay.
+
+    With the features that are there already, :func:`features_at`, it is ``latent`` again. A derivative by ``features``
+    is one at that level, through everything behind it: the encoder's tail, the decoder and the heads.
+    """
+    place = _place(config, level)
+    if level == LATENT:
+        return latent._replace(z=features)
+    features = features.astype(latent.skips[place].dtype)
+    z, behind = _encoder(config).apply({"params": params["encoder"]}, features, after=place)
+    return Latent(_at_least_float32(z), (*latent.skips[:place], features, *behind))
 
 
 def decode(params: Params, config: ModelConfig, latent: Latent) -> Float[Array, "b h w"]:
@@ -85,17 +119,20 @@ def decode(params: Params, config: ModelConfig, latent: Latent) -> Float[Array, 
     return Decoder(config).apply({"params": params["decoder"]}, latent.z, latent.skips)
 
 
-def embed(params: Params, config: ModelConfig, z: Float[Array, "b y x c"]) -> Embedding:
+def embed(params: Params, config: ModelConfig, latent: Latent) -> Embedding:
     """Latent to the grading embedding, split into its guided and its free part."""
-    e = Embed(config).apply({"params": params["heads"]["embed"]}, z)
+    e = Embed(config).apply({"params": params["heads"]["embed"]}, latent.z)
     return Embedding(e[:, : config.radiomics], e[:, config.radiomics :])
 
 
 def classify(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b k"]:
-    """Embedding, both parts, to grade logits; what they mean is the grading loss's choice
-    (``losses.grading.probabilities``).
-    """
-    return Classify(config).apply({"params": params["heads"]["classify"]}, jnp.concatenate(embedding, axis=-1))
+    """Embedding, both parts, to grade logits; the grading loss says what they mean (``losses.grading.probabilities``)."""
+    return _head(params, "classify", Classify(config, config.grades), embedding)
+
+
+def malignancy(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b"]:
+    """Embedding, both parts, to the logit of malignancy."""
+    return _head(params, "malignant", Classify(config, 1), embedding)[:, 0]
 
 
 def predict_radiomics(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b r"]:
@@ -104,13 +141,35 @@ def predict_radiomics(params: Params, config: ModelConfig, embedding: Embedding)
 
 
 def apply(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -> Outputs:
-    """All of it: image in [0, 1] to mask logits, grade logits and the predicted radiomics target."""
+    """All of it: image in [0, 1] to mask logits, grade and malignancy logits, and the predicted radiomics target."""
     latent = encode(params, config, image)
-    embedding = embed(params, config, latent.z)
+    embedding = embed(params, config, latent)
     return Outputs(
-        decode(params, config, latent),
-        classify(params, config, embedding),
-        predict_radiomics(params, config, embedding),
-        latent,
-        embedding,
+        mask_logits=decode(params, config, latent),
+        grade_logits=classify(params, config, embedding),
+        malignant_logit=malignancy(params, config, embedding),
+        radiomics=predict_radiomics(params, config, embedding),
+        latent=latent,
+        embedding=embedding,
     )
+
+
+def _encoder(config: ModelConfig) -> Any:
+    if config.encoder not in ENCODERS:
+        raise InputError(f"model.encoder is {config.encoder!r}; choose one of {', '.join(ENCODERS)}.")
+    return ENCODERS[config.encoder](config)
+
+
+def _head(params: Params, name: str, head: nn.Module, embedding: Embedding) -> Float[Array, "b n"]:
+    return head.apply({"params": params["heads"][name]}, jnp.concatenate(embedding, axis=-1))
+
+
+def _place(config: ModelConfig, level: str) -> int:
+    names = level_names(config)
+    if level not in names:
+        raise InputError(f"the encoder has no level {level!r}; choose one of {', '.join(names)}.")
+    return names.index(level)
+
+
+def _at_least_float32(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

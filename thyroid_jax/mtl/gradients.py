@@ -53,7 +53,11 @@ def alignment(gradients: Sequence[Any]) -> Float[Array, ""]:
 
 
 def cosreg(
-    task_losses: Mapping[str, Callable[[Any, Any], jax.Array]], shared: Any, others: Any
+    task_losses: Mapping[str, Callable[[Any, Any], jax.Array]],
+    shared: Any,
+    others: Any,
+    *,
+    summed: Callable[[Any], Any] = lambda tree: tree,
 ) -> tuple[Float[Array, ""], tuple[Any, Any]]:
     """CosReg and its gradient: :func:`alignment` of the tasks' gradients in the shared parameters (arXiv 1912.06844).
 
@@ -67,7 +71,7 @@ def cosreg(
     for loss in task_losses.values():
         of_both = jax.grad(loss, argnums=(0, 1))
         gradient, along = jax.linearize(lambda shared, of_both=of_both: of_both(shared, others), shared)
-        first.append(gradient[0])
+        first.append(summed(gradient[0]))
         push.append(along)
     value, v = jax.value_and_grad(alignment)(first)
     return value, jax.tree.map(lambda *terms: sum(terms), *[along(v_t) for along, v_t in zip(push, v)])

@@ -1,33 +1,119 @@
-"""Where a batch and a state live: spread over a ``data`` mesh axis, or copied to every device of it."""
+"""How a training step is spread over devices: by ``jit`` over a mesh, or by ``pmap``. A new way is an entry here.
+
+Both run the same :func:`thyroid_jax.train.step.update`. Under ``jit`` arrays are whole and the compiler spreads them;
+under ``pmap`` every device has its rows of the batch, and sums are added over the mapped axis.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from thyroid_jax.batch import Batch
 from thyroid_jax.errors import InputError
+from thyroid_jax.losses.reduce import Metrics
+from thyroid_jax.recipe import Recipe
+from thyroid_jax.settings import settings
+from thyroid_jax.train.step import TrainState, train_step, update
+
+AXIS = "data"
 
 
-def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+@settings
+class DevicesConfig:
+    """How the batch is spread over the devices."""
+
+    mode: Literal["jit", "pmap"] = "jit"
+    """jit over a mesh, or pmap; the same updates"""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """State and batches on some devices, and the step that runs there.
+
+    Args:
+        mesh: the devices, one axis.
+        put_state: a whole state -> the state on the devices.
+        put_batch: a whole batch -> the batch on the devices.
+        step: (state, batch, recipe) -> (state, metrics), state and batch as put there. The old state is donated.
+        whole_state: the state on the devices -> the same, every array whole on every device.
+        whole_batch: the batch on the devices -> the same, its first axis over all examples.
+    """
+
+    mesh: Mesh
+    put_state: Callable[[TrainState], TrainState]
+    put_batch: Callable[[Batch], Batch]
+    step: Callable[[TrainState, Batch, Recipe], tuple[TrainState, Metrics]]
+    whole_state: Callable[[TrainState], TrainState]
+    whole_batch: Callable[[Batch], Batch]
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of one axis, ``data``, over all devices (or the given ones)."""
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def check_divides(batch_size: int, mesh: Mesh) -> None:
+def by_jit(devices: Sequence[jax.Device] | None = None) -> Spread:
+    """``jit``: the rows of a batch are dealt over the mesh, the state is on every device."""
+    mesh = data_mesh(devices)
+    return Spread(
+        mesh=mesh,
+        put_state=lambda state: copy(state, mesh),
+        put_batch=lambda batch: deal(batch, mesh),
+        step=train_step,
+        whole_state=lambda state: state,
+        whole_batch=lambda batch: batch,
+    )
+
+
+def by_pmap(devices: Sequence[jax.Device] | None = None) -> Spread:
+    """``pmap``: a leading axis of state and batch runs over the devices."""
+    mesh = data_mesh(devices)
+    step = jax.pmap(update, AXIS, in_axes=(0, 0, None), devices=list(mesh.devices.flat), donate_argnums=0)
+
+    def put_state(state: TrainState) -> TrainState:
+        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (mesh.size, *leaf.shape)), state)
+        return jax.device_put(stacked, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+    def put_batch(batch: Batch) -> Batch:
+        rows = jax.tree.map(lambda leaf: leaf.reshape(mesh.size, -1, *leaf.shape[1:]), batch)
+        return deal(rows, mesh)
+
+    def run(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState, Metrics]:
+        state, metrics = step(state, batch, recipe.replace(axis=AXIS))
+        return state, jax.tree.map(lambda leaf: leaf[0], metrics)
+
+    def whole_state(state: TrainState) -> TrainState:
+        return copy(jax.tree.map(lambda leaf: leaf[0], state), mesh)
+
+    def whole_batch(batch: Batch) -> Batch:
+        return deal(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch), mesh)
+
+    return Spread(mesh, put_state, put_batch, run, whole_state, whole_batch)
+
+
+SPREADS: dict[str, Callable[..., Spread]] = {"jit": by_jit, "pmap": by_pmap}
+
+
+def check_divides(batch_size: int, devices: int) -> None:
     """Raise :class:`InputError` unless every device gets the same number of examples."""
-    if batch_size % mesh.size:
+    if batch_size % devices:
         raise InputError(
-            f"train.batch_size is {batch_size}; it must be a multiple of the number of devices, {mesh.size}."
+            f"train.batch_size is {batch_size}; it must be a multiple of the number of devices, {devices}."
         )
 
 
-def spread(batch: Batch, mesh: Mesh) -> Batch:
-    """Put a batch on the mesh, its rows dealt over the devices. Means over the batch stay global: jit sees one array."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+def deal(tree: Any, mesh: Mesh) -> Any:
+    """Put a tree on the mesh, the first axis of every array dealt over the devices."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def copy(tree, mesh: Mesh):
+def copy(tree: Any, mesh: Mesh) -> Any:
     """Put a tree on the mesh, whole on every device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

@@ -1,11 +1,7 @@
-"""What the tasks ask of the representation, measured beside the training: angles, lengths, and how their gradients lie
-in the encoder.
-"""
+"""What the tasks ask of the representation, measured beside the training: angles, lengths, the encoder's gradients."""
 
 from __future__ import annotations
 
-import dataclasses
-from functools import partial
 from itertools import combinations
 
 import jax
@@ -13,96 +9,102 @@ import jax.numpy as jnp
 
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
-from thyroid_jax.config import Config
 from thyroid_jax.losses import rlar
+from thyroid_jax.losses.reduce import Metrics, Pair, masked_mean, pair, whole
+from thyroid_jax.model import LATENT, Latent, Params
 from thyroid_jax.mtl.gradients import cosines, gramian
+from thyroid_jax.penalties import all_defined, direction_metrics, directions_at
+from thyroid_jax.recipe import Recipe, View, encode_with, encoder_and_rest
 from thyroid_jax.shapes import Array, Bool, Float
-from thyroid_jax.train.gradient import at_latent, weighted
-from thyroid_jax.train.objective import (
-    Metrics,
-    Pair,
-    direction_metrics,
-    encoder_and_rest,
-    one,
-    pair,
-    task_valid,
-    trained,
-)
+from thyroid_jax.train.gradient import task_gradients
+from thyroid_jax.train.objective import view_of
+from thyroid_jax.train.step import in_unit_range
 
 BINS = 40
 """of the histogram of cosines, from -1 to 1"""
 
 
-@partial(jax.jit, static_argnums=2)
-def diagnose(params: model.Params, batch: Batch, config: Config) -> Metrics:
-    """How the tasks' gradients lie on one batch, as it comes, without augmentation; with or without RLAR in the
-    training.
+@jax.jit
+def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
+    """How the tasks' gradients lie on one batch, as it comes, without augmentation; with or without RLAR.
 
-    For each space, channel and full, over the examples on which every task of ``rlar.tasks`` is defined, mean over
-    the pairs of tasks:
+    For each level of the encoder in channel space, and for the latent in full space too, over the examples on which
+    every task of ``rlar.tasks`` is defined, mean over the pairs of tasks (P is ``LEVEL_SPACE``):
 
-    - ``cosine_S``, ``cosine_size_S`` (its absolute value), ``cosine_above_margin_S``, ``cosine_histogram_S`` (shares
-      of 40 bins)
-    - ``latent_gradient_TASK_S``: length of each task's latent gradient; ``latent_gradient_ratio_S``: first task's
-      over the second's,
-      in powers of ten
+    - ``cosine_P``, ``cosine_size_P`` (its absolute value), ``cosine_above_margin_P``, ``cosine_histogram_P`` (shares of
+      40 bins)
+    - ``latent_gradient_TASK_P``: length of each task's gradient there; ``latent_gradient_ratio_P``: first task's over
+      the second's, in powers of ten
+    - ``penalty_share_P`` at the latent: length of the angular penalty's gradient at weight 1, over that of the tasks'
 
     and for the whole batch:
 
-    - ``parameter_gradient_TASK``, ``parameter_cosine_TASK_TASK``: the trained tasks' weighted mean losses in the
-      encoder's parameters
+    - ``parameter_gradient_TASK``, ``parameter_cosine_TASK_TASK``: the tasks' weighted mean losses in the encoder's
+      parameters
     - ``gramian_eigenvalue_1..t``: spectrum of those gradients' Gramian, smallest first, trace 1
-    - ``penalty_share_S``: length of the angular penalty's gradient at the latent, at weight 1, over that of the
-      tasks' together
 
-    A config with a single trained task has the parameters' part alone.
+    A recipe with a single trained task has the parameters' part alone.
     """
+    batch = in_unit_range(batch)
     encoder, rest = encoder_and_rest(params)
-    latent, pull = jax.vjp(lambda encoder: model.encode(rest | encoder, config.model, batch.image), encoder)
-    where, names = task_valid(batch), list(trained(config))
-    probed = tuple(name for name in config.rlar.tasks if name in names)
+    latent, pull = jax.vjp(lambda encoder: encode_with(encoder, rest, recipe, batch.image), encoder)
+    tasks, _ = task_gradients(params, latent, batch, recipe)
+    names = tuple(tasks)
+    compared = tuple(name for name in recipe.settings["rlar"].tasks if name in names)
     metrics: Metrics = {}
-    first = {}
-    for space in ("channel", "full") if len(probed) > 1 else ():
-        probe = dataclasses.replace(config.rlar, weight=1.0, tasks=probed, space=space, hold=(), reliability=0.0)
-        first, penalty = at_latent(params, latent, batch, dataclasses.replace(config, rlar=probe))
-        both = jnp.stack([where[name] for name in probed]).all(0)
-        gradients, losses = (
-            jnp.stack([getattr(first[name], field) for name in probed]) for field in ("latent", "loss")
-        )
-        seen = angles(rlar.normalise(gradients, losses, space=space), probed, both, config.rlar.margin)
-        at_z = sum(output.z for output, _ in weighted(first, where, config).values())
-        seen |= {"penalty_share": one(_norm(penalty.latent) / jnp.maximum(_norm(at_z), 1e-20))}
-        metrics |= {f"{name}_{space}": value for name, value in seen.items()}
+    if len(compared) > 1:
+        view = view_of(params, latent, batch, recipe)
+        places = [(level, "channel") for level in model.level_names(recipe.model)] + [(LATENT, "full")]
+        for level, space in places:
+            found = angles(view, recipe, level, space, compared)
+            metrics |= {f"{name}_{level}_{space}": value for name, value in found.items()}
+        at_z = sum(task.outputs.z for task in tasks.values())
+        for space in ("channel", "full"):
+            share = penalty_share(params, latent, batch, recipe, space, compared, at_z)
+            metrics[f"penalty_share_{LATENT}_{space}"] = whole(share)
 
-    first = (
-        first
-        or at_latent(
-            params, latent, batch, dataclasses.replace(config, rlar=dataclasses.replace(config.rlar, weight=0.0))
-        )[0]
-    )
-    gram = gramian([pull(output)[0] for output, _ in weighted(first, where, config).values()])
-    metrics |= {f"parameter_gradient_{name}": one(jnp.sqrt(square)) for name, square in zip(names, jnp.diagonal(gram))}
+    gram = gramian([pull(task.outputs)[0] for task in tasks.values()])
+    lengths = jnp.sqrt(jnp.diagonal(gram))
+    metrics |= {f"parameter_gradient_{name}": whole(length) for name, length in zip(names, lengths)}
     if len(names) > 1:
         pairs = ["parameter_cosine_" + "_".join(couple) for couple in combinations(names, 2)]
-        metrics |= {name: one(value) for name, value in zip(pairs, cosines(gram))}
+        metrics |= {name: whole(value) for name, value in zip(pairs, cosines(gram))}
     spectrum = jnp.linalg.eigvalsh(gram / jnp.maximum(jnp.trace(gram), 1e-30))
-    return metrics | {f"gramian_eigenvalue_{number}": one(value) for number, value in enumerate(spectrum, start=1)}
+    return metrics | {f"gramian_eigenvalue_{number}": whole(value) for number, value in enumerate(spectrum, start=1)}
 
 
-def angles(directions: rlar.Directions, names: tuple[str, ...], where: Bool[Array, "b"], margin: float) -> Metrics:
-    """How the tasks' directions lie: mean cosine, |cosine|, share above the margin, histogram over the pairs; lengths
-    and their ratio.
-    """
+def angles(view: View, recipe: Recipe, level: str, space: str, names: tuple[str, ...]) -> Metrics:
+    """How the tasks' directions lie at a level: cosines and their histogram over the pairs; lengths and their ratio."""
+    directions = directions_at(view, recipe, level, names, space=space)
+    where = all_defined(view.batch, recipe, names)
     s = rlar.cosines(directions.unit)
     bins = jnp.clip(jnp.floor((s + 1) * BINS / 2), 0, BINS - 1).astype(int)
     histogram = (jax.nn.one_hot(bins, BINS) * where[None, :, None]).mean(0).sum(0)
     ratio = jnp.log10(directions.norm[0] / directions.norm[1])
-    return direction_metrics(directions, names, where, margin) | {
-        "cosine_histogram": Pair(histogram, where.sum().astype(jnp.float32)),
+    return direction_metrics(directions, names, where, recipe.settings["rlar"].margin) | {
+        "cosine_histogram": Pair(histogram, where.sum().astype(histogram.dtype)),
         "latent_gradient_ratio": pair(ratio, where & (directions.norm[:2].min(0) > 1e-9)),
     }
 
 
-def _norm(x: Float[Array, "*n"]) -> Float[Array, ""]:
-    return jnp.sqrt((x**2).sum())
+def penalty_share(
+    params: Params,
+    latent: Latent,
+    batch: Batch,
+    recipe: Recipe,
+    space: str,
+    names: tuple[str, ...],
+    of_tasks: Float[Array, "b y x c"],
+) -> Float[Array, ""]:
+    """|gradient of the angular penalty at z, weight 1| / |gradient of the tasks' weighted losses at z|."""
+    chosen = recipe.settings["rlar"]
+    where: Bool[Array, "b"] = all_defined(batch, recipe, names)
+
+    def penalty(z: Float[Array, "b y x c"]) -> Float[Array, ""]:
+        view = view_of(params, latent._replace(z=z), batch, recipe)
+        directions = directions_at(view, recipe, LATENT, names, space=space)
+        values = rlar.angular_penalty(directions.unit, kind=chosen.kind, margin=chosen.margin, where=where)
+        return masked_mean(values, where)
+
+    length = lambda x: jnp.sqrt((x**2).sum())
+    return length(jax.grad(penalty)(latent.z)) / jnp.maximum(length(of_tasks), 1e-20)

@@ -1,4 +1,4 @@
-"""A training run from its first step to its last, through any number of interruptions."""
+"""The loop around the step: epochs, validation, log and checkpoints, through any number of interruptions."""
 
 from __future__ import annotations
 
@@ -7,95 +7,141 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from tqdm import tqdm
 
-from thyroid_jax.config import Config
+from thyroid_jax.batch import Batch
 from thyroid_jax.data.pipeline import Examples, TrainingBatches, evaluation_batches, prefetch, steps_per_epoch
 from thyroid_jax.errors import InputError
-from thyroid_jax.evaluate import metrics as measures
-from thyroid_jax.files import alone_in
 from thyroid_jax.losses import consistency
-from thyroid_jax.train.checkpoint import Checkpoints
-from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
+from thyroid_jax.losses.reduce import Metrics, Pair
+from thyroid_jax.recipe import Recipe
+from thyroid_jax.settings import check_within, settings
+from thyroid_jax.tasks import MEASURES
+from thyroid_jax import checkpoints
+from thyroid_jax.train.devices import Spread, copy, deal
 from thyroid_jax.train.diagnose import diagnose
 from thyroid_jax.train.log import RunLog
-from thyroid_jax.train.objective import Metrics, Pair
-from thyroid_jax.train.step import TrainState, at_step, compiled_step, evaluate_step, init_state, learning_rate
+from thyroid_jax.train.optimizer import learning_rate
+from thyroid_jax.train.step import TrainState, evaluate_step
+
+Averages = dict[str, Any]
+
+
+@settings
+class TrainConfig:
+    """Length, batch and book-keeping of a run."""
+
+    epochs: int = 100
+    """passes over the training part"""
+    batch_size: int = 8
+    """images in a step, over all devices together"""
+    seed: int = 0
+    """of parameters, order, views and every other random choice"""
+    evaluate_every: int = 5
+    """epochs between evaluations of the validation part"""
+    checkpoint_every: int = 1
+    """epochs between checkpoints"""
+    diagnose_every: int = 0
+    """steps between diagnoses of the tasks' gradients (`thyroid_jax/train/diagnose.py`); 0 for none"""
+    monitor: str = "dice"
+    """validation measure whose highest value marks the best checkpoint; on small sets those of grades are noisy"""
+
+    def __post_init__(self):
+        check_within(self, "train", ("epochs", "batch_size", "evaluate_every", "checkpoint_every"), 1)
+        check_within(self, "train", ("diagnose_every",), 0)
+        check_within(self, "train", ("seed",), 0, 2**32 - 1)
+        if self.monitor not in MEASURES:
+            raise InputError(f"train.monitor is {self.monitor!r}; choose one of {', '.join(MEASURES)}.")
+
+
+class Progress(NamedTuple):
+    """What a run goes on from: the state on the host or on devices, and the position in the data after its step."""
+
+    state: TrainState
+    position: dict[str, Any] | None
 
 
 def fit(
-    config: Config,
     run_dir: Path,
+    recipe: Recipe,
+    config: TrainConfig,
+    start: Progress,
     training: Examples,
     validation: Examples,
-    facts: dict[str, Any],
+    spread: Spread,
     *,
+    facts: dict[str, Any],
     say: Callable[[str], None] = print,
 ) -> TrainState:
-    """Train for ``config.train.epochs`` epochs in ``run_dir`` and return the last state; go on from the last
-    checkpoint if there is one.
+    """Train from ``start`` to the last of ``config.epochs`` epochs and return the last state, whole.
 
-    Every random choice follows from (seed, step), and the data position is in the checkpoint: an interrupted and
+    Every random choice follows from (key, step), and the data position is in each checkpoint: an interrupted and
     resumed run ends with the same parameters, to the bit on one kind of device, as one that was left alone. ``facts``
-    (JSON values about the data) go into each checkpoint. A loss or gradient that is not finite stops the run with
-    :class:`InputError`; no such state is ever saved.
+    (JSON values) go into each checkpoint. The caller holds the run folder's lock.
+
+    A loss or gradient that is not finite stops the run with :class:`InputError`; no such state is ever saved.
     """
-    mesh = data_mesh()
-    check_divides(config.train.batch_size, mesh)
-    per_epoch = steps_per_epoch(len(training.cases), config.train.batch_size)
-    batches = TrainingBatches(training, config.train.batch_size, seed=config.train.seed)
-    state = copy(init_state(config), mesh)
-    with alone_in(run_dir), Checkpoints(run_dir / "checkpoints") as checkpoints:
-        # Resume order: 1. a fresh state, for its layout  2. state and data position from the last checkpoint
-        # 3. forget what was logged beyond it  4. go on at its step; the schedules depend on the step alone.
-        if checkpoints.last() is not None:
-            state, position, known = checkpoints.restore(state)
-            check_facts(facts, known, run_dir)
-            batches.restore(position)
-            say(f"going on from step {int(state.step)}")
-        log = RunLog(run_dir, after=int(state.step))
-        stream = prefetch(batches, lambda batch: spread(batch, mesh))
-        with Progress(config.train.total_steps, int(state.step), say) as progress:
-            for epoch in range(int(state.step) // per_epoch + 1, config.train.epochs + 1):
-                started, seen, probes = time.monotonic(), [], []
-                for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
-                    batch, position = next(stream)
-                    if config.train.diagnose_every and step % config.train.diagnose_every == 0:
-                        probes.append(diagnose(state.params, batch, config))
-                    state, metrics = compiled_step(state, batch, at_step(config, step))
-                    seen.append(metrics)
-                    progress.step()
-                totals = check_finite(jax.device_get(seen), int(state.step) - per_epoch, checkpoints)
-                row = {
-                    "split": "train",
-                    "step": int(state.step),
-                    "epoch": epoch,
-                    **what_the_prior_says(averages(totals)),
-                }
-                row["learning_rate"] = float(learning_rate(config)(row["step"] - 1))
-                row["images_per_second"] = len(training.cases) / (time.monotonic() - started)
-                log.add(row)
-                if probes:
-                    found = averages(add_up(jax.device_get(probes)))
-                    log.add({"split": "diagnosis", "step": row["step"], "epoch": epoch, **found})
-                quality: dict[str, float] = {}
-                last = epoch == config.train.epochs
-                if last or epoch % config.train.evaluate_every == 0:
-                    quality = validate(state, validation, config, mesh)
-                    log.add({"split": "validation", "step": row["step"], "epoch": epoch, **quality})
-                if last or quality or epoch % config.train.checkpoint_every == 0:
-                    checkpoints.save(state, position, facts, quality.get("score"))
-                progress.line(f"epoch {epoch}/{config.train.epochs}  {summary(row, quality)}")
-    return state
+    per_epoch = steps_per_epoch(len(training.cases), config.batch_size)
+    batches = TrainingBatches(training, config.batch_size, seed=config.seed)
+    if start.position is not None:
+        batches.restore(start.position)
+    # Resume order: state and data position come from one checkpoint; what was logged beyond it is forgotten; the
+    # schedules depend on the step alone.
+    first = int(start.state.step)
+    log = RunLog(run_dir, after=first)
+    best = best_score(log.rows)
+    state = spread.put_state(start.state)
+    stream = prefetch(batches, spread.put_batch)
+    with ProgressBar(config.epochs * per_epoch, first, say) as progress:
+        for epoch in range(first // per_epoch + 1, config.epochs + 1):
+            started, seen, probes = time.monotonic(), [], []
+            for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
+                batch, position = next(stream)
+                if config.diagnose_every and step % config.diagnose_every == 0:
+                    probes.append(diagnose(spread.whole_state(state).params, spread.whole_batch(batch), recipe))
+                state, metrics = spread.step(state, batch, recipe)
+                seen.append(metrics)
+                progress.step()
+            done = epoch * per_epoch
+            totals = check_finite(jax.device_get(seen), done - per_epoch, run_dir)
+            row = {"split": "train", "step": done, "epoch": epoch, **with_prior_agreement(averages(totals))}
+            row["learning_rate"] = float(
+                learning_rate(recipe.settings["optimizer"], done - 1, recipe.fitted.total_steps)
+            )
+            row["images_per_second"] = len(training.cases) / (time.monotonic() - started)
+            log.add(row)
+            if probes:
+                log.add(
+                    {"split": "diagnosis", "step": done, "epoch": epoch, **averages(add_up(jax.device_get(probes)))}
+                )
+            quality: dict[str, float] = {}
+            last = epoch == config.epochs
+            if last or epoch % config.evaluate_every == 0:
+                params = spread.whole_state(state).params
+                quality = validate(params, validation, recipe, spread, config.batch_size)
+                quality["score"] = score_of(quality, config.monitor)
+            if last or quality or epoch % config.checkpoint_every == 0:
+                whole = spread.whole_state(state)
+                contents = facts | {"position": position}
+                # The best first: killed between the two, the run goes back to the last one and comes here again.
+                if quality and quality["score"] > best:
+                    best = quality["score"]
+                    usable = {"params": whole.params, "fitted": recipe.fitted}
+                    checkpoints.save(run_dir / "checkpoints" / "best", done, usable, contents, kept=1)
+                resumable = {"params": whole.params, "rest": whole._replace(params=()), "fitted": recipe.fitted}
+                checkpoints.save(run_dir / "checkpoints" / "last", done, resumable, contents, kept=checkpoints.KEPT)
+            if quality:
+                log.add({"split": "validation", "step": done, "epoch": epoch, **quality})
+            progress.line(f"epoch {epoch}/{config.epochs}  {summary(row, quality)}")
+    return spread.whole_state(state)
 
 
-class Progress:
-    """A progress bar with rate and remaining time on a terminal; elsewhere one plain line for every :meth:`line`."""
+class ProgressBar:
+    """A bar with rate and remaining time on a terminal; elsewhere one plain line for every :meth:`line`."""
 
     def __init__(self, total: int, done: int, say: Callable[[str], None]):
         self._bar = tqdm(total=total, initial=done, unit="step", disable=not sys.stderr.isatty())
@@ -112,80 +158,94 @@ class Progress:
             self._bar.write(text)
             return
         seconds = (time.monotonic() - self._started) / max(1, self._done - self._first)
-        self._say(f"{text}  | {seconds:.2f} s/step, {seconds * (self._total - self._done) / 60:.1f} min left")
+        left = seconds * (self._total - self._done) / 60
+        self._say(f"{text}  | {seconds:.2f} s/step, {left:.1f} min left")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
 
-def check_facts(facts: dict[str, Any], known: dict[str, Any], run_dir: Path) -> None:
-    """Raise :class:`InputError` when the data are no longer those that the checkpoint was trained on."""
-    differing = sorted(name for name in facts.keys() | known.keys() if facts.get(name) != known.get(name))
-    if differing:
+def validate(params: Any, validation: Examples, recipe: Recipe, spread: Spread, batch_size: int) -> dict[str, float]:
+    """Every trained task's measures on the validation part, at network size."""
+    params = copy(params, spread.mesh)
+    scores: dict[str, list[np.ndarray]] = {task.name: [] for task in recipe.tasks}
+    for batch, cases in evaluation_batches(validation, batch_size):
+        found = jax.device_get(evaluate_step(params, deal(batch, spread.mesh), recipe))
+        for name, values in found.items():
+            scores[name].append(values[: len(cases)])
+    quality: dict[str, float] = {}
+    for task in recipe.tasks:
+        label, where = task.label(validation.batch), task.valid(validation.batch)
+        quality |= task.measures(np.concatenate(scores[task.name]), np.asarray(label), np.asarray(where))
+    return quality
+
+
+def score_of(quality: dict[str, float], monitor: str) -> float:
+    """The measure by which the best checkpoint is chosen; -1 where it is undefined (a kappa when all is one grade)."""
+    score = quality.get(monitor, math.nan)
+    return score if math.isfinite(score) else -1.0
+
+
+def best_score(rows: Sequence[dict[str, Any]]) -> float:
+    """The best validation score of a log; minus infinity before the first one."""
+    return max((row["score"] for row in rows if row.get("split") == "validation"), default=-math.inf)
+
+
+def check_labels(config: TrainConfig, validation: Batch, recipe: Recipe) -> None:
+    """Raise :class:`InputError` when the measure that chooses the best checkpoint has no label in the validation part."""
+    name = MEASURES[config.monitor]
+    tasks = {task.name: task for task in recipe.tasks}
+    if name not in tasks:
         raise InputError(
-            f"{run_dir}: the data changed since this run was started ({', '.join(differing)} differ); build them as they were, or "
-            "train on the new ones in a new run folder."
+            f"train.monitor is {config.monitor!r}, but {name} is not trained: no training image has its label. "
+            f"Choose a measure of {' or '.join(tasks)}."
         )
+    if not np.asarray(tasks[name].valid(validation)).any():
+        others = [
+            measure for measure, of in MEASURES.items() if of in tasks and np.asarray(tasks[of].valid(validation)).any()
+        ]
+        advice = f"choose one of {', '.join(others)}" if others else "choose other folds"
+        raise InputError(f"train.monitor is {config.monitor!r}, but no validation image has its label; {advice}.")
 
 
-def validate(state: TrainState, validation: Examples, config: Config, mesh: Mesh) -> dict[str, float]:
-    """Dice at network size, accuracy, balanced accuracy and quadratic-weighted kappa of the validation part, and the
-    ``score``.
+def check_finite(seen: Sequence[Metrics], before: int, run_dir: Path) -> Metrics:
+    """The sum of the steps' metrics.
 
-    The score, by which the best checkpoint is chosen, is ``config.train.monitor``, and -1 where that is undefined (a
-    kappa when all is one grade).
-    """
-    batches = evaluation_batches(validation, config.train.batch_size)
-    sums = [jax.device_get(evaluate_step(state.params, spread(batch, mesh), config)) for batch, _ in batches]
-    total = add_up(sums)
-    confusion = np.asarray(total["confusion"].sum)
-    quality = {"dice": ratio(*total["dice"])}
-    for name in ("accuracy", "balanced_accuracy", "quadratic_kappa"):
-        quality[name] = float(getattr(measures, name)(confusion))
-    score = quality[config.train.monitor]
-    return quality | {"score": score if math.isfinite(score) else -1.0}
-
-
-def check_finite(seen: Sequence[Metrics], before: int, checkpoints: Checkpoints) -> Metrics:
-    """The sum of the steps' metrics; a loss or gradient norm that is not finite raises, naming step, loss parts and last
-    checkpoint.
+    A loss or gradient norm that is not finite raises :class:`InputError` that names step, parts and last checkpoint.
     """
     for offset, metrics in enumerate(seen, start=1):
         if all(np.isfinite(metrics[name].sum) for name in ("loss", "gradient_norm")):
             continue
-        shown = [name for name in sorted(metrics) if name.startswith("loss") or name in ("rlar", "gradient_norm")]
+        shown = [name for name in sorted(metrics) if np.ndim(metrics[name].sum) == 0 and not name.startswith("cosine")]
         parts = ", ".join(f"{name} {ratio(*metrics[name]):.4g}" for name in shown)
-        last = checkpoints.last()
-        kept = (
-            "no checkpoint was written yet"
-            if last is None
-            else f"the last good checkpoint is {checkpoints.folder / 'last' / str(last)}"
-        )
+        folder = run_dir / "checkpoints" / "last"
+        saved = checkpoints.steps(folder)
+        kept = f"the last good checkpoint is {folder / str(saved[0])}" if saved else "no checkpoint was written yet"
         raise InputError(
-            f"step {before + offset}: the objective is no longer finite ({parts}); {kept}. Lower optimizer.learning_rate or the "
-            "weight of the part that failed, in a new run folder."
+            f"step {before + offset}: the objective is no longer finite ({parts}); {kept}. Lower "
+            "optimizer.learning_rate or the weight of the part that failed, in a new run folder."
         )
     return add_up(seen)
 
 
 def add_up(seen: Sequence[Metrics]) -> Metrics:
     """Sum of (sum, count) pairs over steps or batches, each metric over those that have it."""
-    total: dict[str, list[Pair]] = {}
+    found: dict[str, list[Pair]] = {}
     for metrics in seen:
-        for name, pair in metrics.items():
-            total.setdefault(name, []).append(pair)
+        for name, value in metrics.items():
+            found.setdefault(name, []).append(value)
     return {
         name: Pair(*(np.sum(values, axis=0, dtype=np.float64) for values in zip(*pairs)))
-        for name, pairs in total.items()
+        for name, pairs in found.items()
     }
 
 
-def averages(metrics: Metrics) -> dict[str, float | list[float]]:
+def averages(metrics: Metrics) -> Averages:
     """sum / count of every metric; NaN where nothing was counted. Histograms become lists, and are left out there."""
-    found: dict[str, float | list[float]] = {}
+    found: Averages = {}
     for name, (total, count) in sorted(metrics.items()):
         if np.ndim(total) == 0:
             found[name] = ratio(total, count)
@@ -194,9 +254,8 @@ def averages(metrics: Metrics) -> dict[str, float | list[float]]:
     return found
 
 
-def what_the_prior_says(row: dict[str, Any]) -> dict[str, Any]:
-    """The same averages with the shape prior's products turned into its correlation with the labelled malignancy and
-    its deviation.
+def with_prior_agreement(row: Averages) -> Averages:
+    """The averages with the shape prior's products turned into its correlation with the malignancy and its deviation.
 
     A prior whose deviation goes to 0 agrees with the head by saying nothing.
     """
@@ -212,14 +271,11 @@ def ratio(total: float, count: float) -> float:
     return float(total / count) if count else math.nan
 
 
-def summary(row: dict[str, Any], quality: dict[str, float]) -> str:
+def summary(row: Averages, quality: dict[str, float]) -> str:
     """One epoch in one line: the losses, the mean cosine, and the validation if there was one."""
     parts = [f"loss {row['loss']:.3f}"]
     parts += [f"{name.removeprefix('loss_')} {row[name]:.3f}" for name in row if name.startswith("loss_")]
     parts += [f"cosine {row['cosine']:+.3f}"] if "cosine" in row else []
-    parts += [
-        f"| validation {name} {quality[name]:.3f}"
-        for name in ("dice", "balanced_accuracy", "quadratic_kappa")
-        if name in quality
-    ]
+    shown = ("dice", "balanced_accuracy", "quadratic_kappa", "malignant_auroc")
+    parts += [f"| validation {name} {quality[name]:.3f}" for name in shown if name in quality]
     return "  ".join(parts)

@@ -1,0 +1,112 @@
+"""What the training part teaches before the first step: class weights, the target's scaling, shape means, lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+
+import jax
+import numpy as np
+
+from thyroid_jax.config import Config
+from thyroid_jax.data.augment import AugmentConfig, augment
+from thyroid_jax.data.pipeline import Examples, measure, steps_per_epoch
+from thyroid_jax.penalties import ConsistencyConfig
+from thyroid_jax.radiomics import clinical, soft
+from thyroid_jax.recipe import Fitted
+from thyroid_jax.shapes import Array
+
+TARGET_VIEWS = 512
+"""views on which the guidance target's scaling is fitted, at least where there are outlines to measure"""
+_VIEWS_KEY = 0x76696577  # of the random views: the same for every seed, so that seeds of a study share their scaling
+
+
+def learn_from(training: Examples, config: Config, *, readers: Collection[int] = (1,)) -> Fitted:
+    """Everything that a step needs to know of the training part.
+
+    ``readers`` are the numbers of outlines that training masks are means of (``pipeline.reader_counts``). What a run
+    does not use is left neutral: the scaling without guidance, the shape means without the consistency.
+    """
+    batch = training.batch
+    per_epoch = steps_per_epoch(len(training.cases), config.train.batch_size)
+    cut = clinical.mask_cut(readers)
+    benign_or_malignant = np.stack([1 - batch.malignant, batch.malignant], axis=1)
+    neutral = Fitted.neutral(batch.grade.shape[1], len(clinical.TARGET), len(config.consistency.features))
+    return neutral._replace(
+        class_weights=class_weights(batch.grade[batch.grade_valid], config.grading.balance),
+        malignant_weights=class_weights(benign_or_malignant[batch.malignant_valid], config.malignancy.balance),
+        scaling=target_scaling(training, config, cut) if config.guidance.weight else neutral.scaling,
+        mask_cut=np.float32(cut),
+        shape_centre=shape_means(batch.mask[batch.mask_valid], config.consistency)
+        if config.consistency.weight
+        else neutral.shape_centre,
+        total_steps=np.float32(config.train.epochs * per_epoch),
+        epoch_steps=np.int32(per_epoch),
+    )
+
+
+def class_weights(labels: Array, balance: float) -> np.ndarray:
+    """Weights frequency ** -balance of the classes of labels f[n k], scaled so that the examples' mean weight is 1.
+
+    ``labels`` are one-hot or distributions. A class without any example has weight 0; no example at all gives ones.
+    """
+    counts = np.asarray(labels, np.float64).sum(0)
+    if not counts.sum():
+        return np.ones(labels.shape[1], np.float32)
+    raw = np.where(counts > 0, np.maximum(counts, 1e-9) ** -balance, 0.0)
+    return (raw * counts.sum() / (raw * counts).sum()).astype(np.float32)
+
+
+def target_scaling(training: Examples, config: Config, cut: float) -> clinical.Scaling:
+    """The robust scaling of the guidance target, of what a training step sees: random views, or the images as they are.
+
+    With ``guidance.view`` augmented, :data:`TARGET_VIEWS` views or more are measured: several of each outlined example,
+    or one of evenly chosen ones.
+    """
+    outlined = np.flatnonzero(training.batch.radiomics_valid)
+    if not len(outlined):
+        return Fitted.neutral(1, len(clinical.TARGET)).scaling
+    if config.guidance.view == "original":
+        image, mask = training.batch.image[outlined, ..., 0], training.batch.mask[outlined]
+        return clinical.fit_scaling(*_whole_rows(*measure(image, mask, cut=cut)))
+    rows = np.resize(outlined, max(len(outlined), TARGET_VIEWS))
+    if len(outlined) > TARGET_VIEWS:
+        rows = outlined[np.linspace(0, len(outlined) - 1, TARGET_VIEWS).round().astype(int)]
+    return clinical.fit_scaling(*_whole_rows(*measure_views(training, rows, config.augment, cut)))
+
+
+def measure_views(
+    examples: Examples, rows: np.ndarray, config: AugmentConfig, cut: float, *, chunk: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """The guidance target of one random view of every row, f32[n r], and whether each value is defined, bool[n r]."""
+    values, valid = [], []
+    for start in range(0, len(rows), chunk):
+        chosen = np.resize(rows[start : start + chunk], chunk)
+        found = _target_of_views(
+            jax.random.key(_VIEWS_KEY), start, examples.batch.image[chosen], examples.batch.mask[chosen], config, cut
+        )
+        values.append(np.asarray(found[0]))
+        valid.append(np.asarray(found[1]))
+    return np.concatenate(values)[: len(rows)], np.concatenate(valid)[: len(rows)]
+
+
+@jax.jit
+def _target_of_views(key, first, image, mask, config, cut):
+    unit = lambda pixels: pixels.astype(np.float32) / 255
+    image, mask = augment(key, unit(image), unit(mask), config, first=first)
+    return clinical.target(image[..., 0], mask >= cut)
+
+
+def _whole_rows(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The flags of rows in which every value is defined: a step uses no others."""
+    return values, np.broadcast_to(valid.all(-1, keepdims=True), valid.shape)
+
+
+def shape_means(masks: np.ndarray, settings: ConsistencyConfig) -> np.ndarray:
+    """Mean of the shape features over masks uint8[n h w] that are large enough; 0 where there are none."""
+    masks = masks[(masks >= 128).sum((1, 2)) > settings.min_pixels]
+    if not len(masks):
+        return np.zeros(len(settings.features), np.float32)
+    morphology = jax.jit(partial(soft.morphology, features=settings.features))
+    found = [np.asarray(morphology(mask[None].astype(np.float32) / 255))[0] for mask in masks]
+    return np.mean(found, axis=0).astype(np.float32)

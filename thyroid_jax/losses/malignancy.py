@@ -1,0 +1,28 @@
+"""The loss between a logit of malignancy and the proven, or stated, malignancy; one value per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from thyroid_jax.losses.reduce import fill, keep
+from thyroid_jax.shapes import Array, Bool, Float
+
+
+def malignancy(
+    logit: Float[Array, "b"],
+    target: Float[Array, "b"],
+    *,
+    class_weights: Sequence[float] | Float[Array, "2"] | None = None,
+    where: Bool[Array, "b"] | None = None,
+) -> Float[Array, "b"]:
+    """Binary cross-entropy w_1 y softplus(-x) + w_0 (1 - y) softplus(x), >= 0, in nats.
+
+    ``logit`` x any real, ``target`` y in [0, 1], 1 for malignant. ``class_weights`` (w_0, w_1) >= 0 of benign and
+    malignant, 1 by default. Images whose flag in ``where`` is False give 0 with a zero gradient.
+    """
+    logit, target = fill(logit, where), fill(target, where)
+    benign, malignant = (1.0, 1.0) if class_weights is None else jnp.asarray(class_weights, logit.dtype)
+    return keep(malignant * target * jax.nn.softplus(-logit) + benign * (1 - target) * jax.nn.softplus(logit), where)

@@ -1,0 +1,75 @@
+"""Shape of the network: what a person asks for, and the sizes of the heads that follow from the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from thyroid_jax.errors import InputError
+from thyroid_jax.settings import check_within
+
+N = TypeVar("N", bound="NetworkConfig")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What a person asks of the network. Input height and width must be multiples of ``2 ** depth``.
+
+    Presets: :meth:`preset` with ``tiny`` (tests), ``small`` (1 M parameters, for CPUs), ``base`` (21 M, for GPUs).
+    """
+
+    encoder: str = "residual"
+    """one of `thyroid_jax.model.ENCODERS`"""
+    width: int = 16
+    """channels of the first level; each further level doubles them"""
+    max_width: int = 128
+    """upper bound of the channels of any level"""
+    depth: int = 5
+    """halvings from the input to the latent"""
+    blocks: int = 1
+    """residual blocks per level"""
+    full_resolution: bool = False
+    """keep a level at the input's own resolution; otherwise the first level works at half of it, four times cheaper"""
+    groups: int = 8
+    """groups of the GroupNorm, at most"""
+    embedding: int = 128
+    """length of the grading embedding [guided | free]"""
+    hidden: int = 128
+    """hidden units of the embedding's and the heads' MLPs"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """precision of the convolutions; parameters, losses and latent directions are always float32"""
+
+    def __post_init__(self):
+        check_within(self, "model", ("width", "max_width", "depth", "blocks", "groups", "hidden", "embedding"), 1)
+
+    @classmethod
+    def preset(cls: type[N], name: str, **changes: Any) -> N:
+        """The preset ``name`` with some fields changed."""
+        if name not in PRESETS:
+            raise InputError(f"model preset {name!r} does not exist; choose one of {', '.join(PRESETS)}.")
+        return cls(**(PRESETS[name] | changes))
+
+
+@dataclass(frozen=True)
+class ModelConfig(NetworkConfig):
+    """The whole shape of the network: :class:`NetworkConfig` and the sizes of its heads, which the data decide."""
+
+    grades: int = 5
+    """grade classes of the data set"""
+    radiomics: int = 8
+    """values of the guidance target, and length of the guided part of the embedding"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_within(self, "model", ("grades",), 1)
+        if not 1 <= self.radiomics <= self.embedding:
+            raise InputError(
+                f"model.radiomics is {self.radiomics}; it must lie between 1 and model.embedding ({self.embedding})."
+            )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"width": 4, "depth": 2, "groups": 2, "embedding": 16, "hidden": 16},
+    "small": {},
+    "base": {"width": 48, "max_width": 512, "depth": 4, "blocks": 2, "full_resolution": True},
+}

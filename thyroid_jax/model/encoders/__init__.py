@@ -1,0 +1,5 @@
+"""Encoders: one file each, behind the same named levels. A new encoder is a new file and an entry here."""
+
+from thyroid_jax.model.encoders.residual import Residual
+
+ENCODERS = {"residual": Residual}

@@ -1,0 +1,203 @@
+"""What a training step is given: which tasks and penalties, their settings, and what the training part taught.
+
+A :class:`Recipe` is one argument of a jitted function. Its numbers and arrays are traced; tasks, penalties, kinds and
+the network's shape are structure. Recipes that differ in numbers alone, as those of a sweep over weights, learning
+rates, folds or seeds do, share one compiled program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thyroid_jax import model
+from thyroid_jax.batch import Batch
+from thyroid_jax.losses.reduce import Metrics, Pair
+from thyroid_jax.model import Latent, ModelConfig, Params
+from thyroid_jax.radiomics.clinical import Scaling
+from thyroid_jax.settings import check_within, settings
+from thyroid_jax.shapes import Array, Bool, Float, Key
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task, everywhere: objective, multitask methods, validation and prediction walk over a tuple of these.
+
+    Args:
+        name: of the task, of its group of settings, and of its loss in the log.
+        label: batch -> the label's array [b ...].
+        valid: batch -> bool[b], False where the label is missing.
+        head: (parameters, model config, latent) -> prediction [b ...], the head's own output.
+        loss: (prediction, label, settings, fitted, where) -> f32[b], unreduced.
+        answer: (prediction, settings) -> what a user is told, such as probabilities [b ...].
+        score: (answer, label) -> f32[b ...] of each example, small enough to go to the host.
+        measures: (scores, labels, where), NumPy arrays of a whole part -> measures by name, higher is better.
+    """
+
+    name: str
+    label: Callable[[Batch], Array]
+    valid: Callable[[Batch], Array]
+    head: Callable[[Params, ModelConfig, Latent], Array]
+    loss: Callable[[Array, Array, Any, Fitted, Array], Array]
+    answer: Callable[[Array, Any], Array]
+    score: Callable[[Array, Array], Array]
+    measures: Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
+
+    def defined(self, batch: Batch) -> Bool[Array, "b"]:
+        """On which examples the task is defined: those with its label that do not pad the batch."""
+        return self.valid(batch) & batch.example_valid
+
+
+@settings
+class TaskConfig:
+    """What the settings of every task have."""
+
+    weight: float = 1.0
+    """of the task's mean loss in the objective; 0 switches the task off"""
+
+
+@settings
+class PenaltyConfig:
+    """What the settings of every penalty have."""
+
+    weight: float = 0.0
+    """of the penalty in the objective; 0 switches it off"""
+    warmup: float = 0.0
+    """share of all steps before it sets in"""
+    ramp: float = 0.0
+    """share of all steps over which its weight then rises linearly"""
+
+    def check(self, where: str) -> None:
+        """Raise :class:`InputError` for numbers that make no sense."""
+        check_within(self, where, ("weight",), 0)
+        check_within(self, where, ("warmup", "ramp"), 0, 1)
+
+
+class View(NamedTuple):
+    """What a penalty looks at: the network at one batch, and every trained task at the latent.
+
+    ``losses`` f32[b] a task; ``gradients`` give the gradient of the summed losses at the latent and the skips, from the
+    same trace as the losses, when they are called.
+    """
+
+    params: Params
+    latent: Latent
+    batch: Batch
+    losses: Mapping[str, Float[Array, "b"]]
+    gradients: Mapping[str, Callable[[], Latent]]
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """One regulariser, everywhere: both forms of the gradient, the log and the settings walk over a tuple of these.
+
+    Args:
+        name: of the penalty, of its group of settings, and of its value in the log.
+        value: (view, recipe) -> its sum and count, and what to log.
+        parameters: (settings, fitted) -> parameters of its own by name, which live in ``params["heads"]``; or None.
+    """
+
+    name: str
+    value: Callable[[View, Recipe], tuple[Pair, Metrics]]
+    parameters: Callable[[Any, Fitted], dict[str, Any]] | None = None
+
+
+class Fitted(NamedTuple):
+    """What the training part taught: arrays, kept with the run, traced under jit.
+
+    class_weights   f32[k] of the grading loss, mean 1 over the training examples
+    malignant_weights   f32[2] of the malignancy loss, for benign and malignant
+    scaling         centre and spread f32[r] of the guidance target
+    mask_cut        f32[], where soft training masks are cut to measure the target: on no plateau of several readers
+    shape_centre    f32[n], mean shape features of the training outlines, for the malignancy prior
+    total_steps     f32[], length of the schedules; 0, for steps called by hand, keeps rates and weights constant
+    epoch_steps     i32[], steps in an epoch
+    """
+
+    class_weights: Float[Array, "k"]
+    malignant_weights: Float[Array, "2"]
+    scaling: Scaling
+    mask_cut: Float[Array, ""]
+    shape_centre: Float[Array, "n"]
+    total_steps: Float[Array, ""]
+    epoch_steps: Array
+
+    @classmethod
+    def neutral(cls, grades: int, radiomics: int, shapes: int = 4, *, total_steps: float = 0.0) -> Fitted:
+        """What leaves everything as it is: weights 1, no scaling; for steps called by hand."""
+        full = lambda count, value: np.full(count, value, np.float32)
+        return cls(
+            class_weights=full(grades, 1.0),
+            malignant_weights=full(2, 1.0),
+            scaling=Scaling(full(radiomics, 0.0), full(radiomics, 1.0)),
+            mask_cut=np.float32(0.5),
+            shape_centre=full(shapes, 0.0),
+            total_steps=np.float32(total_steps),
+            epoch_steps=np.int32(1),
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training step depends on besides its state and its batch.
+
+    Args:
+        model: shape of the network.
+        tasks: the trained tasks, in their fixed order.
+        penalties: the penalties whose weight is above 0.
+        settings: groups of settings by name: of tasks, penalties, ``augment``, ``mtl``, ``optimizer``.
+        fitted: what the training part taught.
+        axis: mapped axis (``pmap``) that the batch is spread over, or None where arrays are whole.
+    """
+
+    model: ModelConfig
+    tasks: tuple[Task, ...]
+    penalties: tuple[Penalty, ...]
+    settings: dict[str, Any]
+    fitted: Fitted
+    axis: str | None = field(default=None)
+
+    def replace(self, **changes: Any) -> Recipe:
+        """The recipe with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def with_settings(self, name: str, **changes: Any) -> Recipe:
+        """The recipe with some fields of the group of settings ``name`` changed."""
+        return self.replace(settings=self.settings | {name: dataclasses.replace(self.settings[name], **changes)})
+
+
+jax.tree_util.register_dataclass(
+    Recipe, data_fields=["settings", "fitted"], meta_fields=["model", "tasks", "penalties", "axis"]
+)
+
+
+def init_params(recipe: Recipe, key: Key) -> Params:
+    """Fresh parameters: the network's, and those that penalties bring."""
+    params = model.init(key, recipe.model)
+    for penalty in recipe.penalties:
+        if penalty.parameters is not None:
+            params["heads"] |= penalty.parameters(recipe.settings[penalty.name], recipe.fitted)
+    return params
+
+
+def example_losses(task: Task, params: Params, latent: Latent, batch: Batch, recipe: Recipe) -> Float[Array, "b"]:
+    """A task's loss f32[b] of every example, at least float32; 0 where the task is not defined."""
+    prediction = task.head(params, recipe.model, latent)
+    losses = task.loss(prediction, task.label(batch), recipe.settings[task.name], recipe.fitted, task.defined(batch))
+    return losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+
+
+def encoder_and_rest(params: Params) -> tuple[Params, Params]:
+    """The parameters that the tasks share, and the others."""
+    return {"encoder": params["encoder"]}, {name: tree for name, tree in params.items() if name != "encoder"}
+
+
+def encode_with(encoder: Params, rest: Params, recipe: Recipe, image: Float[Array, "b h w 1"]) -> Latent:
+    """The latent of a batch of images, from the two parts of :func:`encoder_and_rest`."""
+    return model.encode(rest | encoder, recipe.model, image)

@@ -1,0 +1,69 @@
+"""Gradient clipping, AdamW and a warm-up-cosine schedule by step. Every number may be traced."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from thyroid_jax.settings import check_within, settings
+from thyroid_jax.shapes import Array, Float, Int
+
+
+@settings
+class OptimizerConfig:
+    """Gradient clipping, AdamW and a warm-up-cosine schedule by step."""
+
+    learning_rate: float = 3e-3
+    """highest value of the schedule"""
+    final_share: float = 0.01
+    """the schedule's last value as a share of its highest"""
+    warmup: float = 0.05
+    """share of all steps over which the rate rises from 0"""
+    weight_decay: float = 1e-2
+    """of matrices and kernels; biases and normalisation scales are not decayed"""
+    clip: float = 1.0
+    """highest global gradient norm; 0 switches clipping off"""
+    b1: float = 0.9
+    """decay of Adam's mean"""
+    b2: float = 0.99
+    """decay of Adam's mean square"""
+
+    def __post_init__(self):
+        check_within(self, "optimizer", ("learning_rate", "weight_decay", "clip"), 0)
+        check_within(self, "optimizer", ("final_share", "warmup"), 0, 1)
+        check_within(self, "optimizer", ("b1", "b2"), 0, 0.999999)
+
+
+def learning_rate(
+    settings: OptimizerConfig, step: Int[Array, ""] | int, total_steps: Float[Array, ""] | float
+) -> Float[Array, ""]:
+    """Linear warm-up over w = max(1, round(warmup * total)) steps, then a cosine down to ``final_share``.
+
+        rate(s) = highest * s / w                                           s < w
+        rate(s) = highest * (f + (1 - f) (1 + cos(pi (s - w) / (total - w))) / 2),  f = final_share
+
+    The last value stays after the last step; ``total_steps`` 0 keeps the rate at its highest. Equal to
+    ``optax.warmup_cosine_decay_schedule``, which cannot take traced numbers.
+    """
+    total, step = jnp.asarray(total_steps, jnp.float32), jnp.asarray(step, jnp.float32)
+    warmup = jnp.maximum(1.0, jnp.round(settings.warmup * total))
+    decay = jnp.maximum(total, warmup + 1) - warmup
+    fallen = jnp.clip((step - warmup) / decay, 0.0, 1.0)
+    cosine = settings.final_share + (1 - settings.final_share) * 0.5 * (1 + jnp.cos(jnp.pi * fallen))
+    scheduled = jnp.where(step < warmup, step / warmup, cosine)
+    return settings.learning_rate * jnp.where(total > 0, scheduled, 1.0)
+
+
+def optimizer(settings: OptimizerConfig, total_steps: Float[Array, ""] | float) -> optax.GradientTransformation:
+    """Global-norm clipping, then AdamW. The form of its state does not depend on any number."""
+    decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    highest_norm = jnp.where(jnp.asarray(settings.clip) > 0, settings.clip, jnp.inf)
+    adamw = optax.adamw(
+        lambda count: learning_rate(settings, count, total_steps),
+        b1=settings.b1,
+        b2=settings.b2,
+        weight_decay=settings.weight_decay,
+        mask=decayed,
+    )
+    return optax.chain(optax.clip_by_global_norm(highest_norm), adamw)
