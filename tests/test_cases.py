@@ -1,28 +1,37 @@
 """The per-case table survives a round trip, and a spoiled one is refused with every fault named."""
 
+import csv
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thyroid_jax.errors import InputError
-from thyroid_jax.evaluate.cases import COLUMNS, Case, grades, read_cases, write_cases
+from thyroid_jax.evaluate.cases import Case, columns, escape, grades, read_cases, unescape, write_cases
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+CHARACTERS = st.characters(exclude_categories=("Cs",))
+# Any text, and often enough text that a spreadsheet would take for a formula.
+TEXT = st.one_of(
+    st.text(CHARACTERS, max_size=12),
+    st.builds(str.__add__, st.text("=+-@\t\r\n '\";,", max_size=3), st.text(CHARACTERS, max_size=5)),
+)
 NUMBER = st.one_of(st.just(float("nan")), st.floats(allow_nan=False, allow_infinity=False))
 PROBABILITY = st.floats(0, 1)
 
 
 @st.composite
 def tables(draw):
-    names = draw(st.lists(TEXT, max_size=4, unique=True))
+    names = draw(st.lists(TEXT.filter(lambda name: name != "malignant"), max_size=4, unique=True))
     case = st.builds(
         Case,
         case=TEXT,
         group=TEXT,
+        part=TEXT,
         dice=NUMBER,
         iou=NUMBER,
         hd95_px=NUMBER,
+        hd95_mm=NUMBER,
         predicted_area_px=st.one_of(st.none(), st.integers(0, 10**9)),
         reference_area_px=st.one_of(st.none(), st.integers(0, 10**9)),
         grade_truth=TEXT,
@@ -33,6 +42,8 @@ def tables(draw):
                 lambda values: dict(zip(names, values))
             ),
         ),
+        malignant_truth=st.sampled_from([None, False, True]),
+        p_malignant=st.one_of(st.just(float("nan")), PROBABILITY),
     )
     return draw(st.lists(case, max_size=5))
 
@@ -45,50 +56,100 @@ def test_round_trip(tmp_path_factory, table):
     # repr: NaN is not equal to itself, and -0.0 is to 0.0.
     assert [repr(case) for case in read_cases(path)] == [repr(case) for case in table]
     assert [file.name for file in path.parent.iterdir()] == ["cases.csv"]
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == columns(grades(table))
+    for column, *cells in zip(header, *rows):
+        if column in ("case", "group", "part", "grade_truth", "grade_predicted"):
+            assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
+        else:
+            assert all(cell == "" or np.isfinite(float(cell)) for cell in cells)
 
 
 def test_layout(tmp_path):
     path = tmp_path / "cases.csv"
-    write_cases(
-        path,
-        [
-            Case(
-                "a,b",
-                "p1",
-                0.1 + 0.2,
-                0.5,
-                predicted_area_px=3,
-                grade_predicted="4a",
-                probability={"3": 0.25, "4a": 0.75},
-            )
-        ],
+    case = Case(
+        "a,b",
+        "p1",
+        "test",
+        dice=0.1 + 0.2,
+        iou=0.5,
+        hd95_mm=1.25,
+        predicted_area_px=3,
+        grade_predicted="4a",
+        probability={"3": 0.25, "4a": 0.75},
+        malignant_truth=True,
+        p_malignant=0.5,
     )
+    write_cases(path, [case])
     head, row = path.read_text().splitlines()
-    assert head == ",".join(COLUMNS) + ",prob_3,prob_4a"
-    assert row == '"a,b",p1,0.30000000000000004,0.5,,3,,,4a,0.25,0.75'
+    assert head == (
+        "case,group,part,dice,iou,hd95_px,hd95_mm,predicted_area_px,reference_area_px,grade_truth,grade_predicted,"
+        "p_3,p_4a,malignant_truth,p_malignant"
+    )
+    assert row == '"a,b",p1,test,0.30000000000000004,0.5,,1.25,3,,,4a,0.25,0.75,1,0.5'
 
 
 def test_numpy_numbers_are_written_plainly(tmp_path):
     path = tmp_path / "cases.csv"
-    write_cases(
-        path,
-        [
-            Case(
-                "x",
-                "p",
-                np.float64(0.5),
-                np.float32(0.25),
-                np.float32("nan"),
-                np.int64(3),
-                probability={"a": np.float32(1)},
-            )
-        ],
+    case = Case(
+        "x",
+        "p",
+        dice=np.float64(0.5),
+        iou=np.float32(0.25),
+        hd95_px=np.float32("nan"),
+        predicted_area_px=np.int64(3),
+        probability={"a": np.float32(1)},
+        malignant_truth=np.bool_(False),
+        p_malignant=np.float32(0.125),
     )
-    assert path.read_text().splitlines()[1] == "x,p,0.5,0.25,,3,,,,1.0"
-    (case,) = read_cases(path)
-    assert (case.dice, case.iou, case.predicted_area_px, case.probability) == (0.5, 0.25, 3, {"a": 1.0}) and np.isnan(
-        case.hd95_px
-    )
+    write_cases(path, [case])
+    assert path.read_text().splitlines()[1] == "x,p,,0.5,0.25,,,3,,,,1.0,0,0.125"
+    (read,) = read_cases(path)
+    assert (read.dice, read.iou, read.predicted_area_px, read.probability) == (0.5, 0.25, 3, {"a": 1.0})
+    assert np.isnan(read.hd95_px) and read.malignant_truth is False and read.p_malignant == 0.125
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", " =1", "'=1", "＝1", "'", "''"]
+)
+def test_formulas_are_written_as_text(tmp_path, text):
+    path = tmp_path / "cases.csv"
+    case = Case(text, text, text, dice=-0.5, grade_truth=text, grade_predicted=text, probability={text: 1.0})
+    write_cases(path, [case])
+    with path.open(newline="", encoding="utf-8") as file:
+        header, row = csv.reader(file)
+    cells = dict(zip(header, row))
+    for column in ("case", "group", "part", "grade_truth", "grade_predicted"):
+        assert cells[column] == "'" + text
+    assert cells["dice"] == "-0.5" and cells["p_" + text] == "1.0" and header[0] == "case"
+    assert repr(read_cases(path)) == repr([case])
+
+
+def test_cells_are_not_parted_at_semicolons(tmp_path):
+    path = tmp_path / "cases.csv"
+    write_cases(path, [Case("a;=1+1", "b\t=1+1")])
+    assert path.read_text().splitlines()[1].startswith('"a;=1+1","b\t=1+1",')
+
+
+@given(TEXT)
+def test_escaping_is_undone_and_leaves_plain_text_alone(text):
+    assert unescape(escape(text)) == text
+    assert not escape(text).startswith(("=", "+", "-", "@", "\t", "\r"))
+    if text[:1].isalnum():
+        assert escape(text) == text
+
+
+def test_a_grade_must_not_take_the_column_of_malignancy():
+    with pytest.raises(ValueError, match="a grade named 'malignant'"):
+        Case("x", "p", probability={"benign": 0.5, "malignant": 0.5})
+    assert len(set(columns(["benign", "malign"]))) == len(columns(["benign", "malign"]))
+
+
+@pytest.mark.parametrize("value", [{"malignant_truth": 2}, {"malignant_truth": float("nan")}, {"p_malignant": 1.5}])
+def test_ill_malignancy_is_refused(value):
+    with pytest.raises(ValueError, match="'x'"):
+        Case("x", "p", **value)
 
 
 def test_two_scales_are_refused(tmp_path):
@@ -101,21 +162,49 @@ def test_two_scales_are_refused(tmp_path):
 
 def test_faults_are_named_all_at_once(tmp_path):
     path = tmp_path / "cases.csv"
-    head = ",".join(COLUMNS) + ",prob_a,prob_b,remark"
-    path.write_text(head + "\nx,p,good,0.5,1,2,3,a,a,1,0,\ny,p,0.5,0.5,1,2.5,3,a,a,1,,\nz,p\n")
+    head = ",".join([*columns(["a", "b"]), "remark"])
+    rows = [
+        "x,p,,good,0.5,1,,2,3,a,a,1,0,,,",
+        "y,p,,0.5,0.5,1,,2.5,-3,a,a,1,,2,1.5,",
+        "z,p",
+        "v,p,,0.5,0.5,1,,2,3,a,a,nan,0,,,",
+    ]
+    path.write_text("\n".join([head, *rows]) + "\n")
     with pytest.raises(InputError) as raised:
         read_cases(path)
     message = str(raised.value)
-    assert "cases.csv: 4 cells" in message and "row 4: 2 cells where the header has 12" in message
-    assert (
-        "row 2, dice: 'good'" in message
-        and "row 3, predicted_area_px: '2.5'" in message
-        and "row 3: 1 of 2 probabilities" in message
-    )
+    for fault in (
+        "cases.csv: 8 cells",
+        "row 2, dice: 'good' is not a number",
+        "row 3, predicted_area_px: '2.5' is not a whole number",
+        "row 3, reference_area_px: '-3' is not a whole number",
+        "row 3: 1 of 2 probabilities",
+        "row 3, malignant_truth: '2' is not 0 or 1",
+        "row 3, p_malignant: '1.5' is not a number from 0 to 1",
+        "row 4: 2 cells where the header has 16",
+        "row 5, p_a: 'nan' is not a finite number",
+    ):
+        assert fault in message, fault
+
+
+def test_whole_numbers_that_pandas_wrote_beside_a_gap(tmp_path):
+    path = tmp_path / "cases.csv"
+    path.write_text(",".join(columns(())) + "\nx,p,,1,1,0,0,12.0,12.0,,,1.0,0.75\n")
+    (case,) = read_cases(path)
+    assert (case.predicted_area_px, case.malignant_truth) == (12, True)
+    assert isinstance(case.predicted_area_px, int) and isinstance(case.malignant_truth, bool)
+
+
+def test_older_tables_have_to_be_written_again(tmp_path):
+    path = tmp_path / "cases.csv"
+    for head in ("case,group,dice,iou,hd95_px,prob_a", ",".join([*columns(["a"]), "prob_a"])):
+        path.write_text(head + "\n")
+        with pytest.raises(InputError, match=r"prob_<grade>.*Write the table again"):
+            read_cases(path)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"case,group\nx,p\n", b"\xff\xfe\x00", b'case,"grou', ",".join([*COLUMNS, "dice"]).encode()]
+    "content", [b"", b"case,group\nx,p\n", b"\xff\xfe\x00", b'case,"grou', ",".join([*columns(()), "dice"]).encode()]
 )
 def test_what_is_no_such_table_is_refused(tmp_path, content):
     path = tmp_path / "cases.csv"

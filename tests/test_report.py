@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.evaluate.metrics import grading_summary, measure, segmentation_summary
+from thyroid_jax.evaluate.metrics import measure, summary
 from thyroid_jax.evaluate.report import (
     PREDICTED_COLOUR,
     REFERENCE_COLOUR,
@@ -63,6 +63,7 @@ def disc(x, y, radius, shape=(48, 64)):
 def report():
     random = np.random.default_rng(0)
     cases, pictures = [], []
+    entry = ("value", "low", "high", "n", "undefined", "groups", "replicates", "replicates_undefined")
     for i in range(14):
         name = HOSTILE if i == 3 else f"case-{i:02d}"
         reference, predicted = disc(30, 24, 12), disc(30 + i, 24, 11)
@@ -72,7 +73,16 @@ def report():
         with_mask = None if i == 6 else reference
         cases.append(
             measure(
-                name, f"g{i // 2}", predicted=predicted, reference=with_mask, probability=probability, grade_truth=truth
+                name,
+                f"g{i // 2}",
+                part=f"fold {i % 2}",
+                predicted=predicted,
+                reference=with_mask,
+                spacing=(0.1, 0.2),
+                probability=probability,
+                grade_truth=truth,
+                p_malignant=i / 20,
+                malignant_truth=None if i == 7 else i > 11,
             )
         )
         pictures.append(
@@ -88,9 +98,8 @@ def report():
         subtitle=HOSTILE,
         config={HOSTILE: HOSTILE},
         summary={
-            **segmentation_summary(cases, samples=100),
-            **grading_summary(cases, samples=100),
-            HOSTILE: dict.fromkeys(("value", "low", "high", "n", "undefined", "groups"), 0.5),
+            **summary(cases, samples=200),
+            HOSTILE: dict.fromkeys(entry, 0.5),
         },
         counts={HOSTILE: {HOSTILE: 3}, "test": {"images": 14}},
         cases=cases,
@@ -114,14 +123,68 @@ def test_page_is_well_formed_and_holds_every_part(report, text):
         f"{report.summary['dice']['value']:.3f}",
         f"{report.summary['dice']['low']:.3f} to {report.summary['dice']['high']:.3f}",
         f"{report.summary['hd95_px']['value']:.1f} px",
+        f"{report.summary['hd95_mm']['value']:.2f} mm",
+        "Malignancy: sensitivity", "truth malignant", "HD95 mm", "P(malignant)", "fold 1",
         "Lowest Dice", "Around the median", "Highest Dice", "Without a reference outline",
         "HD95 undefined", "No predicted outline.", "Evaluated cases: 14", "loss by epoch",
     ):  # fmt: skip
         assert expected in words, expected
     table = re.search(r'<table id="cases".*?</table>', text, re.DOTALL)[0]
     assert table.count("<tr>") == 15
+    heads = re.findall(r'<button type="button">(.*?)</button>', table)
+    assert heads == [
+        "Case", "Group", "Part", "Dice", "IoU", "HD95 px", "HD95 mm", "Reference area", "Predicted area",
+        "True grade", "Predicted grade", "P(grade)", "True malignancy", "P(malignant)",
+    ]  # fmt: skip
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
+
+
+def row_of(text, name):
+    """Cells of the summary's row of that name, as text."""
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", text, re.DOTALL)
+    return " ".join("".join(Page(next(row for row in rows if name in row)).text).split())
+
+
+def test_left_out_replicates_are_remarked_from_one_percent():
+    entry = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "undefined": 0, "groups": 9, "replicates": 1000}
+    for undefined, remark in ((0, None), (10, None), (11, "1.1 % of the resamples left out"), (1000, "100.0 %")):
+        summary = {"macro_f1": entry | {"replicates_undefined": undefined}}
+        row = row_of(render(Report(title="R", summary=summary)), "Macro-F1")
+        assert (remark in row) if remark else ("left out" not in row), undefined
+
+
+def test_an_interval_without_spread_is_remarked():
+    mask = np.ones((8, 8), bool)
+    cases = [measure(f"{i}", f"{i}", predicted=mask, reference=mask) for i in range(3)]
+    found = summary(cases, samples=20)
+    assert found["dice"]["low"] == found["dice"]["high"] == 1
+    assert "which is not certainty" in row_of(render(Report(title="R", summary=found)), "Dice")
+    found["dice"]["low"] = 0.9
+    assert "which is not certainty" not in row_of(render(Report(title="R", summary=found)), "Dice")
+
+
+def test_cells_of_the_case_table(report, text):
+    table = re.search(r'<table id="cases".*?</table>', text, re.DOTALL)[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)[1:]
+    cells = [re.findall(r'data-v="(.*?)">(.*?)</td>', row) for row in rows]
+    case = report.cases[5]
+    assert cells[5][6] == (str(case.hd95_mm), f"{case.hd95_mm:.2f}") and cells[9][6] == ("", "–")
+    assert cells[5][-2:] == [("benign", "benign"), ("0.25", "0.25")]
+    assert cells[11][-2:] == [("benign", "benign"), ("0.55", "0.55 ✗")]
+    assert cells[7][-2:] == [("", "–"), ("0.35", "0.35")]
+    assert cells[13][-2:] == [("malignant", "malignant"), ("0.65", "0.65")]
+
+
+def test_what_was_not_measured_is_not_on_the_page():
+    mask = np.ones((8, 8), bool)
+    cases = [measure(f"{i}", f"{i}", part="test", predicted=mask, reference=mask) for i in range(3)]
+    page = render(Report(title="Outlines only", cases=cases, summary=summary(cases, samples=20)))
+    words = " ".join("".join(Page(page).text).split())
+    heads = re.findall(r'<button type="button">(.*?)</button>', page)
+    assert heads == ["Case", "Group", "Dice", "IoU", "HD95 px", "Reference area", "Predicted area"]
+    assert " mm" not in words and "Malignancy" not in words and "True malignancy" not in words
+    assert "True grade" not in words
 
 
 def test_untrusted_text_is_only_ever_text(text):
@@ -164,10 +227,11 @@ def test_empty_reports(tmp_path):
         measure("x", "p", predicted=~mask, probability=grades),
         Case("x", "p"),
         Case("x", "p", grade_truth="a"),
+        Case("x", "p", malignant_truth=True),
+        Case("x", "p", p_malignant=0.2),
     ):
-        summary = {**segmentation_summary([case]), **grading_summary([case])}
         for picture in (Picture("x", image), Picture("x", image, mask, ~mask)):
-            Page(render(Report(title="One", cases=[case], summary=summary, pictures=[picture])))
+            Page(render(Report(title="One", cases=[case], summary=summary([case]), pictures=[picture])))
     words = "".join(Page(render(Report(title="\udcff"))).text)
     assert "?" in words
 

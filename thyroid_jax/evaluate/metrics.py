@@ -1,24 +1,28 @@
-"""Quality of masks and grades on the host: plain numpy functions of one case, of a confusion matrix, or of a per-case
-table.
+"""Quality of masks, grades and malignancy on the host: plain numpy functions of one case, of a confusion matrix, or of
+a per-case table.
 
 Conventions, written once:
 
-====================  ==================================================================================================
-both masks empty      Dice 1, IoU 1, HD95 0
-one mask empty        Dice 0, IoU 0, HD95 NaN: undefined, left out of means and counted
-no reference mask     the case does not count at all
-grade not in truth    no recall, so not in balanced accuracy; in macro-F1 with F1 = 0 if it was predicted, else left out;
-                      no AUROC of its own; it keeps its place (and weight) in quadratic kappa
-====================  ==================================================================================================
+=======================  ===============================================================================================
+both masks empty         Dice 1, IoU 1, HD95 0
+one mask empty           Dice 0, IoU 0, HD95 NaN: undefined, left out of means and counted
+no reference mask        the case does not count at all
+spacing unknown          no HD95 in mm (NaN); HD95 in px stands
+grade never true         not averaged over: it has no recall, no AUROC and no F1. Cases predicted as that grade are
+                         misses of their true grade. It keeps its place (and weight) in quadratic kappa
+grade not drawn          a bootstrap replicate in which a grade of the average has no case is NaN, left out and counted
+=======================  ===============================================================================================
 
 The grading measures are functions of a confusion matrix, or of case weights, with free leading axes: two thousand
-bootstrap replicates are then a few array operations. scikit-learn, which gives the same values, judges them in the
-tests.
+bootstrap replicates are then a few array operations. Measures that average over grades take the grades as an argument:
+they are chosen once, from the whole table (:func:`occurring`), so that every replicate estimates the same quantity.
+scikit-learn, which gives the same values, judges them in the tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -121,29 +125,46 @@ def confusion_matrix(
     return (weight @ np.eye(k * k)[cell]).reshape(*weight.shape[:-1], k, k)
 
 
+def occurring(truth: np.ndarray, k: int) -> np.ndarray:
+    """Which of k grades have a true case: bool[k] from truth int[n]."""
+    return np.bincount(np.asarray(truth, int), minlength=k) > 0
+
+
 def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Share of cases given their true grade, from confusion matrices [... k k] (rows truth); NaN without a case."""
+    """Share of cases given their true grade, from confusion matrices [... k k] (rows truth); NaN without a case.
+
+    An average over cases, not over grades: a matrix in which a grade does not occur measures the same thing.
+    """
     confusion = np.asarray(confusion, float)
     return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
-def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Mean recall over the grades that occur in the truth, from confusion matrices [... k k] (rows truth); NaN without a
-    case.
+def balanced_accuracy(confusion: np.ndarray, over: np.ndarray | None = None) -> np.ndarray:
+    """Mean recall of the grades ``over``, from confusion matrices [... k k] (rows truth), in [0, 1].
+
+        (1 / |over|) sum over g in over of  TP_g / true_g
+
+    ``over`` is bool[k], one choice for all matrices of a stack, usually :func:`occurring` of the whole table. Without
+    it, the grades that have a true case anywhere in the stack. NaN for a matrix in which one of these grades has no
+    true case, and when there are no such grades.
     """
     confusion = np.asarray(confusion, float)
-    return _mean_defined(_ratio(_diagonal(confusion), confusion.sum(axis=-1)))
+    return _mean_over(_ratio(_diagonal(confusion), confusion.sum(axis=-1)), _chosen(confusion, over))
 
 
-def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Mean over grades of F1 = 2 TP / (true + predicted), from confusion matrices [... k k] (rows truth); NaN without
-    a case.
+def macro_f1(confusion: np.ndarray, over: np.ndarray | None = None) -> np.ndarray:
+    """Mean F1 of the grades ``over``, from confusion matrices [... k k] (rows truth), in [0, 1].
 
-    Grades that occur in neither truth nor prediction are left out; a grade that was predicted but never true has F1 =
-    0.
+        (1 / |over|) sum over g in over of  2 TP_g / (true_g + predicted_g)
+
+    ``over`` and NaN as in :func:`balanced_accuracy`. The choice is by truth alone, so that two models are averaged over
+    the same grades, whatever they predict. scikit-learn gives this value for ``f1_score(..., labels=...)`` with these
+    grades; without ``labels`` it also averages in a 0 for a grade that was predicted and never true.
     """
     confusion = np.asarray(confusion, float)
-    return _mean_defined(_ratio(2 * _diagonal(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2)))
+    true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    f1 = _ratio(2 * _diagonal(confusion), np.where(true > 0, true + predicted, 0))
+    return _mean_over(f1, _chosen(confusion, over))
 
 
 def quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
@@ -153,8 +174,9 @@ def quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
         kappa = 1 - sum_ij (i - j)^2 O_ij / sum_ij (i - j)^2 E_ij,      E_ij = O_i. O_.j / n
 
     0 is chance agreement, negative is worse. NaN when chance disagreement is 0: no case, or truth and prediction are
-    one and the same grade throughout. Grades are taken as equally spaced. Source: Cohen, Psychological Bulletin 70
-    (1968) 213-220.
+    one and the same grade throughout. Grades are taken as equally spaced. They enter by their distance alone, so that a
+    matrix in which a grade does not occur measures the same thing. Source: Cohen, Psychological Bulletin 70 (1968)
+    213-220.
     """
     confusion = np.asarray(confusion, float)
     grade = np.arange(confusion.shape[-1])
@@ -185,37 +207,58 @@ def auroc(score: np.ndarray, positive: np.ndarray, *, weight: np.ndarray | None 
     return _ratio((at[0] * below).sum(axis=-1), at[0].sum(axis=-1) * at[1].sum(axis=-1))
 
 
-def macro_auroc(probability: np.ndarray, truth: np.ndarray, *, weight: np.ndarray | None = None) -> np.ndarray:
-    """Mean over grades of the one-against-the-rest :func:`auroc`, from probability f[n k] and truth int[n].
+def macro_auroc(
+    probability: np.ndarray,
+    truth: np.ndarray,
+    over: np.ndarray | None = None,
+    *,
+    weight: np.ndarray | None = None,
+) -> np.ndarray:
+    """Mean :func:`auroc` of each grade of ``over`` against the rest, from probability f[n k] and truth int[n].
 
-    Only grades with a positive and a negative case count; NaN when there is none. ``weight`` as in :func:`auroc`.
+    ``over`` is bool[k]; without it, the grades that are :func:`occurring`. ``weight`` as in :func:`auroc`. NaN when one
+    of these grades has no true case of positive weight, or nothing but such cases, and when there are no such grades.
     """
     probability, truth = np.asarray(probability, float), np.asarray(truth)
-    return _mean_defined(
-        np.stack([auroc(p, truth == grade, weight=weight) for grade, p in enumerate(probability.T)], axis=-1)
-    )
-
-
-CONFUSION_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-    "macro_f1": macro_f1,
-    "quadratic_kappa": quadratic_kappa,
-}
+    over = occurring(truth, probability.shape[1]) if over is None else over
+    areas = [auroc(probability[:, grade], truth == grade, weight=weight) for grade in np.flatnonzero(over)]
+    return np.mean(areas, axis=0) if areas else np.full(np.shape(weight)[:-1], NAN)
 
 
 def grading(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """All grading measures of probability f[n k] against truth int[n]: :data:`CONFUSION_METRICS` and ``macro_auroc``.
+    """The grading measures of probability f[n k] against truth int[n], over the grades that are :func:`occurring`.
 
-    The predicted grade is the most probable one, the lower grade on a tie. Raises ValueError for a NaN or a grade
-    outside 0..k-1.
+    Keys: ``accuracy, balanced_accuracy, macro_f1, macro_auroc, quadratic_kappa``. The predicted grade is the most
+    probable one, the lower grade on a tie. Raises ValueError for a NaN or a grade outside 0..k-1.
     """
     probability, truth = np.asarray(probability, float), np.asarray(truth)
     if probability.ndim != 2 or np.isnan(probability).any():
         raise ValueError(f"probability must be f[n k] without NaN, not of shape {probability.shape}.")
-    confusion = confusion_matrix(probability.argmax(axis=1), truth, probability.shape[1])
-    measures = {name: float(metric(confusion)) for name, metric in CONFUSION_METRICS.items()}
-    return {**measures, "macro_auroc": float(macro_auroc(probability, truth))}
+    predicted, k = probability.argmax(axis=1), probability.shape[1]
+    confusion_matrix(predicted, truth, k)  # refuses a truth that does not fit
+    measures = _grading_measures(occurring(truth, k))
+    return {name: float(measured(predicted, truth, probability)) for name, measured in measures.items()}
+
+
+def _grading_measures(over: np.ndarray) -> dict[str, Callable[..., np.ndarray]]:
+    """Name -> (predicted, truth, probability, weight=None) -> f[...], averaged over the grades ``over`` bool[k]."""
+
+    def of_confusion(metric, *arguments):
+        def measured(predicted, truth, probability, weight=None):
+            return metric(confusion_matrix(predicted, truth, len(over), weight=weight), *arguments)
+
+        return measured
+
+    def of_probability(predicted, truth, probability, weight=None):
+        return macro_auroc(probability, truth, over, weight=weight)
+
+    return {
+        "accuracy": of_confusion(accuracy),
+        "balanced_accuracy": of_confusion(balanced_accuracy, over),
+        "macro_f1": of_confusion(macro_f1, over),
+        "macro_auroc": of_probability,
+        "quadratic_kappa": of_confusion(quadratic_kappa),
+    }
 
 
 def _diagonal(confusion: np.ndarray) -> np.ndarray:
@@ -228,10 +271,16 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(numerator.shape, NAN), where=denominator != 0)
 
 
-def _mean_defined(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN where nothing is left."""
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+def _chosen(confusion: np.ndarray, over: np.ndarray | None) -> np.ndarray:
+    """The grades to average over: bool[k]."""
+    k = confusion.shape[-1]
+    return confusion.reshape(-1, k, k).sum(axis=(0, 2)) > 0 if over is None else np.asarray(over, bool)
+
+
+def _mean_over(values: np.ndarray, over: np.ndarray) -> np.ndarray:
+    """Mean over the chosen entries of the last axis; NaN when one of them is NaN, or none is chosen."""
+    chosen = values[..., over]
+    return _ratio(chosen.sum(axis=-1), chosen.shape[-1])
 
 
 # --- the per-case table and its summaries -----------------------------------------------------------------------------
@@ -243,97 +292,153 @@ def measure(
     case: str,
     group: str,
     *,
+    part: str = "",
     predicted: np.ndarray | None = None,
     reference: np.ndarray | None = None,
+    spacing: tuple[float, float] = (NAN, NAN),
     probability: Mapping[str, float] | None = None,
     grade_truth: str = "",
+    p_malignant: float | None = None,
+    malignant_truth: bool | None = None,
 ) -> Case:
     """Row of the per-case table: one prediction beside its reference.
 
     Args:
+        part: train, validation, test, or the name of a fold.
         predicted, reference: bool[h w], or None when there is no such mask (a missing reference is not an empty one).
+        spacing: (row, column) pixel pitch of these masks in mm; NaN where it is unknown, and then there is no HD95 in
+            mm.
         probability: grade name -> probability, ascending risk; the predicted grade is the most probable, the lower
-        one on a tie. grade_truth: a key of ``probability``, or "" when the case has no grade.
+            one on a tie.
+        grade_truth: a key of ``probability``, or "" when the case has no grade.
+        p_malignant: in [0, 1]; None or NaN when nothing predicts malignancy.
+        malignant_truth: proven malignancy, None when it is unknown.
 
-    Raises ValueError for masks that :func:`dice` refuses.
+    Raises ValueError for masks that :func:`dice` refuses, a spacing that is not positive, a grade's probability that is
+    not finite, or what :class:`~thyroid_jax.evaluate.cases.Case` refuses.
     """
     both = predicted is not None and reference is not None
     probability = {str(name): float(value) for name, value in (probability or {}).items()}
+    if not np.isfinite(list(probability.values())).all():
+        raise ValueError(f"case {case!r}: every grade needs a probability, not {probability}.")
     return Case(
         case=str(case),
         group=str(group),
+        part=str(part),
         dice=dice(predicted, reference) if both else NAN,
         iou=iou(predicted, reference) if both else NAN,
         hd95_px=hd95_px(predicted, reference) if both else NAN,
+        hd95_mm=hd95(predicted, reference, spacing) if both and not np.isnan(spacing).any() else NAN,
         predicted_area_px=None if predicted is None else int(np.count_nonzero(predicted)),
         reference_area_px=None if reference is None else int(np.count_nonzero(reference)),
         grade_truth=str(grade_truth),
         grade_predicted=max(probability, key=probability.__getitem__) if probability else "",
         probability=probability,
+        malignant_truth=malignant_truth,
+        p_malignant=NAN if p_malignant is None else float(p_malignant),
     )
 
 
-def segmentation_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
-    """Mean Dice, IoU and HD95 (px) over the cases that have a reference mask, with cluster-bootstrap intervals by
-    group.
+def summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
+    """All measures of a table: :func:`segmentation_summary`, :func:`grading_summary` and :func:`malignancy_summary`."""
+    options = {"samples": samples, "level": level, "seed": seed}
+    return {
+        **segmentation_summary(cases, **options),
+        **grading_summary(cases, **options),
+        **malignancy_summary(cases, **options),
+    }
 
-    Returns ``{metric: {value, low, high, n, undefined, groups}}`` for ``dice, iou, hd95_px``; {} when no case has a
-    reference mask. ``n`` cases of ``groups`` groups are averaged; ``undefined`` more have a reference but no value
-    (HD95 with one mask empty), which flatters the mean: read it beside Dice, where such a case counts 0.
+
+def segmentation_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
+    """Mean Dice, IoU and HD95 over the cases that have a reference mask, with cluster-bootstrap intervals by group.
+
+    Returns ``{metric: entry}`` for ``dice, iou, hd95_px`` and, where a case has it, ``hd95_mm``; {} when no case has a
+    reference mask. An entry is ``{value, low, high, n, undefined, groups, replicates, replicates_undefined}``:
+
+    ``n`` cases of ``groups`` groups are averaged; ``undefined`` more have a reference but no value (HD95 with one mask
+    empty, or in mm without a spacing). An empty mask left out flatters the mean: read HD95 beside Dice, where such a
+    case counts 0. ``replicates`` were drawn, of which ``replicates_undefined`` had no value and were left out.
     """
     drawn = [case for case in cases if not np.isnan(case.dice)]
-    summary: Summary = {}
-    for metric in ("dice", "iou", "hd95_px") if drawn else ():
+    result: Summary = {}
+    for metric in ("dice", "iou", "hd95_px", "hd95_mm") if drawn else ():
         values = np.array([getattr(case, metric) for case in drawn], float)
         defined = ~np.isnan(values)
+        if metric == "hd95_mm" and not defined.any():
+            continue
         groups = np.array([case.group for case in drawn])[defined]
-        interval = cluster_bootstrap(
-            _weighted_mean, groups, values[defined], samples=samples, level=level, seed=seed, weighted=True
-        )
-        summary[metric] = _entry(interval, int(defined.sum()), int((~defined).sum()))
-    return summary
+        interval = _bootstrap(_weighted_mean, groups, values[defined], samples=samples, level=level, seed=seed)
+        result[metric] = _entry(interval, int(defined.sum()), int((~defined).sum()))
+    return result
 
 
 def grading_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
     """Grading measures over the cases with a true and a predicted grade, with cluster-bootstrap intervals by group.
 
-    Returns ``{metric: {value, low, high, n, undefined, groups}}`` for ``accuracy, balanced_accuracy, macro_f1,
-    macro_auroc, quadratic_kappa``; {} when no case has both grades. The confusion matrix is of ``grade_predicted``,
+    Returns ``{metric: entry}`` for ``accuracy, balanced_accuracy, macro_f1, macro_auroc, quadratic_kappa``, entries as
+    in :func:`segmentation_summary`; {} when no case has both grades. The confusion matrix is of ``grade_predicted``,
     so a decision rule other than the most probable grade counts as it was made; AUROC is of the probabilities. A
     measure that is undefined for the table as a whole has value NaN, n = 0 and ``undefined`` = the number of cases.
+
+    Balanced accuracy, macro-F1 and macro-AUROC average over the grades that have a true case in the table. A replicate
+    in which one of them was not drawn is left out of the interval and counted in ``replicates_undefined``.
 
     Raises ValueError when a grade is not one of the cases' scale.
     """
     names, predicted, truth, probability, graded = _graded(cases)
-    if not graded:
-        return {}
-
-    def of_confusion(metric):
-        return lambda predicted, truth, probability, weight: metric(
-            confusion_matrix(predicted, truth, len(names), weight=weight)
-        )
-
-    measures = {name: of_confusion(metric) for name, metric in CONFUSION_METRICS.items()}
-    measures["macro_auroc"] = lambda predicted, truth, probability, weight: macro_auroc(
-        probability, truth, weight=weight
-    )
+    measures = _grading_measures(occurring(truth, len(names))) if graded else {}
     groups = [case.group for case in graded]
-    summary: Summary = {}
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "quadratic_kappa"):
-        interval = cluster_bootstrap(
-            measures[name],
-            groups,
-            predicted,
-            truth,
-            probability,
-            samples=samples,
-            level=level,
-            seed=seed,
-            weighted=True,
-        )
-        undefined = len(graded) if np.isnan(interval.value) else 0
-        summary[name] = _entry(interval, len(graded) - undefined, undefined)
-    return summary
+    result: Summary = {}
+    for name, measured in measures.items():
+        interval = _bootstrap(measured, groups, predicted, truth, probability, samples=samples, level=level, seed=seed)
+        result[name] = _entry(interval, len(graded))
+    return result
+
+
+def malignancy_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
+    """Measures of ``p_malignant`` against proven malignancy, with cluster-bootstrap intervals by group.
+
+    A case is called malignant from a probability of 0.5. Returns ``{metric: entry}``, entries as in
+    :func:`segmentation_summary`, with ``n`` the cases that the measure is about:
+
+    - ``malignant_auroc``: area under the ROC curve of the probability, over all cases with both values;
+    - ``malignant_accuracy``: share of right calls, over all cases with both values;
+    - ``malignant_balanced_accuracy``: (sensitivity + specificity) / 2, over all cases with both values;
+    - ``malignant_sensitivity``: share called malignant, over the malignant cases;
+    - ``malignant_specificity``: share called benign, over the benign cases.
+
+    {} when no case has both truth and probability. AUROC and balanced accuracy need malignant and benign cases: without
+    either the value is NaN, n = 0 and ``undefined`` the number of cases, and a replicate without either is left out
+    and counted in ``replicates_undefined``. Sensitivity resamples the groups with malignant cases, specificity those
+    with benign ones; without such a case the value is NaN and n = 0.
+    """
+    judged = [case for case in cases if case.malignant_truth is not None and not np.isnan(case.p_malignant)]
+    if not judged:
+        return {}
+    groups = np.array([case.group for case in judged])
+    truth = np.array([case.malignant_truth for case in judged], bool)
+    probability = np.array([case.p_malignant for case in judged])
+    called = probability >= 0.5
+    right = (called == truth).astype(float)
+
+    def balanced(called, truth, weight):
+        confusion = confusion_matrix(called.astype(int), truth.astype(int), 2, weight=weight)
+        return balanced_accuracy(confusion, over=np.array([True, True]))
+
+    def area(probability, truth, weight):
+        return auroc(probability, truth, weight=weight)
+
+    measures = {
+        "malignant_auroc": (area, groups, probability, truth),
+        "malignant_accuracy": (_weighted_mean, groups, right),
+        "malignant_balanced_accuracy": (balanced, groups, called, truth),
+        "malignant_sensitivity": (_weighted_mean, groups[truth], right[truth]),
+        "malignant_specificity": (_weighted_mean, groups[~truth], right[~truth]),
+    }
+    return {
+        name: _entry(_bootstrap(measured, by, *data, samples=samples, level=level, seed=seed), len(by))
+        for name, (measured, by, *data) in measures.items()
+    }
 
 
 def table_confusion(cases: Sequence[Case]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -355,25 +460,29 @@ def _graded(cases: Sequence[Case]) -> tuple[tuple[str, ...], np.ndarray, np.ndar
             if grade not in names:
                 raise ValueError(f"case {case.case!r}: grade {grade!r} is not one of {', '.join(names)}.")
     place = {name: index for index, name in enumerate(names)}
-    predicted, truth = (
-        np.array([place[getattr(case, kind)] for case in graded], int) for kind in ("grade_predicted", "grade_truth")
-    )
-    probability = np.array([[case.probability[name] for name in names] for case in graded], float).reshape(
-        len(graded), len(names)
-    )
-    return names, predicted, truth, probability, graded
+    predicted = np.array([place[case.grade_predicted] for case in graded], int)
+    truth = np.array([place[case.grade_truth] for case in graded], int)
+    probability = np.array([[case.probability[name] for name in names] for case in graded], float)
+    return names, predicted, truth, probability.reshape(len(graded), len(names)), graded
+
+
+_bootstrap = partial(cluster_bootstrap, weighted=True)
 
 
 def _weighted_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return weight @ values / weight.sum(axis=-1)
 
 
-def _entry(interval: Interval, n: int, undefined: int) -> dict[str, float]:
+def _entry(interval: Interval, n: int, undefined: int = 0) -> dict[str, float]:
+    """Entry of a summary: ``n`` cases have a value and ``undefined`` have none; if the measure is NaN, none has."""
+    lost = n if np.isnan(interval.value) else 0
     return {
         "value": interval.value,
         "low": interval.low,
         "high": interval.high,
-        "n": n,
-        "undefined": undefined,
+        "n": n - lost,
+        "undefined": undefined + lost,
         "groups": interval.clusters,
+        "replicates": interval.samples,
+        "replicates_undefined": interval.undefined,
     }

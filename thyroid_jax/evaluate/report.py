@@ -8,8 +8,9 @@ import io
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,17 @@ METRICS = {  # key -> (name, unit, what it says)
     "dice": ("Dice", "", "Overlap of the two outlines; 1 is perfect."),
     "iou": ("IoU", "", "Intersection over union; stricter than Dice."),
     "hd95_px": ("HD95", "px", "95 % Hausdorff distance between the outlines; 0 is perfect."),
+    "hd95_mm": ("HD95", "mm", "The same in millimetres, where the pixel spacing is known."),
     "accuracy": ("Accuracy", "", "Share of cases given their true grade."),
-    "balanced_accuracy": ("Balanced accuracy", "", "Mean recall over the grades that occur."),
-    "macro_f1": ("Macro-F1", "", "Mean F1 over the grades."),
-    "macro_auroc": ("Macro-AUROC", "", "One grade against the rest, averaged; 0.5 is chance."),
+    "balanced_accuracy": ("Balanced accuracy", "", "Mean recall of the grades that have a true case."),
+    "macro_f1": ("Macro-F1", "", "Mean F1 of the grades that have a true case."),
+    "macro_auroc": ("Macro-AUROC", "", "Each of these grades against the rest, averaged; 0.5 is chance."),
     "quadratic_kappa": ("Quadratic-weighted kappa", "", "Agreement beyond chance; far misses weigh more."),
+    "malignant_auroc": ("Malignancy: AUROC", "", "A malignant case scores higher than a benign one; 0.5 is chance."),
+    "malignant_accuracy": ("Malignancy: accuracy", "", "Share of right calls; malignant from a probability of 0.5."),
+    "malignant_balanced_accuracy": ("Malignancy: balanced accuracy", "", "Mean of sensitivity and specificity."),
+    "malignant_sensitivity": ("Malignancy: sensitivity", "", "Share of the malignant cases called malignant."),
+    "malignant_specificity": ("Malignancy: specificity", "", "Share of the benign cases called benign."),
 }
 BOOKKEEPING = ("step", "epoch", "split")
 
@@ -54,11 +61,13 @@ class Report:
     """Everything the page shows, as plain data. Sections whose field is empty say so, or are left out.
 
     Args:
-        title, subtitle: text. config: setting -> value, in the order to show. summary: metric -> ``{value, low, high,
-        n, undefined, groups}``, as :mod:`thyroid_jax.evaluate.metrics` returns it. counts: name of a part (training,
-        validation, test) -> ``{"groups": ..., "images": ..., ...}``. cases: the per-case table. log: training log,
-        e.g. ``{"step": 10, "epoch": 1, "split": "train", "loss": 0.5, "dice": 0.7}``; every other numeric entry
-            becomes a curve, see :func:`training_curves`.
+        title, subtitle: text.
+        config: setting -> value, in the order to show.
+        summary: metric -> entry, as :func:`thyroid_jax.evaluate.metrics.summary` returns it.
+        counts: name of a part (training, validation, test) -> ``{"groups": ..., "images": ..., ...}``.
+        cases: the per-case table.
+        log: training log, e.g. ``{"step": 10, "epoch": 1, "split": "train", "loss": 0.5, "dice": 0.7}``; every other
+            numeric entry becomes a curve, see :func:`training_curves`.
         curves: which entries of the log to draw; empty means all.
         pictures: images with masks, found by their case name; those of the worst, median and best cases are shown.
         notes: what a reader has to know before using the numbers, a paragraph each.
@@ -106,15 +115,16 @@ def render(report: Report) -> str:
         panels=training_curves(report.log, report.curves),
         grades=names,
         confusion=_confusion_rows(names, confusion),
-        truths=Counter(case.grade_truth for case in report.cases if case.grade_truth),
-        group_sizes=sorted(Counter(Counter(case.group for case in report.cases).values()).items()),
+        truths=_truth_counts(names, report.cases),
+        group_sizes=_group_sizes(report.cases),
         galleries=_galleries(report.cases, report.pictures),
         colours={
             "reference": "#{:02x}{:02x}{:02x}".format(*REFERENCE_COLOUR),
             "predicted": "#{:02x}{:02x}{:02x}".format(*PREDICTED_COLOUR),
         },
-        with_masks=any(not np.isnan(case.dice) for case in report.cases),
         with_grades=bool(confusion.sum()),
+        malignancy=_malignancy_counts(report.cases),
+        case_table=_case_table(report.cases),
     )
     # A file name that is not valid text (a lone surrogate) must not stop the report.
     return text.encode(errors="replace").decode()
@@ -288,7 +298,9 @@ def _card(case: Case, picture: Picture) -> dict:
         "image": "data:image/png;base64," + base64.b64encode(png(picture.image)).decode(),
         "reference": _path(picture.reference),
         "predicted": _path(picture.predicted),
-        "probability": case.probability.get(case.grade_predicted, float("nan")),
+        "probability": _probability_of_predicted(case),
+        "malignant_truth": _malignancy(case),
+        "malignant_is_wrong": _malignancy_is_wrong(case),
     }
 
 
@@ -422,7 +434,114 @@ def _summary_row(key: str, entry: Mapping[str, float]) -> dict:
     name, unit, meaning = METRICS.get(key, (key, "", ""))
     bounds = [entry["value"], entry["low"], entry["high"]]
     share = all(np.isfinite(bounds)) and not unit and 0 <= entry["low"] and entry["high"] <= 1
-    return {"name": name, "unit": unit, "meaning": meaning, "digits": 1 if unit else 3, "bar": share, **entry}
+    lost = entry["replicates_undefined"] / max(entry["replicates"], 1)
+    remarks = [f"{100 * lost:.1f} % of the resamples left out"] if lost > 0.01 else []
+    if entry["low"] == entry["high"]:
+        remarks.append("every resample gives this value: no spread seen, which is not certainty")
+    return {
+        "name": name,
+        "unit": unit,
+        "meaning": meaning,
+        "digits": {"px": 1, "mm": 2}.get(unit, 3),
+        "bar": share,
+        "remarks": remarks,
+        **entry,
+    }
+
+
+def _grade_is_wrong(case: Case) -> bool:
+    return bool(case.grade_truth and case.grade_predicted) and case.grade_truth != case.grade_predicted
+
+
+def _malignancy_is_wrong(case: Case) -> bool:
+    judged = case.malignant_truth is not None and not np.isnan(case.p_malignant)
+    return judged and (case.p_malignant >= 0.5) != bool(case.malignant_truth)
+
+
+def _malignancy(case: Case) -> str:
+    return {None: "", 0: "benign", 1: "malignant"}[case.malignant_truth]
+
+
+def _probability_of_predicted(case: Case) -> float | None:
+    return case.probability.get(case.grade_predicted)
+
+
+def _never(case: Case) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Column of the table of cases: numbers with ``digits``, or text (None); ``wrong`` cells are marked."""
+
+    heading: str
+    value: Callable[[Case], str | float | None]
+    digits: int | None = None
+    wrong: Callable[[Case], bool] = _never
+
+
+CASE_COLUMNS = (
+    _Column("Case", attrgetter("case")),
+    _Column("Group", attrgetter("group")),
+    _Column("Part", attrgetter("part")),
+    _Column("Dice", attrgetter("dice"), 3),
+    _Column("IoU", attrgetter("iou"), 3),
+    _Column("HD95 px", attrgetter("hd95_px"), 1),
+    _Column("HD95 mm", attrgetter("hd95_mm"), 2),
+    _Column("Reference area", attrgetter("reference_area_px"), 0),
+    _Column("Predicted area", attrgetter("predicted_area_px"), 0),
+    _Column("True grade", attrgetter("grade_truth")),
+    _Column("Predicted grade", attrgetter("grade_predicted"), wrong=_grade_is_wrong),
+    _Column("P(grade)", _probability_of_predicted, 2),
+    _Column("True malignancy", _malignancy),
+    _Column("P(malignant)", attrgetter("p_malignant"), 2, wrong=_malignancy_is_wrong),
+)
+
+
+def _case_table(cases: Sequence[Case]) -> dict:
+    """Columns and rows of cells ``(value to sort by, text)``; a column without a value is left out, as is the part
+    where all cases are of one.
+    """
+
+    def says_something(column: _Column) -> bool:
+        values = {column.value(case) for case in cases}
+        if column.heading in ("Case", "Group"):
+            return True
+        return len(values) > 1 if column.heading == "Part" else any(map(_is_there, values))
+
+    columns = [column for column in CASE_COLUMNS if says_something(column)]
+    return {"columns": columns, "rows": [[_case_cell(column, case) for column in columns] for case in cases]}
+
+
+def _case_cell(column: _Column, case: Case) -> tuple[str | float, str]:
+    value = column.value(case)
+    if not _is_there(value):
+        return "", "–"
+    text = str(value) if column.digits is None else _number(value, column.digits)
+    return value, text + (" ✗" if column.wrong(case) else "")
+
+
+def _is_there(value: str | float | None) -> bool:
+    return value != "" if isinstance(value, str) else value is not None and not np.isnan(value)
+
+
+def _group_sizes(cases: Sequence[Case], *, most: int = 8) -> list[tuple[int | str, int]]:
+    """(images in a group, number of such groups), ascending; what is beyond ``most`` sizes is one entry "more"."""
+    sizes = sorted(Counter(Counter(case.group for case in cases).values()).items())
+    rest = sum(number for _, number in sizes[most:])
+    return sizes[:most] + ([("more", rest)] if rest else [])
+
+
+def _truth_counts(names: Sequence[str], cases: Sequence[Case]) -> dict[str, int]:
+    """Number of cases of each true grade, in the grades' order where it is known; {} when no case has one."""
+    counts = Counter(case.grade_truth for case in cases if case.grade_truth)
+    return {name: counts[name] for name in names or counts} if counts else {}
+
+
+def _malignancy_counts(cases: Sequence[Case]) -> dict[str, int]:
+    """Number of malignant, benign and unproven cases; {} when none is proven."""
+    counts = Counter(_malignancy(case) or "unknown" for case in cases)
+    return {name: counts[name] for name in ("malignant", "benign", "unknown")} if set(counts) - {"unknown"} else {}
 
 
 def _table(counts: Mapping[str, Mapping[str, int]]) -> dict:

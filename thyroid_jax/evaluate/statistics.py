@@ -40,11 +40,20 @@ def cluster_bootstrap(
     level: float = 0.95,
     seed: int = 0,
     weighted: bool = False,
+    expanded: bool = True,
 ) -> Interval:
     """Percentile interval of a statistic when the cases come in groups: whole groups are drawn with replacement.
 
     One replicate draws as many groups as there are, with replacement, and takes all cases of each drawn group as
-    often as it was drawn. The interval runs from the (1 - level)/2 to the (1 + level)/2 quantile of the replicates.
+    often as it was drawn. The interval runs from the q to the (1 - q) quantile of the replicates. With G groups, t the
+    quantile of Student's distribution and Phi the normal distribution function,
+
+        q = Phi( -t_{(1 + level)/2, G - 1} sqrt(G / (G - 1)) )      expanded percentile interval
+        q = (1 - level) / 2                                         plain one, with ``expanded=False``
+
+    The two agree for many groups. With few, replicates vary less than samples do: their variance is too small by the
+    factor (G - 1)/G, and the normal quantile stands where Student's belongs. The expanded interval puts both right.
+
     The same seed draws the same groups, so that two statistics of one table are resampled alike, with or without
     ``weighted``.
 
@@ -59,14 +68,19 @@ def cluster_bootstrap(
             hundred times faster so.
         clusters: n labels, one a case; equal labels are one group.
         data: arrays whose first axis is n.
+        samples: replicates to draw.
+        expanded: widen the interval for the number of groups, as above.
 
-    A replicate whose value is NaN is dropped and counted. There is no interval (NaN bounds, nothing drawn) when the
-    statistic itself is NaN, when there is no case, or when there is only one group: a single group says nothing about
-    the spread between groups. With fewer than about 20 groups percentile intervals are too narrow; report the number
-    of groups beside them.
+    The statistic must measure the same thing in every replicate, and be NaN where it cannot (a grade that counts was
+    not drawn, say). Such a replicate is left out and counted in ``undefined``. There is no interval (NaN bounds,
+    nothing drawn) when the statistic itself is NaN, when there is no case, or when there is only one group: a single
+    group says nothing about the spread between groups. A skewed statistic of few groups is still covered less often
+    than ``level`` says; report the number of groups beside the interval. Where every replicate gives the same value
+    (an accuracy of 1, say) low = high: the data show no spread, which is not certainty.
 
     Raises ValueError when lengths differ, or for a level outside (0, 1) or no samples.
-    Source: Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, sections 3.8 (strategy 1) and 5.3.
+    Sources: Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, sections 3.8 (strategy 1) and 5.3;
+    Hesterberg, The American Statistician 69 (2015) 371-386 (expanded percentile interval).
     """
     rows = [np.asarray(column) for column in data]
     names, member = np.unique(np.asarray(clusters), return_inverse=True)
@@ -74,7 +88,8 @@ def cluster_bootstrap(
     cases, groups = len(member), len(names)
     if not rows or any(len(column) != cases for column in rows):
         raise ValueError(
-            f"clusters has {cases} cases, data has {[len(column) for column in rows]}; every column needs one row a case."
+            f"clusters has {cases} cases, data has {[len(column) for column in rows]}; "
+            "every column needs one row a case."
         )
     if not 0 < level < 1 or samples < 1:
         raise ValueError(f"level must lie in (0, 1) and samples be at least 1, not {level} and {samples}.")
@@ -89,8 +104,16 @@ def cluster_bootstrap(
     draws = _draws(groups, samples, seed)
     values = np.fromiter(replicate(statistic, rows, member, groups, draws), dtype=float, count=samples)
     defined = values[~np.isnan(values)]
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]) if len(defined) else (NAN, NAN)
+    tail = _expanded_tail(level, groups) if expanded else (1 - level) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (NAN, NAN)
     return Interval(value, float(low), float(high), level, samples, samples - len(defined), groups)
+
+
+def _expanded_tail(level: float, groups: int) -> float:
+    """Share of the replicates to leave out on either side."""
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(-t.ppf((1 + level) / 2, groups - 1) * np.sqrt(groups / (groups - 1))))
 
 
 def _draws(groups: int, samples: int, seed: int) -> Iterator[np.ndarray]:
@@ -183,11 +206,16 @@ def paired_wilcoxon(
 
 @dataclass(frozen=True)
 class DeLong:
-    """Result of :func:`delong`; tuples hold one entry a score. The fields of the difference are NaN for a single score."""
+    """Result of :func:`delong`; tuples hold one entry a score.
+
+    ``interval`` names what ``low`` and ``high`` of each area are: "logit", "normal", "pairs" or "none" (both NaN). The
+    fields of the difference are NaN for a single score.
+    """
 
     auc: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    interval: tuple[str, ...]
     covariance: np.ndarray
     difference: float = NAN
     difference_low: float = NAN
@@ -202,6 +230,7 @@ def delong(
     second: Sequence[float] | np.ndarray | None = None,
     *,
     level: float = 0.95,
+    interval: str = "logit",
 ) -> DeLong:
     """Area under the ROC curve with DeLong's interval, and the test of two correlated areas on the same cases.
 
@@ -210,66 +239,108 @@ def delong(
         AUC = mean_ij psi(x_i, y_j)      V10_i = mean_j psi(x_i, y_j)      V01_j = mean_i psi(x_i, y_j)
         S   = cov(V10) / P + cov(V01) / N                             z = (AUC_1 - AUC_2) / sqrt(S_11 + S_22 - 2 S_12)
 
-    V10 and V01 come from midranks, so time is n log n and memory n. Intervals are normal, clipped to [0, 1] (areas)
-    and [-1, 1] (difference = first - second); p is two-sided.
+    V10 and V01 come from midranks, so time is n log n and memory n. Intervals of an area A, with u the normal quantile
+    of (1 + level)/2 and alpha = 1 - level:
+
+    ==========  ==========================================================================================
+    "logit"     logit(A) +- u sqrt(S) / (A (1 - A)), mapped back: the delta method, always inside (0, 1)
+    "normal"    A +- u sqrt(S), clipped to [0, 1]; too short and off centre when A is near 1
+    "pairs"     where S = 0, that is at an area of 0 or 1 or when all scores tie: neither of the two exists.
+                The m = min(P, N) disjoint pairs of a positive and a negative case are independent trials, of
+                which A m are concordant: Clopper and Pearson's exact interval of that share. All concordant:
+                [(alpha/2)^(1/m), 1]
+    "none"      NaN: no positive or no negative case, or only one of either and an area between 0 and 1
+    ==========  ==========================================================================================
+
+    The interval of the difference = first - second is normal, clipped to [-1, 1]; p is two-sided.
 
     Args:
         truth: bool or 0/1 [n], True = positive.
         first, second: f[n], higher = more positive. Ties count one half.
+        interval: "logit" or "normal".
 
-    Two equal areas with no variance between them (the same score twice) give z = 0 and p = 1. Without a positive or a
-    negative case the area is NaN; with only one of either the variance, hence interval and test, is NaN, as is the
-    test when different areas have no variance (a perfect and a perfectly wrong score). Cases are taken as
-    independent: with several images of a patient use :func:`cluster_bootstrap` on the difference instead.
+    Two equal areas with no variance between them (two perfect scores) give z = 0 and p = 1. The difference then has
+    the interval [0, 0] if both scores order all cases alike, else none (NaN). Different areas without variance (a
+    perfect and a perfectly wrong score) have neither interval nor test, nor have two areas when there is only one
+    positive or negative case. Cases are taken as independent: with several images of a patient use
+    :func:`cluster_bootstrap`, on the difference if there are two scores.
 
-    Raises ValueError for lengths that differ, truth other than 0 and 1, or a score that is NaN. Source: DeLong,
-    DeLong and Clarke-Pearson, Biometrics 44 (1988) 837-845; midranks: Sun and Xu, IEEE SPL 21 (2014) 1389-1393.
+    Raises ValueError for lengths that differ, truth other than 0 and 1, a score that is NaN, a level outside (0, 1) or
+    an unknown interval.
+    Sources: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837-845; midranks: Sun and Xu, IEEE SPL 21 (2014)
+    1389-1393; logit: Pepe, *The Statistical Evaluation of Medical Tests*, 2003, section 5.2; pairs: Clopper and
+    Pearson, Biometrika 26 (1934) 404-413.
     """
     from scipy.stats import norm, rankdata
 
     truth = np.asarray(truth)
     scores = np.stack([np.asarray(score, float) for score in ((first,) if second is None else (first, second))])
-    if truth.ndim != 1 or scores.shape[1:] != truth.shape:
-        raise ValueError(f"truth {truth.shape} and scores {scores.shape[1:]} must be vectors of one length.")
-    if not np.isin(truth, (0, 1)).all() or np.isnan(scores).any():
-        raise ValueError("truth must be 0 or 1 and no score may be NaN.")
+    _check_delong(truth, scores, level, interval)
     truth = truth.astype(bool)
     x, y = scores[:, truth], scores[:, ~truth]
     m, positives, negatives = len(scores), x.shape[1], y.shape[1]
+    covariance = np.full((m, m), NAN)
     if not positives or not negatives:
-        return DeLong((NAN,) * m, (NAN,) * m, (NAN,) * m, np.full((m, m), NAN))
+        return DeLong((NAN,) * m, (NAN,) * m, (NAN,) * m, ("none",) * m, covariance)
 
     rank = rankdata(np.concatenate([x, y], axis=1), axis=1)
     v10 = (rank[:, :positives] - rankdata(x, axis=1)) / negatives
     v01 = 1 - (rank[:, positives:] - rankdata(y, axis=1)) / positives
     auc = v10.mean(axis=1)
-    if min(positives, negatives) < 2:
-        return DeLong(
-            tuple(map(float, auc)),
-            (NAN,) * m,
-            (NAN,) * m,
-            np.full((m, m), NAN),
-            float(auc[0] - auc[1]) if m == 2 else NAN,
-        )
-    covariance = np.atleast_2d(np.cov(v10)) / positives + np.atleast_2d(np.cov(v01)) / negatives
-    wide = norm.ppf((1 + level) / 2)
-    margin = wide * np.sqrt(np.diag(covariance))
-    low, high = np.clip(auc - margin, 0, 1), np.clip(auc + margin, 0, 1)
-    single = tuple(map(float, auc)), tuple(map(float, low)), tuple(map(float, high)), covariance
+    # V10 steps by 1 / 2N and V01 by 1 / 2P, so a variance is 0 or at least 1 / (2PN)^2: less than that is rounding.
+    pairs, smallest = min(positives, negatives), 1 / (2 * positives * negatives) ** 2
+    if pairs > 1:
+        covariance = np.atleast_2d(np.cov(v10)) / positives + np.atleast_2d(np.cov(v01)) / negatives
+    variances = np.where(covariance.diagonal() < smallest / 2, 0, covariance.diagonal())
+    low, high, kind = zip(
+        *(_area_interval(area, variance, pairs, level, interval) for area, variance in zip(auc, variances))
+    )
+    areas = tuple(map(float, auc)), low, high, kind, covariance
     if m == 1:
-        return DeLong(*single)
+        return DeLong(*areas)
 
     difference = float(auc[0] - auc[1])
-    # Rounding can leave -1e-20 or 1e-20 where two scores rank all cases alike.
-    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    variance = variance if variance > 1e-14 else 0.0
-    if variance > 0:
-        z = difference / np.sqrt(variance)
-    else:
-        z = 0.0 if abs(difference) < 1e-12 else NAN
-    margin = wide * np.sqrt(variance) if not np.isnan(z) else NAN
+    if pairs < 2:
+        return DeLong(*areas, difference)
+    variance = np.var(v10[0] - v10[1], ddof=1) / positives + np.var(v01[0] - v01[1], ddof=1) / negatives
+    if variance < smallest / 2:
+        bound = 0.0 if (rank[0] == rank[1]).all() else NAN
+        z = 0.0 if abs(difference) < np.sqrt(smallest) / 2 else NAN
+        return DeLong(*areas, difference, bound, bound, z, 1.0 if z == 0 else NAN)
+    z = difference / np.sqrt(variance)
+    margin = norm.ppf((1 + level) / 2) * np.sqrt(variance)
     bounds = np.clip([difference - margin, difference + margin], -1, 1)
-    return DeLong(*single, difference, float(bounds[0]), float(bounds[1]), float(z), float(2 * norm.sf(abs(z))))
+    return DeLong(*areas, difference, float(bounds[0]), float(bounds[1]), float(z), float(2 * norm.sf(abs(z))))
+
+
+def _check_delong(truth: np.ndarray, scores: np.ndarray, level: float, interval: str) -> None:
+    if truth.ndim != 1 or scores.shape[1:] != truth.shape:
+        raise ValueError(f"truth {truth.shape} and scores {scores.shape[1:]} must be vectors of one length.")
+    if not np.isin(truth, (0, 1)).all() or np.isnan(scores).any():
+        raise ValueError("truth must be 0 or 1 and no score may be NaN.")
+    if interval not in ("logit", "normal") or not 0 < level < 1:
+        raise ValueError(f"interval must be logit or normal and level lie in (0, 1), not {interval!r} and {level}.")
+
+
+def _area_interval(area: float, variance: float, pairs: int, level: float, kind: str) -> tuple[float, float, str]:
+    """Bounds of one area, and which of the intervals of :func:`delong` they are."""
+    from scipy.special import expit, logit
+    from scipy.stats import binomtest, norm
+
+    if area in (0, 1) or variance == 0:
+        # An area of 1/2 in which all scores tie is half a success a pair: count it down below and up above.
+        low, high = (
+            binomtest(int(successes), pairs).proportion_ci(level, method="exact")
+            for successes in (np.floor(area * pairs), np.ceil(area * pairs))
+        )
+        return float(low.low), float(high.high), "pairs"
+    if np.isnan(variance):
+        return NAN, NAN, "none"
+    margin = norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    if kind == "normal":
+        return float(max(area - margin, 0)), float(min(area + margin, 1)), kind
+    low, high = expit(logit(area) + np.array([-margin, margin]) / (area * (1 - area)))
+    return float(low), float(high), kind
 
 
 @dataclass(frozen=True)
