@@ -21,7 +21,7 @@ def test_bootstrap_is_the_exact_distribution_over_all_draws_of_groups():
     clusters, values = np.array(["a", "a", "b", "c", "c", "c"]), np.array([0.0, 1.0, 4.0, 2.0, 3.0, 9.0])
     by_group = [values[clusters == name] for name in "abc"]
     every = [np.concatenate([by_group[g] for g in draw]).mean() for draw in product(range(3), repeat=3)]
-    interval = cluster_bootstrap(np.mean, clusters, values, samples=20000, level=0.5, expanded=False)
+    interval = cluster_bootstrap(np.mean, clusters, values, samples=20000, level=0.5)
     assert interval.value == values.mean() and interval.clusters == 3
     for bound, share in ((interval.low, 0.25), (interval.high, 0.75)):
         assert (
@@ -43,7 +43,7 @@ def test_weights_and_indices_draw_the_same_replicates():
 
 def test_singleton_groups_are_the_ordinary_bootstrap():
     values = np.random.default_rng(0).normal(size=200)
-    ours = cluster_bootstrap(weighted_mean, np.arange(200), values, samples=4000, weighted=True, expanded=False)
+    ours = cluster_bootstrap(weighted_mean, np.arange(200), values, samples=4000, weighted=True)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
 
@@ -53,10 +53,10 @@ def test_expanded_interval_of_a_mean_is_students():
     # interval is mean +- t_{G-1} s / sqrt(G).
     groups = 30
     values = stats.norm.ppf((np.arange(groups) + 0.5) / groups)
-    found = cluster_bootstrap(weighted_mean, np.arange(groups), values, samples=40000, weighted=True)
+    found = cluster_bootstrap(weighted_mean, np.arange(groups), values, samples=40000, weighted=True, expanded=True)
     half = stats.t.ppf(0.975, groups - 1) * values.std(ddof=1) / np.sqrt(groups)
     assert (found.low, found.high) == pytest.approx((-half, half), abs=0.02 * half)
-    plain = cluster_bootstrap(weighted_mean, np.arange(groups), values, samples=40000, weighted=True, expanded=False)
+    plain = cluster_bootstrap(weighted_mean, np.arange(groups), values, samples=40000, weighted=True)
     normal = stats.norm.ppf(0.975) * values.std() / np.sqrt(groups)
     assert (plain.low, plain.high) == pytest.approx((-normal, normal), abs=0.02 * half)
 
@@ -73,7 +73,7 @@ def test_coverage_is_nominal_when_whole_groups_are_drawn(groups):
     trials, hits = 400, 0
     for trial in range(trials):
         found = cluster_bootstrap(
-            weighted_mean, *grouped_sample(random, groups), samples=400, seed=trial, weighted=True
+            weighted_mean, *grouped_sample(random, groups), samples=400, seed=trial, weighted=True, expanded=True
         )
         hits += found.low <= 0 <= found.high
     assert 0.93 <= hits / trials <= 0.97

@@ -369,7 +369,7 @@ def evaluate(
 NOTES = (
     "Outlines are compared at the pixels of the prepared image (cropped to the scan), not at the network's input size. "
     "HD95 is undefined where one of the two outlines is empty.",
-    "Intervals resample whole groups (patients or cases), 95 % percentile bootstrap. They do not cover another split or "
+    "Intervals resample whole groups (patients or cases), 95 % expanded percentile bootstrap. They do not cover another split or "
     "another seed.",
     "The reference is what the data set calls so. A research tool: nothing here is advice about a patient.",
 )
@@ -399,9 +399,9 @@ def label_notes(card: Card) -> list[str]:
 
 
 def print_summary(summary: metrics.Summary, say: Say = print) -> None:
-    """The measures as a short table."""
-    say(f"{'measure':<28}{'value':>8}   {'95 % interval':<19}{'images':>7}{'undefined':>11}{'groups':>8}")
+    """The measures as a short table; the last column counts bootstrap replicates that could not be measured."""
+    say(f"{'measure':<28}{'value':>8}   {'95 % interval':<19}{'images':>7}{'undefined':>11}{'groups':>8}{'left out':>10}")
     for name, entry in summary.items():
         interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
-        counts = f"{entry['n']:>7.0f}{entry['undefined']:>11.0f}{entry['groups']:>8.0f}"
+        counts = f"{entry['n']:>7.0f}{entry['undefined']:>11.0f}{entry['groups']:>8.0f}{entry['replicates_undefined']:>10.0f}"
         say(f"{name:<28}{entry['value']:>8.3f}   {interval:<19}{counts}")

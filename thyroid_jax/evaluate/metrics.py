@@ -466,7 +466,7 @@ def _graded(cases: Sequence[Case]) -> tuple[tuple[str, ...], np.ndarray, np.ndar
     return names, predicted, truth, probability.reshape(len(graded), len(names)), graded
 
 
-_bootstrap = partial(cluster_bootstrap, weighted=True)
+_bootstrap = partial(cluster_bootstrap, weighted=True, expanded=True)
 
 
 def _weighted_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:

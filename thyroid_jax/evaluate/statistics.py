@@ -40,7 +40,7 @@ def cluster_bootstrap(
     level: float = 0.95,
     seed: int = 0,
     weighted: bool = False,
-    expanded: bool = True,
+    expanded: bool = False,
 ) -> Interval:
     """Percentile interval of a statistic when the cases come in groups: whole groups are drawn with replacement.
 
@@ -48,8 +48,8 @@ def cluster_bootstrap(
     often as it was drawn. The interval runs from the q to the (1 - q) quantile of the replicates. With G groups, t the
     quantile of Student's distribution and Phi the normal distribution function,
 
-        q = Phi( -t_{(1 + level)/2, G - 1} sqrt(G / (G - 1)) )      expanded percentile interval
-        q = (1 - level) / 2                                         plain one, with ``expanded=False``
+        q = Phi( -t_{(1 + level)/2, G - 1} sqrt(G / (G - 1)) )      with ``expanded``
+        q = (1 - level) / 2                                         without
 
     The two agree for many groups. With few, replicates vary less than samples do: their variance is too small by the
     factor (G - 1)/G, and the normal quantile stands where Student's belongs. The expanded interval puts both right.
