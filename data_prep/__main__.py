@@ -1,25 +1,27 @@
-"""Build, check and measure data sets.
+"""Build, check, split and measure data sets.
 
-python -m data_prep build ddti --source DIR --out DIR [--overwrite] python -m data_prep build phantom --out DIR
-[--count N] [--seed N] [--size H W] [--overwrite] python -m data_prep check NAME --data DIR [--sheet FILE] python -m
-data_prep radiomics NAME --data DIR --out FILE.csv [--engine jax|pyradiomics] [--bin-count N | --bin-width W]
-[--overwrite]
+::
+
+    python -m data_prep list
+    python -m data_prep build NAME --source DIR --out DIR [--overwrite]
+    python -m data_prep build phantom --out DIR [--count N] [--seed N] [--size H W] [--overwrite]
+    python -m data_prep check NAME --data DIR [--sheet FILE]
+    python -m data_prep folds NAME --data DIR --out FILE [--folds N] [--seed N]
+    python -m data_prep radiomics NAME --data DIR --out FILE.csv [--engine jax|pyradiomics]
+                                       [--bin-count N | --bin-width W] [--overwrite]
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from thyroid_jax.errors import exits_cleanly
-
-# Data sets that are downloaded -> module with CARD and read(source folder, notes). Modules are imported when they
-# are used.
-READERS = {"ddti": "data_prep.readers.ddti", "breast": "data_prep.readers.breast_lesions"}
+from data_prep import readers
+from thyroid_jax.data.record import Card, Notes, Record
+from thyroid_jax.errors import InputError, exits_cleanly
 
 
 @exits_cleanly
@@ -30,45 +32,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data_prep", description="Build, check and measure data sets.")
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep", description="Build, check, split and measure data sets."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="print which data sets can be built").set_defaults(run=_list)
+    _add_build(commands.add_parser("build", help="turn an original download, or phantoms, into a data set"))
+    _add_check(commands.add_parser("check", help="print what a built data set holds and whether it can be used"))
+    _add_folds(commands.add_parser("folds", help="deal the groups of a built data set into folds, into a file"))
+    _add_radiomics(commands.add_parser("radiomics", help="write a table of radiomics, one row an outlined image"))
+    return parser
 
-    build = commands.add_parser("build", help="turn an original download, or phantoms, into a data set")
+
+def _add_build(build: argparse.ArgumentParser) -> None:
     names = build.add_subparsers(title="data sets", required=True, metavar="NAME")
-    for name in READERS:
-        one = names.add_parser(name, help=f"from the original download of {name}")
-        one.add_argument(
+    for name in readers.names():
+        data_set = names.add_parser(name, help=f"from the original download of {name}")
+        data_set.add_argument(
             "--source", type=Path, required=True, metavar="DIR", help="folder of the original; it is only read"
         )
-        _add_out(one)
-        one.set_defaults(run=partial(_build_from_folder, name))
+        _add_out(data_set)
+        data_set.set_defaults(run=partial(_build_from_folder, name))
     phantom = names.add_parser("phantom", help="rendered pictures whose truth is known")
     phantom.add_argument("--count", type=int, metavar="N", help="number of pictures")
     phantom.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same pictures")
     phantom.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="height and width in pixels")
     _add_out(phantom)
     phantom.set_defaults(run=_build_phantoms)
-
-    check = commands.add_parser("check", help="print what a built data set holds and whether it can be used")
-    check.add_argument("name", metavar="NAME", help="name of the data set")
-    check.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder given as --out to build")
-    check.add_argument("--sheet", type=Path, metavar="FILE", help="write a PNG of random records with their contours")
-    check.add_argument("--seed", type=int, default=0, metavar="N", help="which random records (default 0)")
-    check.set_defaults(run=_check)
-
-    radiomics = commands.add_parser("radiomics", help="write a table of radiomics, one row an outlined image")
-    radiomics.add_argument("name", metavar="NAME", help="name of the data set")
-    radiomics.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder given as --out to build")
-    radiomics.add_argument("--out", type=Path, required=True, metavar="FILE", help="the CSV file to write")
-    radiomics.add_argument("--engine", choices=("jax", "pyradiomics"), default="jax", help="who computes (default jax)")
-    bins = radiomics.add_mutually_exclusive_group()
-    bins.add_argument(
-        "--bin-count", type=int, metavar="N", help="grey levels between a nodule's darkest and brightest (default 32)"
-    )
-    bins.add_argument("--bin-width", type=float, metavar="W", help="grey values in a level, instead")
-    radiomics.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
-    radiomics.set_defaults(run=_radiomics)
-    return parser
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +68,61 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is already there")
 
 
+def _add_built(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the data set")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder given as --out to build")
+
+
+def _add_check(check: argparse.ArgumentParser) -> None:
+    _add_built(check)
+    check.add_argument("--sheet", type=Path, metavar="FILE", help="write a PNG of random records with their contours")
+    check.add_argument("--seed", type=int, default=0, metavar="N", help="which random records (default 0)")
+    check.set_defaults(run=_check)
+
+
+def _add_folds(folds: argparse.ArgumentParser) -> None:
+    _add_built(folds)
+    folds.add_argument("--out", type=Path, required=True, metavar="FILE", help="the JSON file to write")
+    folds.add_argument("--folds", type=int, default=5, metavar="N", help="number of folds (default 5)")
+    folds.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other folds (default 0)")
+    folds.set_defaults(run=_folds)
+
+
+def _add_radiomics(radiomics: argparse.ArgumentParser) -> None:
+    _add_built(radiomics)
+    radiomics.add_argument("--out", type=Path, required=True, metavar="FILE", help="the CSV file to write")
+    radiomics.add_argument("--engine", choices=("jax", "pyradiomics"), default="jax", help="who computes (default jax)")
+    bins = radiomics.add_mutually_exclusive_group()
+    bins.add_argument(
+        "--bin-count", type=int, metavar="N", help="grey levels between a nodule's darkest and brightest (default 32)"
+    )
+    bins.add_argument("--bin-width", type=float, metavar="W", help="grey values in a level, instead")
+    radiomics.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
+    radiomics.set_defaults(run=_radiomics)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from data_prep import phantom
+
+    cards = [readers.reader_of(name).card for name in readers.names()]
+    print("\n".join(listed([*cards, phantom.CARD])))
+
+
+def listed(cards: Sequence[Card]) -> list[str]:
+    """One line a card: name, title, what is one group, grades, licence."""
+    widest = max(len(card.name) for card in cards)
+    lines = []
+    for card in cards:
+        grades = " ".join([card.grade_system, *card.grades]).strip() or "none"
+        facts = f"group: {card.grouping} | grades: {grades} | licence: {card.licence}"
+        lines.append(f"{card.name:{widest}} | {card.title} | {facts}")
+    return lines
+
+
 def _build_from_folder(name: str, options: argparse.Namespace) -> None:
-    reader = importlib.import_module(READERS[name])
     _refuse_inside(options.source, options.out)
-    _build(reader, options.source, options)
+    reader = readers.reader_of(name)
+    _build(reader.card, partial(reader.read, options.source), options)
 
 
 def _build_phantoms(options: argparse.Namespace) -> None:
@@ -90,20 +131,18 @@ def _build_phantoms(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("count", "seed") if getattr(options, name) is not None}
     if options.size is not None:
         given["size"] = tuple(options.size)
-    _build(phantom, phantom.PhantomOptions(**given), options)
+    _build(phantom.CARD, partial(phantom.read, phantom.PhantomOptions(**given)), options)
 
 
-def _build(reader, source, options: argparse.Namespace) -> None:
+def _build(card: Card, records: Callable[[Notes], Iterable[Record]], options: argparse.Namespace) -> None:
     from data_prep import builder
 
-    survey = builder.build(reader.CARD, partial(reader.read, source), options.out, overwrite=options.overwrite)
-    print(builder.summary(reader.CARD, survey.notes))
-    print(f"built: {options.out / reader.CARD.name}")
+    survey = builder.build(card, records, options.out, overwrite=options.overwrite)
+    print(builder.summary(card, survey.notes))
+    print(f"built: {options.out / card.name}")
 
 
 def _refuse_inside(source: Path, out: Path) -> None:
-    from thyroid_jax.errors import InputError
-
     if out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{out}: lies inside the source {source}, which is never written into. Give another --out.")
 
@@ -112,6 +151,20 @@ def _check(options: argparse.Namespace) -> None:
     from data_prep.check import check
 
     print(check(options.data, options.name, sheet=options.sheet, seed=options.seed))
+
+
+def _folds(options: argparse.Namespace) -> None:
+    from thyroid_jax.data import splits
+    from thyroid_jax.data.storage import read_metadata
+
+    if options.out.exists():
+        raise InputError(f"{options.out}: is already there. Folds are made once: give another --out.")
+    metadata = read_metadata(options.data, options.name)
+    made = splits.make_folds(options.name, metadata.digest, metadata.entries, folds=options.folds, seed=options.seed)
+    splits.write_folds(options.out, made)
+    print(f"{len(made.folds)} folds of {' '.join(str(len(cases)) for cases in made.folds)} records: {options.out}")
+    if made.test:
+        print(f"{len(made.test)} records are the official test part")
 
 
 def _radiomics(options: argparse.Namespace) -> None:

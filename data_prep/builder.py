@@ -7,29 +7,32 @@ import io
 import shutil
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from data_prep.duplicates import merge_groups
-from thyroid_jax.data import storage
-from thyroid_jax.data.record import Card, Notes, Record, problems_of
+from thyroid_jax.data import splits, storage
+from thyroid_jax.data.record import Card, Entry, Notes, Record, data_digest, entry_of, problems_of
 from thyroid_jax.errors import InputError, names_a_full_disk, raise_all
-from thyroid_jax.files import alone_in
+from thyroid_jax.files import alone_in, write_bytes
 
+Item = TypeVar("Item")
 Factory = Callable[[Notes], Iterable[Record]]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the first pass over a data set found: its notes, and for each record its case and the group it goes to."""
+    """What the first pass over a data set found: its notes, for each record the index entry as the reader gives it, and
+    the group it goes to.
+    """
 
     notes: Notes
-    cases: tuple[str, ...]
+    entries: tuple[Entry, ...]
     groups: tuple[str, ...]
 
 
@@ -37,10 +40,11 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
     """Build the data set of ``card`` from ``records`` in ``out`` and return what was found.
 
     ``records`` is called twice, each time with fresh notes, and must give the same records both times: the first pass
-    finds every faulty file and every duplicate, the second writes. The data set appears under ``out`` in one rename
-    after it is complete; on any failure nothing new is left and an older build stays. Raises :class:`InputError` for
-    faulty input, an existing build without ``overwrite``, or another build running in ``out``; ``OSError`` for a full
-    disk.
+    finds every faulty file and every duplicate, the second writes; then all that was written is read back and
+    compared. The data set appears under ``out`` in one rename after that; on any failure nothing new is left and an
+    older build stays. Files of folds that lay beside an older build of the very same records stay, too. Raises
+    :class:`InputError` for faulty input, an existing build without ``overwrite``, or another build running in ``out``;
+    ``OSError`` for a full disk.
     """
     out = Path(out)
     _check_free(card, out, overwrite)
@@ -56,6 +60,8 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
         staging = Path(tempfile.mkdtemp(dir=out, prefix=_STAGING))
         try:
             _write(card, records, survey, staging)
+            _read_back(card, staging)
+            _keep_folds(card, out, staging)
             _swap(staging / card.name, out / card.name, staging)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -66,31 +72,53 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
 
 
 def examine(card: Card, records: Factory) -> Survey:
-    """Read everything once without writing. Raises :class:`InputError` that lists every faulty file, or when there is no
-    record at all.
+    """Read everything once without writing. Raises :class:`InputError` that lists every faulty file, or when there is
+    no record at all.
     """
     notes = Notes()
-    rows = []
+    entries: list[Entry] = []
+    times: Counter[str] = Counter()
     for record in _progress(records(notes), f"{card.name}: reading"):
-        notes.faults += [f"{record.source}: {problem}" for problem in problems_of(record, card)]
-        rows.append((record.case, record.group, record.content))
-    times = Counter(case for case, *_ in rows)
+        problems = problems_of(record, card)
+        notes.faults += [f"{record.source}: {problem}" for problem in problems]
+        times[record.case] += 1
+        if not problems:
+            entries.append(entry_of(record, card))
     notes.faults += [
         f"case {case!r}: the reader gives it {count} times; a case is one image."
         for case, count in times.items()
         if count > 1
     ]
-    problems = notes.faults
-    raise_all(problems, f"{card.name}: {len(problems)} fault{'s' if len(problems) != 1 else ''}; nothing was written.")
-    if not rows:
-        raise InputError(f"{card.name}: there is no usable record in it; nothing was written.")
-    cases, groups, contents = zip(*rows)
+    groups, contents = [entry.group for entry in entries], [entry.content for entry in entries]
     merged = merge_groups(groups, contents)
-    notes.counts["records"] = len(rows)
+    notes.faults += _faults_of_the_official_test(entries, merged)
+    faults = notes.faults
+    raise_all(faults, f"{card.name}: {len(faults)} fault{'s' if len(faults) != 1 else ''}; nothing was written.")
+    if not entries:
+        raise InputError(f"{card.name}: there is no usable record in it; nothing was written.")
+    notes.counts["records"] = len(entries)
     notes.counts["groups"] = len(set(merged))
     notes.counts["groups joined by equal images"] = len(set(groups)) - len(set(merged))
     notes.counts["records that repeat an image"] = len(contents) - len(set(contents))
-    return Survey(notes, cases, tuple(merged))
+    return Survey(notes, tuple(entries), tuple(merged))
+
+
+def _faults_of_the_official_test(entries: Sequence[Entry], groups: Sequence[str]) -> list[str]:
+    """Groups, after those with equal images have been joined, that are on both sides of the publishers' own split."""
+    cases: dict[str, dict[bool, list[str]]] = defaultdict(lambda: {True: [], False: []})
+    for entry, group in zip(entries, groups, strict=True):
+        cases[group][entry.official_test].append(entry.case)
+    return [
+        f"group {group!r}: {_named(sides[True])} of the official test part and {_named(sides[False])} outside it are "
+        "one group, or the same image. The reader must leave out those outside it."
+        for group, sides in cases.items()
+        if sides[True] and sides[False]
+    ]
+
+
+def _named(cases: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(cases) - most} more" if len(cases) > most else ""
+    return ", ".join(cases[:most]) + more
 
 
 def summary(card: Card, notes: Notes) -> str:
@@ -154,12 +182,6 @@ def _remove_empty(out: Path, keep: list[Path]) -> None:
 def _write(card: Card, records: Factory, survey: Survey, staging: Path) -> None:
     import tensorflow_datasets as tfds
 
-    metadata = {
-        "card": storage.card_as_json(card),
-        "counts": dict(survey.notes.counts),
-        "dropped": [list(pair) for pair in survey.notes.dropped],
-    }
-
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version(storage.VERSION)
         name = card.name
@@ -171,7 +193,7 @@ def _write(card: Card, records: Factory, survey: Survey, staging: Path) -> None:
                 description=card.title,
                 citation=card.source,
                 license=card.licence,
-                metadata=tfds.core.MetadataDict(metadata),
+                metadata=tfds.core.MetadataDict(),
                 disable_shuffling=True,  # records keep the reader's order; shuffling is the pipeline's
             )
 
@@ -179,27 +201,59 @@ def _write(card: Card, records: Factory, survey: Survey, staging: Path) -> None:
             return {storage.SPLIT: self._generate_examples()}
 
         def _generate_examples(self):
-            yield from enumerate(_examples(card, records, survey))
+            entries = []
+            for number, record in enumerate(_records_to_write(card, records, survey)):
+                entries.append(entry_of(record, card))
+                yield number, storage.encode(record)
+            self.info.metadata.update(_metadata(card, survey.notes, entries))  # TFDS writes it after the last record
 
     tfds.disable_progress_bar()  # one bar of ours instead of three
     with contextlib.redirect_stdout(io.StringIO()), names_a_full_disk(staging):
-        Builder(data_dir=str(staging), file_format="array_record").download_and_prepare(
+        Builder(data_dir=str(staging), file_format=storage.FORMAT).download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
 
 
-def _examples(card: Card, records: Factory, survey: Survey) -> Iterator[dict[str, Any]]:
-    written = 0
-    for record in _progress(records(Notes()), f"{card.name}: writing", len(survey.cases)):
-        if written >= len(survey.cases) or record.case != survey.cases[written]:
+def _metadata(card: Card, notes: Notes, entries: Sequence[Entry]) -> dict[str, Any]:
+    digest = data_digest(card, entries)
+    counts, dropped = dict(notes.counts), tuple(notes.dropped)
+    return storage.metadata_as_json(storage.Metadata(card, tuple(entries), digest, counts, dropped))
+
+
+def _records_to_write(card: Card, records: Factory, survey: Survey) -> Iterator[Record]:
+    """The records once more, each with the group it goes to, after it was found to be the one that was surveyed."""
+    written, total = 0, len(survey.entries)
+    for record in _progress(records(Notes()), f"{card.name}: writing", total):
+        if written >= total or entry_of(record, card) != survey.entries[written]:
             raise InputError(f"{record.source}: the source changed while it was read. Run the build again.")
-        yield storage.encode(replace(record, group=survey.groups[written]))
+        yield replace(record, group=survey.groups[written])
         written += 1
-    if written != len(survey.cases):
+    if written != total:
         raise InputError(
-            f"{card.name}: the source changed while it was read: {written} of {len(survey.cases)} records. Run the build again."
+            f"{card.name}: the source changed while it was read: {written} of {total} records. Run the build again."
         )
 
 
-def _progress(records: Iterable[Record], label: str, total: int | None = None) -> Iterator[Record]:
-    yield from tqdm(records, desc=label, total=total, unit=" records", disable=not sys.stderr.isatty(), leave=False)
+def _read_back(card: Card, staging: Path) -> None:
+    """Read every record that was written; each is compared with its entry in the index."""
+    try:
+        _, records = storage.open_records(staging, card.name)
+        for _ in _progress(records, f"{card.name}: reading back", len(records)):
+            pass
+    except InputError as error:
+        raise InputError(
+            f"{card.name}: what was written does not come back, so it was thrown away ({error}) Is the disk sound?"
+        ) from error
+
+
+def _keep_folds(card: Card, out: Path, staging: Path) -> None:
+    """Copy folds from the older build if they are of the very records that were written now: folds are made once."""
+    digest = storage.read_metadata(staging, card.name).digest
+    for file in sorted(splits.folds_folder(out, card.name).glob("*.json")):
+        with contextlib.suppress(InputError):  # a damaged file is not kept
+            if splits.read_folds(file).data == digest:
+                write_bytes(staging / file.relative_to(out), file.read_bytes())
+
+
+def _progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+    yield from tqdm(items, desc=label, total=total, unit=" records", disable=not sys.stderr.isatty(), leave=False)

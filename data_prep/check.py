@@ -10,13 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from thyroid_jax.data.record import Card, Record, problems_of
-from thyroid_jax.data.storage import open_records, read_metadata
-from thyroid_jax.errors import raise_all
+from thyroid_jax.data.record import Card, Record, RecordSequence, problems_of
+from thyroid_jax.data.storage import Metadata, open_records, read_metadata
+from thyroid_jax.errors import InputError, raise_all
 from thyroid_jax.files import write_bytes
 
 TILE = (240, 180)  # width and height of one picture on the contact sheet, pixels
@@ -34,6 +33,7 @@ class Findings:
     truths: Counter[str] = field(default_factory=Counter)
     readers: Counter[int] = field(default_factory=Counter)
     spaced: int = 0
+    official_test: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     shares: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -45,16 +45,18 @@ def check(
     """The report on the data set ``name`` in ``data_dir``; also writes ``sheet``, a PNG of random records with
     contours, when given.
 
-    Raises :class:`InputError` when the data set is missing or damaged, or with every record that breaks a rule of the
-    schema.
+    Every record is read and compared with its stored digest. Raises :class:`InputError` when the data set is missing,
+    or with every record that is damaged or breaks a rule of the schema.
     """
+    metadata = read_metadata(data_dir, name)
     card, records = open_records(data_dir, name)
     findings = examine(card, records)
+    count = len(findings.problems)
     raise_all(
         findings.problems,
-        f"{name}: {len(findings.problems)} problems; build it again with --overwrite, or mend its reader.",
+        f"{name}: {count} problem{'s' if count != 1 else ''}; build it again with --overwrite, or mend its reader.",
     )
-    report = describe(card, findings, read_metadata(data_dir, name)[1])
+    report = describe(metadata, findings)
     if sheet is not None:
         chosen = sorted(random.Random(seed).sample(range(len(records)), min(sheet_records, len(records))))
         write_bytes(sheet, contact_sheet([records[i] for i in chosen], card))
@@ -62,23 +64,35 @@ def check(
     return report
 
 
-def examine(card: Card, records: Sequence[Record]) -> Findings:
-    """Look at every record: labels in range, masks not empty and of the image's size, cases unique, equal images in one
-    group.
+def examine(card: Card, records: RecordSequence) -> Findings:
+    """Look at every record: readable and as the index has it, labels in range, masks not empty and of the image's size,
+    cases unique, equal images in one group, groups on one side of the official test part.
     """
     found = Findings()
     groups_of: dict[str, set[str]] = defaultdict(set)
+    sides_of: dict[str, set[bool]] = defaultdict(set)
     times: Counter[str] = Counter()
-    for record in records:
+    for row in range(len(records)):
+        try:
+            record = records[row]
+        except InputError as error:
+            found.problems.append(str(error))
+            continue
         found.problems += [f"{record.case}: {problem}" for problem in problems_of(record, card)]
         groups_of[record.content].add(record.group)
+        sides_of[record.group].add(record.official_test)
         times[record.case] += 1
         _count(card, record, found)
     found.problems += [f"{case}: is there {n} times" for case, n in times.items() if n > 1]
     found.problems += [
         f"groups {' '.join(sorted(groups))} hold the same image" for groups in groups_of.values() if len(groups) > 1
     ]
-    if not found.records:
+    found.problems += [
+        f"group {group} is in the official test part and outside it"
+        for group, sides in sides_of.items()
+        if len(sides) > 1
+    ]
+    if not len(records):
         found.problems.append("there is no record in it")
     return found
 
@@ -89,16 +103,19 @@ def _count(card: Card, record: Record, found: Findings) -> None:
     found.sizes[record.image.shape] += 1
     found.readers[max(len(record.reader_masks), len(record.reader_grades))] += 1
     found.spaced += not np.isnan(record.spacing).any()
-    known = record.grade is not None and 0 <= record.grade < len(card.grades)
-    found.grades[card.grades[record.grade] if known else "unknown"] += 1
+    found.official_test += record.official_test
+    found.grades["unknown" if record.grade is None else card.grades[record.grade]] += 1
     found.truths["unknown" if record.malignant is None else "malignant" if record.malignant else "benign"] += 1
     if record.mask is not None:
         found.masks += 1
         found.shares.append(float(record.mask.mean()))
 
 
-def describe(card: Card, found: Findings, metadata: dict[str, Any]) -> str:
-    """The card, the counts of the build against those of the whole original, and what is in the records, as text."""
+def describe(metadata: Metadata, found: Findings) -> str:
+    """The card, the digest, what is in the records, and the counts of the build against those of the whole original, as
+    text.
+    """
+    card, counts = metadata.card, metadata.counts
     widths, heights = zip(*((w, h) for h, w in found.sizes))
     lines = [
         card.title,
@@ -108,18 +125,19 @@ def describe(card: Card, found: Findings, metadata: dict[str, Any]) -> str:
         *_paragraph("grouping", card.grouping),
         *(line for fault in card.faults for line in _paragraph("known fault", fault)),
         "",
+        f"digest         {metadata.digest}",
         f"records        {found.records}",
         f"groups         {len(found.groups)}",
         f"with outline   {found.masks}",
         f"outline share  {_range(found.shares)} of the image",
         f"size           {min(widths)}-{max(widths)} x {min(heights)}-{max(heights)} px, {len(found.sizes)} different",
         f"with spacing   {found.spaced}",
+        *([f"official test  {found.official_test}"] if found.official_test else []),
         f"readers        {_listed(found.readers, sorted(found.readers))}",
         f"malignant      {_listed(found.truths, ('benign', 'malignant', 'unknown'))}",
     ]
     if card.grades:
         lines.append(f"{(card.grade_system + ' grade').strip():14} {_listed(found.grades, (*card.grades, 'unknown'))}")
-    counts = metadata.get("counts", {})
     differing = [
         f"  {name}: {counts.get(name, 0)} here, {whole} there"
         for name, whole in card.expected.items()
@@ -127,9 +145,8 @@ def describe(card: Card, found: Findings, metadata: dict[str, Any]) -> str:
     ]
     if differing:
         lines += ["", "differs from the whole original:", *differing]
-    dropped = metadata.get("dropped", [])
-    if dropped:
-        lines += ["", "left out at the build:", *(f"  {what}: {why}" for what, why in dropped)]
+    if metadata.dropped:
+        lines += ["", "left out at the build:", *(f"  {what}: {why}" for what, why in metadata.dropped)]
     return "\n".join(lines)
 
 

@@ -7,7 +7,6 @@ values. An engine takes nodules (image and mask cut to the outline) and gives wh
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 import sys
@@ -20,8 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep import radiomics_oracle
-from thyroid_jax.data.record import Card, Record
-from thyroid_jax.data.splits import Meta
+from thyroid_jax.data.record import Record, RecordSequence
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import write_text
@@ -113,8 +111,8 @@ def write_table(
     _check_free(out, overwrite)
     bins = chosen_bins(bin_width, bin_count)
     about = engine.about()
-    card, records = open_records(data_dir, name)
-    outlined, digest = _survey(card, _progress(records, f"{name}: reading"))
+    _, records = open_records(data_dir, name)
+    outlined = _outlined(_progress(records, f"{name}: reading", len(records)))
     if not outlined:
         raise InputError(f"{name}: no record has an outline, so there is nothing to measure. Choose another data set.")
     unit = "mm" if all(np.isfinite(one.spacing).all() for one in outlined) else "px"
@@ -122,7 +120,14 @@ def write_table(
         outlined = [one._replace(spacing=(1.0, 1.0)) for one in outlined]
     found = engine.extract(_nodules(records, outlined), features, bins)
     found = sorted(_progress(found, f"{name}: radiomics", len(outlined)), key=lambda one: one.number)
-    head = {"thyroid_jax": _version(), "engine": about, "data_set": name, "digest": digest, **bins, "unit": unit}
+    head = {
+        "thyroid_jax": _version(),
+        "engine": about,
+        "data_set": name,
+        "digest": records.digest,
+        **bins,
+        "unit": unit,
+    }
     _check_free(out, overwrite)
     write_text(out, _head(head) + _csv(outlined, features, found))
     return Summary(len(outlined), sum(not one.valid.all() for one in found), _remark(outlined, bins))
@@ -137,7 +142,8 @@ def chosen_bins(bin_width: float | None, bin_count: int | None) -> Bins:
     if bin_width is not None:
         if not (math.isfinite(bin_width) and bin_width >= NARROWEST):
             raise InputError(
-                f"bin width: {bin_width}, but it must be at least {NARROWEST}; grey values are whole numbers from 0 to 255."
+                f"bin width: {bin_width}, but it must be at least {NARROWEST}; grey values are whole numbers from 0 to "
+                "255."
             )
         return {"bin_width": float(bin_width)}
     count = radiomics_oracle.BIN_COUNT if bin_count is None else bin_count
@@ -155,24 +161,20 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise InputError(f"{out}: is already there. Add --overwrite to replace it, or give another --out.")
 
 
-def _survey(card: Card, records: Iterable[Record]) -> tuple[list[Outlined], str]:
-    """The outlined records, and the digest of all cases, groups, pixels and grades that a run on this data set notes
-    too.
-    """
-    outlined, all_of_it = [], []
+def _outlined(records: Iterable[Record]) -> list[Outlined]:
+    """What is kept of the records that have an outline."""
+    outlined = []
     for row, record in enumerate(records):
-        grade = None if record.grade is None else card.grades[record.grade]
-        all_of_it.append((Meta(record.case, record.group, record.content), str(grade)))
         if record.mask is not None:
             grey = record.image[record.mask] if record.mask.any() else np.zeros(1, np.uint8)
             range_of_grey = int(grey.min()), int(grey.max())
             outlined.append(
                 Outlined(row, record.case, record.group, *record.image.shape, record.spacing, *range_of_grey)
             )
-    return outlined, hashlib.sha256(repr(sorted(all_of_it)).encode()).hexdigest()[:32]
+    return outlined
 
 
-def _nodules(records: Sequence[Record], outlined: Sequence[Outlined]) -> Iterator[Nodule]:
+def _nodules(records: RecordSequence, outlined: Sequence[Outlined]) -> Iterator[Nodule]:
     for number, one in enumerate(outlined):
         record = records[one.row]
         box = _box(record.mask)

@@ -482,9 +482,9 @@ def test_the_command_builds_it(source, tmp_path, capsys):
         row(3, BIRADS=5, Classification="malignant"),
     )
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    main(["build", "breast", "--source", str(source), "--out", str(tmp_path / "out")])
+    main(["build", "breast_lesions", "--source", str(source), "--out", str(tmp_path / "out")])
     assert "3  cases  (the whole original has 256)" in capsys.readouterr().out
-    card, records = open_records(tmp_path / "out", "breast")
+    card, records = open_records(tmp_path / "out", "breast_lesions")
     assert card == breast.CARD
     direct = read(source)[0]
     assert [record.case for record in records] == list(direct)

@@ -12,7 +12,6 @@ from data_prep import builder, radiomics_oracle, radiomics_table
 from data_prep.__main__ import main
 from data_prep.radiomics_table import COLUMNS, ENGINES, Engine, Found, chosen_bins, write_table
 from thyroid_jax import radiomics
-from thyroid_jax.config import DataConfig
 from thyroid_jax.data.record import Card, Record
 from thyroid_jax.data.source import open_parts
 from thyroid_jax.errors import InputError
@@ -42,7 +41,7 @@ def built(tmp_path_factory):
 
 
 def fake(nodules, features, bins):
-    """Values that tell which nodule they are of, handed over backwards; the first feature of an odd one is not defined."""
+    """Values that tell which nodule they are of, handed over backwards; the first feature of odd ones is undefined."""
     for nodule in reversed(list(nodules)):
         values = np.arange(len(features)) + nodule.image[nodule.mask].mean(dtype=np.float32)
         yield Found(
@@ -76,7 +75,7 @@ def test_every_outlined_record_has_its_row_in_order(built, tmp_path):
 def test_the_head_says_how_it_was_made(drawn_data, tmp_path):
     write_table(drawn_data, "drawn", tmp_path / "t.csv", engine=FAKE, features=SOME, bin_width=16)
     head, _ = read(tmp_path / "t.csv")
-    digest = open_parts(DataConfig(name="drawn", dir=str(drawn_data)), tmp_path / "split.json").digest
+    digest = open_parts(drawn_data, "drawn").digest  # the one that a run notes
     expected = {"engine": "fake 1.0", "data_set": "drawn", "digest": digest, "bin_width": "16.0", "unit": "px"}
     assert head == {"thyroid_jax": "0.1.0", **expected}
 

@@ -1,13 +1,14 @@
-"""Parts of a built data set: disjoint by group, split once, verified ever after."""
+"""Parts of a built data set: disjoint by group, from folds that are made once, verified ever after."""
 
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from data_prep import builder
-from thyroid_jax.config import DataConfig
-from thyroid_jax.data import source
+from thyroid_jax.data import source, splits, storage
 from thyroid_jax.data.record import Card, Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import read_json, write_json
@@ -24,31 +25,35 @@ def toys(count=24, seed=0):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    out = tmp_path_factory.mktemp("built")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
     builder.build(CARD, lambda notes: toys(), out)
     return out
 
 
 @pytest.fixture
-def config(built):
-    return DataConfig(name="toy", dir=str(built), folds=4)
+def built(whole, tmp_path):
+    """A copy, so that each test makes its folds anew."""
+    shutil.copytree(whole, tmp_path / "built")
+    return tmp_path / "built"
+
+
+def open_toys(built, **asked):
+    return source.open_parts(built, "toy", **({"folds": 4} | asked))
 
 
 def cases(part):
     return [record.case for record in part]
 
 
-def open_and_save(config, file):
-    """What a first training run does."""
-    parts = source.open_parts(config, file)
-    assert not file.exists()
-    write_json(file, parts.split)
-    return parts
+def changed(tmp_path, name, change):
+    """Another build, every record changed."""
+    builder.build(CARD, lambda notes: (replace(record, **change(record)) for record in toys()), tmp_path / name)
+    return tmp_path / name
 
 
-def test_parts_share_no_group_and_hold_every_record(config, tmp_path):
-    parts = source.open_parts(config, tmp_path / "split.json")
+def test_parts_share_no_group_and_hold_every_record(built):
+    parts = open_toys(built)
     assert parts.card == CARD
     groups = [{record.group for record in part} for part in (parts.train, parts.validation, parts.test)]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
@@ -60,68 +65,91 @@ def test_parts_share_no_group_and_hold_every_record(config, tmp_path):
     for record in parts.test:
         np.testing.assert_array_equal(record.image, originals[record.case].image)
         assert record.grade == originals[record.case].grade
+    for side in source.PARTS:
+        assert cases(getattr(parts, side)) == parts.split[side]
 
 
-def test_folds_take_turns(config, tmp_path):
-    parts = [source.open_parts(replace(config, fold=fold), tmp_path / f"{fold}.json") for fold in range(4)]
+def test_folds_take_turns(built):
+    parts = [open_toys(built, fold=fold) for fold in range(4)]
     tested = [case for part in parts for case in cases(part.test)]
     assert sorted(tested) == sorted(record.case for record in toys())
     assert all(cases(parts[fold].validation) == cases(parts[(fold + 1) % 4].test) for fold in range(4))
+    assert len({part.split_digest for part in parts}) == 4 and len({part.digest for part in parts}) == 1
+    assert os.listdir(splits.folds_folder(built, "toy")) == ["4-0.json"]
 
 
-def test_a_saved_split_is_used_again_not_made_again(config, tmp_path):
-    file = tmp_path / "split.json"
-    first = open_and_save(config, file)
-    split = read_json(file)
-    assert (split["fold"], split["folds"], split["seed"]) == (0, 4, 0)
-    moved = split["train"][0], split["train"][1]  # both images of one patient
-    edited = split | {"train": split["train"][2:], "test": [*split["test"], *moved]}
-    write_json(file, edited)
-    again = source.open_parts(config, file)
-    assert cases(again.test) == [*cases(first.test), *moved] and read_json(file) == edited
+def test_opening_reads_no_record_and_makes_the_folds_once(built, monkeypatch):
+    first = open_toys(built)
+    assert first.split["file"] == "toy/folds/4-0.json"
+
+    def refuse(*_, **__):
+        raise AssertionError("not again")
+
+    monkeypatch.setattr(storage, "decode", refuse)
+    monkeypatch.setattr(splits, "assign_folds", refuse)
+    again = open_toys(built)
+    assert again.split == first.split and again.split_digest == first.split_digest
 
 
-@pytest.mark.parametrize("change", [{"fold": 1}, {"folds": 3}, {"split_seed": 7}])
-def test_a_split_made_for_other_folds_is_refused(config, tmp_path, change):
-    open_and_save(config, tmp_path / "split.json")
-    with pytest.raises(InputError, match=r"split\.json: made for .*'fold': 0, 'folds': 4, 'seed': 0.* new run folder"):
-        source.open_parts(replace(config, **change), tmp_path / "split.json")
+def test_the_folds_are_those_of_the_file_whatever_would_be_made_today(built):
+    """A study goes on with the folds it was begun with."""
+    path = splits.folds_folder(built, "toy") / "4-0.json"
+    first = open_toys(built)
+    folds = splits.read_folds(path)
+    splits.write_folds(path, replace(folds, folds=folds.folds[::-1]))
+    again = open_toys(built)
+    assert cases(again.test) != cases(first.test) and sorted(cases(again.test)) == sorted(folds.folds[3])
 
 
-def test_a_split_without_fold_numbers_is_taken_as_it_is(config, tmp_path):
-    file = tmp_path / "split.json"
-    open_and_save(config, file)
-    by_hand = {side: read_json(file)[side] for side in source.PARTS}
-    write_json(file, by_hand)
-    assert cases(source.open_parts(replace(config, fold=2), file).test) == by_hand["test"]
-
-
-def test_data_that_no_longer_fit_the_split_are_refused(config, tmp_path):
-    file = tmp_path / "split.json"
-    open_and_save(config, file)
-    builder.build(CARD, lambda notes: toys(20), tmp_path / "fewer")
-    with pytest.raises(InputError, match=r"(?s)does not fit the data set.*case 2\d' is not in the data set"):
-        source.open_parts(replace(config, dir=str(tmp_path / "fewer")), file)
-
-    def regrouped(notes):
-        for record in toys():
-            yield replace(record, group="all one patient")
-
-    builder.build(CARD, regrouped, tmp_path / "regrouped")
-    with pytest.raises(InputError, match="group 'all one patient' is in"):
-        source.open_parts(replace(config, dir=str(tmp_path / "regrouped")), file)
-
-
-def test_the_seed_makes_the_split(config, tmp_path):
-    same, again, other = (
-        cases(source.open_parts(replace(config, split_seed=seed), tmp_path / f"{i}.json").test)
-        for i, seed in enumerate((0, 0, 1))
+def test_folds_of_the_users_own(built, tmp_path):
+    file = tmp_path / "mine.json"
+    _, records = storage.open_records(built, "toy")
+    patients = [f"patient {number}" for number in range(12)]
+    folds = tuple(
+        tuple(entry.case for entry in records.entries if entry.group in patients[start:8:2]) for start in range(2)
     )
+    test = tuple(entry.case for entry in records.entries if entry.group in patients[8:])
+    splits.write_folds(file, splits.Folds("toy", records.digest, folds, test))
+    parts = open_toys(built, folds=2, fold=1, split_file=file, seed=5)
+    assert cases(parts.test) == list(test) and sorted(cases(parts.validation)) == sorted(folds[1])
+    assert sorted(cases(parts.train)) == sorted(folds[0])
+    assert (parts.split["file"], parts.split["folds"], parts.split["seed"]) == (str(file), 2, None)
+    assert not splits.folds_folder(built, "toy").exists()
+    with pytest.raises(InputError, match=r"mine\.json: holds 2 folds; ask for so many: --data\.folds"):
+        open_toys(built, folds=4, split_file=file)
+    with pytest.raises(InputError, match="no such file"):
+        open_toys(built, split_file=tmp_path / "none.json")
+
+
+def test_the_official_test_part_is_the_test_part(tmp_path):
+    folder = changed(tmp_path, "official", lambda record: {"official_test": record.group < "patient 2"})
+    parts = [open_toys(folder, fold=fold) for fold in range(4)]
+    assert all(record.official_test for part in parts for record in part.test)
+    assert not any(record.official_test for part in parts for record in (*part.train, *part.validation))
+    assert len(parts[0].test) == 8 and len({part.split_digest for part in parts}) == 4
+
+
+def test_folds_of_other_data_are_refused(built, tmp_path):
+    open_toys(built)
+    file = splits.folds_folder(built, "toy") / "4-0.json"
+    builder.build(CARD, lambda notes: toys(20), tmp_path / "fewer")
+    with pytest.raises(InputError, match=r"(?s)do not fit the data set.*data: .*not in the data set: 'case 2"):
+        open_toys(tmp_path / "fewer", split_file=file)
+    regrouped = changed(tmp_path, "regrouped", lambda record: {"group": f"patient {int(record.group[8:]) // 2}"})
+    with pytest.raises(InputError, match=r"(?s)data: .*group 'patient \d' is in fold \d and fold \d"):
+        open_toys(regrouped, split_file=file)
+    relabelled = changed(tmp_path, "relabelled", lambda record: {"mask": ~record.mask})
+    with pytest.raises(InputError, match=r"data: '[0-9a-f]{32}', but the data set's is"):
+        open_toys(relabelled, split_file=file)
+
+
+def test_the_seed_makes_the_folds(built):
+    same, again, other = (cases(open_toys(built, seed=seed).test) for seed in (0, 0, 1))
     assert same == again != other
 
 
-def test_a_subset_is_a_sequence(config, tmp_path):
-    part = source.open_parts(config, tmp_path / "split.json").train
+def test_a_subset_is_a_sequence(built):
+    part = open_toys(built).train
     assert len(part) == len(cases(part)) == 12
     assert isinstance(part[2:5], source.Subset) and cases(part[2:5]) == cases(part)[2:5]
     assert part[-1].case == cases(part)[-1]
@@ -129,19 +157,54 @@ def test_a_subset_is_a_sequence(config, tmp_path):
         part[len(part)]
 
 
-def test_a_data_set_that_was_never_built(config, tmp_path):
+def test_a_data_set_that_was_never_built(tmp_path):
     with pytest.raises(InputError, match="has not been built there"):
-        source.open_parts(replace(config, dir=str(tmp_path)), tmp_path / "split.json")
-    assert not (tmp_path / "split.json").exists()
+        open_toys(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
-def test_the_digest_tells_other_pixels_grades_and_groups_apart(config, tmp_path):
-    digests = [source.open_parts(config, tmp_path / "split.json").digest]
-    for name, change in (("pixels", lambda r: {"image": 255 - r.image}), ("grades", lambda r: {"grade": 1 - r.grade})):
-        builder.build(
-            CARD, lambda notes, change=change: (replace(record, **change(record)) for record in toys()), tmp_path / name
-        )
-        digests.append(source.open_parts(replace(config, dir=str(tmp_path / name)), tmp_path / "split.json").digest)
-    builder.build(CARD, lambda notes: toys(), tmp_path / "same")
-    assert len(set(digests)) == 3
-    assert source.open_parts(replace(config, dir=str(tmp_path / "same")), tmp_path / "split.json").digest == digests[0]
+CHANGES = {
+    "pixels": lambda record: {"image": 255 - record.image},
+    "grades": lambda record: {"grade": 1 - record.grade},
+    "masks": lambda record: {"mask": ~record.mask},
+    "truth": lambda record: {"malignant": True},
+    "readers": lambda record: {"reader_grades": (0, 1), "reader_masks": (record.mask, ~record.mask)},
+    "readers' order": lambda record: {"reader_grades": (1, 0), "reader_masks": (~record.mask, record.mask)},
+    "words": lambda record: {"descriptors": {"margins": "smooth"}},
+    "spacing": lambda record: {"spacing": (0.1, 0.1)},
+    "groups": lambda record: {"group": f"person {record.group}"},
+}
+
+
+def test_the_digest_tells_every_other_label_apart(whole, tmp_path):
+    digests = [storage.read_metadata(whole, "toy").digest]
+    for name, change in CHANGES.items():
+        digests.append(storage.read_metadata(changed(tmp_path, name, change), "toy").digest)
+    assert len(set(digests)) == 1 + len(CHANGES)
+    assert storage.read_metadata(changed(tmp_path, "same", lambda record: {}), "toy").digest == digests[0]
+
+
+def test_the_split_of_a_run_is_checked(built, tmp_path):
+    parts, file = open_toys(built), tmp_path / "split.json"
+    write_json(file, parts.split)
+    source.check_split(file, parts)
+    split = read_json(file)
+    swapped = split | {"validation": split["test"], "test": split["validation"]}
+    mine, theirs = split["train"][:2], split["test"][:2]  # both images of one patient each
+    exchanged = split | {"train": [*theirs, *split["train"][2:]], "test": [*mine, *split["test"][2:]]}
+    for edited, what in (
+        (swapped, "in validation, but belongs in test"),
+        (exchanged, f"in train, but belongs in test: '{theirs[0]}', '{theirs[1]}'"),
+        (split | {"train": split["train"][2:]}, "in no part: "),
+        (split | {"fold": 1}, "fold: 1, not 0"),
+        ([split], "not a split"),
+    ):
+        write_json(file, edited)
+        with pytest.raises(InputError, match=rf"(?s)split\.json: not the split of toy that is asked for.*{what}"):
+            source.check_split(file, parts)
+    write_json(file, split)
+    with pytest.raises(InputError, match=r"(?s)belongs in .*fold: 0, not 2"):
+        source.check_split(file, open_toys(built, fold=2))
+    file.unlink()
+    with pytest.raises(InputError, match="no such file"):
+        source.check_split(file, parts)

@@ -58,7 +58,7 @@ LARGEST_SIDE = 4096  # pixels; the widest picture has some 1000
 MODES = ("L", "RGB", "RGBA")  # as PIL calls what a picture may be; those of the set are RGBA
 
 CARD = Card(
-    name="breast",
+    name="breast_lesions",
     title="BrEaST: Breast-Lesions-USG",
     source="Pawłowska, Ćwierz-Pieńkowska, Domalik, Jaguś, Kasprzak, Matkowski, Fura, Nowicki, Żołek: Curated benchmark dataset for "
     "ultrasound based breast lesion analysis. Scientific Data 11 (2024) 148, doi:10.1038/s41597-024-02984-z. The Cancer Imaging Archive, "

@@ -1,31 +1,35 @@
-"""Built records, split once and for all into parts that share no group and no image."""
+"""Built records, split by a folds file into parts that share no group and no image."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
-from thyroid_jax.config import DataConfig
 from thyroid_jax.data import splits
-from thyroid_jax.data.record import Card, Record
+from thyroid_jax.data.record import Card, Record, RecordSequence
 from thyroid_jax.data.storage import open_records
-from thyroid_jax.errors import InputError
+from thyroid_jax.errors import InputError, raise_all
+from thyroid_jax.files import read_json
 
 PARTS = splits.SIDES
 
 
-class Subset(Sequence[Record]):
+class Subset(RecordSequence):
     """Some of a data set's records, read from disk as they are asked for."""
 
-    def __init__(self, records: Sequence[Record], rows: Sequence[int]):
+    def __init__(self, records: RecordSequence, rows: Sequence[int]):
         self._records, self._rows = records, tuple(rows)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Subset: ...
+    def __getitem__(self, index: int | slice) -> Record | Subset:
         """Record ``index`` of the subset, or a smaller subset for a slice."""
         if isinstance(index, slice):
             return Subset(self._records, self._rows[index])
@@ -34,45 +38,55 @@ class Subset(Sequence[Record]):
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set's card and its three parts, the split that makes them, and a digest of all cases, groups and pixels."""
+    """A data set's card and its three parts, the split that makes them, and the digests of data set and split."""
 
     card: Card
     train: Subset
     validation: Subset
     test: Subset
-    split: dict[str, object]
+    split: splits.Split
     digest: str
+    split_digest: str
 
 
-def open_parts(config: DataConfig, split_file: Path) -> Parts:
-    """Open the built data set and split it by ``split_file``; where there is none yet, make the split (the caller
-    saves it).
+def open_parts(
+    data_dir: Path | str,
+    name: str,
+    *,
+    folds: int = 5,
+    fold: int = 0,
+    seed: int = 0,
+    split_file: Path | str | None = None,
+) -> Parts:
+    """Open the data set ``name`` built in ``data_dir`` and split it, holding out ``fold`` (:func:`splits.resolve`).
 
-    Groups are dealt into ``config.folds`` folds, stratified by grade; fold ``config.fold`` is the test part, the next
-    one the validation part. A split is made once: a saved one that does not fit the data, or was made for another
-    fold, raises :class:`InputError` rather than being made again.
+    The folds are those of the folds file ``split_file``, which must hold ``folds`` of them; ``seed`` then does not
+    matter. Without one they lie beside the data and are made at first use. No record is read. Raises
+    :class:`InputError` for a data set that is missing or damaged, and for folds that do not fit it.
     """
-    card, records = open_records(config.dir, config.name)
-    metas, grades = [], []
-    for record in records:
-        metas.append(splits.Meta(record.case, record.group, record.content))
-        grades.append(None if record.grade is None else card.grades[record.grade])
-    if split_file.is_file():
-        split = splits.load_split(split_file, metas)
-        _check_asked(split, config, split_file)
+    card, records = open_records(data_dir, name)
+    if split_file is None:
+        found, path = splits.folds_beside(data_dir, name, records.digest, records.entries, folds=folds, seed=seed)
+        file = path.relative_to(data_dir).as_posix()
     else:
-        folds = splits.assign_folds([meta.group for meta in metas], grades, folds=config.folds, seed=config.split_seed)
-        split = splits.make_split(metas, folds, config.fold, config.split_seed)
-    row = {meta.case: index for index, meta in enumerate(metas)}
-    subsets = {side: Subset(records, [row[case] for case in split[side]]) for side in splits.SIDES}
-    digest = hashlib.sha256(repr(sorted(zip(metas, map(str, grades)))).encode()).hexdigest()[:32]
-    return Parts(card, **subsets, split=split, digest=digest)
+        found, file = splits.load_folds(split_file, name, records.digest, records.entries), str(split_file)
+        if len(found.folds) != folds:
+            raise InputError(f"{split_file}: holds {len(found.folds)} folds; ask for so many: --data.folds.")
+    split = splits.resolve(found, fold, records.entries, file)
+    row_of = {entry.case: row for row, entry in enumerate(records.entries)}
+    train, validation, test = (
+        Subset(records, [row_of[case] for case in cases])
+        for cases in (split["train"], split["validation"], split["test"])
+    )
+    return Parts(card, train, validation, test, split, records.digest, splits.digest(split))
 
 
-def _check_asked(split: dict[str, object], config: DataConfig, split_file: Path) -> None:
-    asked = {"fold": config.fold, "folds": config.folds, "seed": config.split_seed}
-    if any(split.get(name, value) != value for name, value in asked.items()):
-        made = {name: split.get(name) for name in asked}
-        raise InputError(
-            f"{split_file}: made for {made}, but {asked} is asked for; ask for the same, or choose a new run folder."
-        )
+def check_split(path: Path | str, parts: Parts) -> None:
+    """Check that the file ``path``, the ``split.json`` of a run, holds the split of ``parts``: every record once, and
+    on the same side. Raises :class:`InputError` that says what differs.
+    """
+    raise_all(
+        splits.differences(read_json(path), parts.split),
+        f"{path}: not the split of {parts.card.name} that is asked for. Put back the file, the data set and the folds "
+        "that the run was made with, or choose a new run folder:",
+    )

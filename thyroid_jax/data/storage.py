@@ -1,28 +1,52 @@
 """Records on disk: how one becomes a TFDS example and back, and random access to a built data set. TensorFlow is never
 imported.
+
+A built data set is a folder ``DIR/NAME/VERSION`` as TFDS lays it out. Its ``metadata.json`` holds the card and an index
+of all records, so that opening reads no record. Every record that is read is compared with its entry in the index.
+
+The folder is untrusted. TFDS imports the classes that a ``features.json`` names, and opens the files that a
+``dataset_info.json`` names; so TFDS never reads them here. They are compared with what this module writes, and the
+records are decoded with :func:`features`.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
 
-from thyroid_jax.data.record import Card, Record
-from thyroid_jax.errors import InputError
+from thyroid_jax.data.record import Card, Entry, Record, RecordSequence, data_digest, entry_of, is_name
+from thyroid_jax.errors import InputError, raise_all
+from thyroid_jax.files import read_json
 
-VERSION = "1.0.0"
-SPLIT = "records"  # the one TFDS split; train, validation and test are lists of cases in a file of their own (thyroid_jax.data.splits)
+VERSION = "2.0.0"  # goes up whenever data sets of the version before cannot be read any more
+SPLIT = "records"  # the one TFDS split; training, validation and test are lists of cases (thyroid_jax.data.splits)
+FORMAT = "array_record"
 UNKNOWN = -1  # on disk only: a missing class or truth value
 
 PNG = "png"
 _PICTURES = ("image", "mask", "reader_masks")
+_LARGEST_JSON = 1 << 20  # bytes of features.json and dataset_info.json
+_LARGEST_METADATA = 256 << 20  # bytes; an entry of the index has some 300
+
+
+class Metadata(NamedTuple):
+    """What a data set says of itself: its card, the index of its records in their order, its digest
+    (:func:`thyroid_jax.data.record.data_digest`), and what its reader counted and left out, (what, why).
+    """
+
+    card: Card
+    entries: tuple[Entry, ...]
+    digest: str
+    counts: dict[str, int]
+    dropped: tuple[tuple[str, str], ...]
 
 
 def features():
@@ -34,10 +58,11 @@ def features():
     import tensorflow_datasets as tfds
 
     picture = {name: tfds.features.Image(shape=(None, None, 1), encoding_format=PNG) for name in _PICTURES}
-    text = {name: tfds.features.Text() for name in ("case", "group", "source", "descriptors", "spacing", "content")}
+    text = {name: tfds.features.Text() for name in ("case", "group", "source", "descriptors", "spacing")}
     whole = {name: np.int32 for name in ("grade", "malignant", "readers")}
+    flags = {name: np.bool_ for name in ("has_mask", "official_test")}
     return tfds.features.FeaturesDict(
-        picture | text | whole | {"has_mask": np.bool_, "reader_grades": tfds.features.Sequence(np.int32)}
+        picture | text | whole | flags | {"reader_grades": tfds.features.Sequence(np.int32)}
     )
 
 
@@ -57,7 +82,6 @@ def encode(record: Record) -> dict[str, Any]:
         "case": record.case,
         "group": record.group,
         "source": record.source,
-        "content": record.content,
         "image": _png(record.image),
         "has_mask": record.mask is not None,
         "mask": _png(_as_bytes(nothing if record.mask is None else record.mask)),
@@ -67,9 +91,9 @@ def encode(record: Record) -> dict[str, Any]:
         "reader_grades": list(record.reader_grades),
         "malignant": UNKNOWN if record.malignant is None else int(record.malignant),
         "descriptors": json.dumps(dict(record.descriptors), sort_keys=True),
-        "spacing": " ".join(
-            repr(float(side)) for side in record.spacing
-        ),  # as text: TFDS keeps floats in single precision
+        # As text: TFDS keeps floats in single precision.
+        "spacing": " ".join(repr(float(side)) for side in record.spacing),
+        "official_test": record.official_test,
     }
 
 
@@ -79,6 +103,7 @@ def decode(example: Mapping[str, Any]) -> Record:
     mask = _pixels(example["mask"]) > 127 if example["has_mask"] else None
     readers = int(example["readers"])
     grade, malignant = int(example["grade"]), int(example["malignant"])
+    down, across = (float(side) for side in _string(example["spacing"]).split())
     return Record(
         case=_string(example["case"]),
         group=_string(example["group"]),
@@ -87,78 +112,93 @@ def decode(example: Mapping[str, Any]) -> Record:
         mask=mask,
         reader_masks=tuple(np.split(_pixels(example["reader_masks"]) > 127, readers)) if readers else (),
         grade=None if grade == UNKNOWN else grade,
-        reader_grades=tuple(int(one) for one in example["reader_grades"]),
+        reader_grades=tuple(int(reader_grade) for reader_grade in example["reader_grades"]),
         malignant=None if malignant == UNKNOWN else bool(malignant),
         descriptors=json.loads(_string(example["descriptors"])),
-        spacing=tuple(float(side) for side in _string(example["spacing"]).split()),
+        spacing=(down, across),
+        official_test=bool(example["official_test"]),
     )
 
 
-class Records(Sequence[Record]):
+class Records(RecordSequence):
     """The records of a built data set, in the order in which they were written; each access reads one from disk.
 
-    Reading a damaged record raises :class:`InputError`. Can be handed to worker processes and to ``grain``.
+    ``entries`` is their index, ``digest`` that of the data set. Reading a record that is not the one in the index, or
+    none at all, raises :class:`InputError`. Can be handed to worker processes and to ``grain``.
     """
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
-        self._examples = _data_source(self.folder)
-        if len(self):
-            self[-1]  # the length is only noted beside the files; a torn or missing one shows when it is read
+    def __init__(self, folder: Path | str, metadata: Metadata):
+        self.folder, self.card, self.entries, self.digest = Path(folder), *metadata[:3]
+        self._metadata = metadata
+        self._features = features()
+        self._decoders = _still_encoded()
+        self._examples = _open_shards(self.folder, metadata)
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self.entries)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
     @overload
     def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index):
-        """Record ``index``, from the end when negative."""
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        """Record ``index``, from the end when negative; a list of records for a slice."""
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+            return [self._read(place) for place in range(*index.indices(len(self)))]
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        try:
-            return decode(self._examples[int(place)])
-        except (RuntimeError, ValueError, TypeError, IndexError, OSError, KeyError, SyntaxError) as error:
-            raise InputError(
-                f"{self.folder}: record {place} is damaged ({error}). Build the data set again with --overwrite."
-            ) from error
+        return self._read(int(place))
 
-    def __reduce__(self):
-        return Records, (self.folder,)
+    def _read(self, place: int) -> Record:
+        entry = self.entries[place]
+        try:
+            example = self._features.deserialize_example_np(self._examples[place], decoders=self._decoders)
+            record = decode(example)
+            found = entry_of(record, self.card)
+        except Exception as error:  # wrong bytes end in whatever array_record, protobuf, TFDS, PIL and JSON raise
+            raise self._damaged(place, str(error) or type(error).__name__) from error
+        if found != entry:
+            wrong = [name for name in Entry._fields if getattr(found, name) != getattr(entry, name)]
+            raise self._damaged(place, f"its {', '.join(wrong)} differ from the index")
+        return record
+
+    def _damaged(self, place: int, why: str) -> InputError:
+        return InputError(
+            f"{self.folder}: record {place}, case {self.entries[place].case!r}, is damaged ({why}). "
+            "Build the data set again with --overwrite."
+        )
+
+    def __reduce__(self) -> tuple[type[Records], tuple[Path, Metadata]]:
+        return Records, (self.folder, self._metadata)
 
 
 def open_records(data_dir: Path | str, name: str) -> tuple[Card, Records]:
-    """Card and records of the data set ``name`` built in ``data_dir``. Raises :class:`InputError` when it is missing,
-    half or damaged.
+    """Card and records of the data set ``name`` built in ``data_dir``. No record is read yet.
+
+    Raises :class:`InputError` when it is missing, was built by another version, or when its files do not agree with
+    each other.
     """
-    folder = folder_of(data_dir, name)
-    if not folder.is_dir():
-        build = f"python -m data_prep build {name} --out {data_dir}"
-        raise InputError(
-            f"{folder}: the data set {name!r} has not been built there. Build it ({build} ...) or give the folder it was built in."
-        )
-    records = Records(folder)
-    return read_metadata(data_dir, name)[0], records
+    metadata = read_metadata(data_dir, name)
+    return metadata.card, Records(folder_of(data_dir, name), metadata)
 
 
-def read_metadata(data_dir: Path | str, name: str) -> tuple[Card, dict[str, Any]]:
-    """Card of a built data set, and what its reader counted and left out: {"counts": {...}, "dropped": [[what, why],
-    ...]}.
+def read_metadata(data_dir: Path | str, name: str) -> Metadata:
+    """What the data set ``name`` built in ``data_dir`` says of itself; raises :class:`InputError` as
+    :func:`open_records` does.
     """
-    folder = folder_of(data_dir, name)
+    folder = _built_folder(Path(data_dir), name)
+    path = folder / "metadata.json"
+    values = read_json(path, largest=_LARGEST_METADATA)
     try:
-        metadata = dict(_builder(folder).info.metadata or {})
-        return _card(metadata.pop("card")), metadata
+        metadata = _metadata(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{folder}/metadata.json: holds no readable card ({error}). Build the data set again with --overwrite."
-        ) from error
+        raise InputError(f"{path}: not the card and index of a data set ({error}). {_AGAIN}") from error
+    if metadata.card.name != name:
+        raise InputError(f"{path}: of the data set {metadata.card.name!r}, but lies where {name!r} is. {_AGAIN}")
+    if metadata.digest != data_digest(metadata.card, metadata.entries):
+        raise InputError(f"{path}: the index is not the one that was written. {_AGAIN}")
+    return metadata
 
 
 def folder_of(data_dir: Path | str, name: str) -> Path:
@@ -166,39 +206,170 @@ def folder_of(data_dir: Path | str, name: str) -> Path:
     return Path(data_dir) / name / VERSION
 
 
-def card_as_json(card: Card) -> dict[str, Any]:
-    """The card as plain JSON values."""
-    return json.loads(json.dumps(asdict(card) | {"expected": dict(card.expected)}))
+def metadata_as_json(metadata: Metadata) -> dict[str, Any]:
+    """Plain JSON values, from which :func:`read_metadata` makes ``metadata`` again."""
+    return {
+        "card": asdict(metadata.card) | {"expected": dict(metadata.card.expected)},
+        "counts": dict(metadata.counts),
+        "dropped": [list(pair) for pair in metadata.dropped],
+        "digest": metadata.digest,
+        "index": [entry._asdict() for entry in metadata.entries],
+    }
+
+
+_AGAIN = "Build the data set again with --overwrite."
+
+
+def _built_folder(data_dir: Path, name: str) -> Path:
+    if not is_name(name):
+        raise InputError(f"{name!r} cannot be the name of a data set: small letters, digits and _, a letter first.")
+    folder = folder_of(data_dir, name)
+    if folder.is_dir():
+        return folder
+    build = f"python -m data_prep build {name} --out {data_dir}"
+    others = [path.name for path in folder.parent.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    if others:
+        raise InputError(
+            f"{folder.parent}: built in format {' '.join(sorted(others))} by another version of thyroid_jax; this one "
+            f"reads format {VERSION}. Build it again ({build} --overwrite ...)."
+        )
+    raise InputError(
+        f"{folder}: the data set {name!r} has not been built there. Build it ({build} ...) or give the folder it was "
+        "built in."
+    )
+
+
+def _metadata(values: Any) -> Metadata:
+    if set(values) != {"card", "counts", "dropped", "digest", "index"}:
+        raise ValueError(f"fields {sorted(values)}")
+    card = _card(values["card"])
+    entries = tuple(_entry(entry) for entry in values["index"])
+    unknown = {entry.grade for entry in entries} - {None, *card.grades}
+    cases = {entry.case for entry in entries}
+    if unknown or not entries or len(cases) < len(entries):
+        raise ValueError(f"{len(entries)} entries of {len(cases)} cases; grades that are not in the card: {unknown}")
+    dropped = tuple((str(what), str(why)) for what, why in values["dropped"])
+    counts = {str(name): int(count) for name, count in values["counts"].items()}
+    return Metadata(card, entries, str(values["digest"]), counts, dropped)
 
 
 def _card(values: Mapping[str, Any]) -> Card:
     known = {field.name for field in fields(Card)}
     if set(values) != known:
-        raise ValueError(f"fields {sorted(set(values) ^ known)} are missing or unknown")
-    return Card(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        raise ValueError(f"fields {sorted(set(values) ^ known)} of the card are missing or unknown")
+    arguments: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return Card(**arguments)
 
 
-def _builder(folder: Path):
+_KINDS = {str: "case group content digest", bool: "has_mask spaced official_test", int: "readers"}
+_OPTIONAL_KINDS = {str: "grade", bool: "malignant"}
+
+
+def _entry(values: Mapping[str, Any]) -> Entry:
+    wrong = [name for kind, names in _KINDS.items() for name in names.split() if type(values[name]) is not kind]
+    wrong += [
+        name
+        for kind, names in _OPTIONAL_KINDS.items()
+        for name in names.split()
+        if values[name] is not None and type(values[name]) is not kind
+    ]
+    if wrong or len(values) != len(Entry._fields):
+        raise ValueError(f"an entry of the index has wrong fields: {' '.join(wrong or values)}")
+    return Entry(**values)
+
+
+def _still_encoded() -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
+    return {name: tfds.decode.SkipDecoding() for name in _PICTURES}
+
+
+def _open_shards(folder: Path, metadata: Metadata):
+    """Random access to the bytes of every example, after all files of the folder have been found to agree."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    lengths = _check_description(folder, metadata)
+    shards = _shards(folder, metadata.card.name, len(lengths))
     try:
-        return tfds.builder_from_directory(str(folder))
-    except Exception as error:  # TFDS raises whatever its JSON and protobuf readers raise
-        raise InputError(
-            f"{folder}: not a built data set, or a damaged one ({error}). Build it again with --overwrite."
-        ) from error
+        held = [len(ArrayRecordDataSource(str(shard))) for shard in shards]
+        examples = ArrayRecordDataSource([str(shard) for shard in shards])
+    except Exception as error:  # array_record raises RuntimeError or ValueError, and asks Python for the file
+        raise InputError(f"{folder}: its {FORMAT} files cannot be read ({error}). {_AGAIN}") from error
+    problems = [
+        f"{shard.name}: holds {count} records, dataset_info.json says {length}"
+        for shard, count, length in zip(shards, held, lengths, strict=True)
+        if count != length
+    ]
+    raise_all(problems, f"{folder}: its files do not agree. {_AGAIN}")
+    return examples
 
 
-def _data_source(folder: Path):
-    import tensorflow_datasets as tfds
+def _check_description(folder: Path, metadata: Metadata) -> list[int]:
+    """The number of records in each shard, after ``features.json`` and ``dataset_info.json`` have been found to say
+    what this module writes, and what the index says.
+    """
+    schema = read_json(folder / "features.json", largest=_LARGEST_JSON)
+    info = read_json(folder / "dataset_info.json", largest=_LARGEST_JSON)
+    problems = [] if schema == features_as_json() else ["features.json: not the features of this version's records"]
+    if not isinstance(info, dict):
+        raise InputError(f"{folder}/dataset_info.json: not an object. {_AGAIN}")
+    expected = {
+        "name": metadata.card.name,
+        "version": VERSION,
+        "fileFormat": FORMAT,
+        "disableShuffling": True,
+    }
+    problems += [
+        f"dataset_info.json: {field} is {info.get(field)!r}, not {value!r}"
+        for field, value in expected.items()
+        if info.get(field) != value
+    ]
+    splits = info.get("splits")
+    split = splits[0] if isinstance(splits, list) and len(splits) == 1 and isinstance(splits[0], dict) else {}
+    if (split.get("name"), split.get("filepathTemplate")) != (SPLIT, _TEMPLATE):
+        problems.append(f"dataset_info.json: splits: not one split {SPLIT!r} in files {_TEMPLATE}")
+    lengths = _lengths(split.get("shardLengths"))
+    if not lengths:
+        problems.append("dataset_info.json: shardLengths: not a list of numbers of records")
+    elif sum(lengths) != len(metadata.entries):
+        problems.append(
+            f"dataset_info.json: shardLengths: {sum(lengths)} records, but {len(metadata.entries)} in the index"
+        )
+    raise_all(problems, f"{folder}: its files do not agree. {_AGAIN}")
+    return lengths
 
-    builder = _builder(folder)
-    try:
-        return builder.as_data_source(split=SPLIT, decoders={name: tfds.decode.SkipDecoding() for name in _PICTURES})
-    except Exception as error:  # a missing split or file ends in one of many exception types
-        raise InputError(
-            f"{folder}: its array_record files are missing or damaged ({error}). Build it again with --overwrite."
-        ) from error
+
+_MOST_SHARDS = 99_999  # their numbers have five digits
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's own
+
+
+def _lengths(values: Any) -> list[int]:
+    """Numbers of records, which TFDS writes as text; [] when they are anything else."""
+    texts = values if isinstance(values, list) and len(values) <= _MOST_SHARDS else []
+    good = all(isinstance(text, str) and re.fullmatch(r"[1-9][0-9]{0,11}", text) for text in texts)
+    return [int(text) for text in texts] if good else []
+
+
+def _shards(folder: Path, name: str, count: int) -> list[Path]:
+    """The ``count`` files that hold the records, after no other was found beside them."""
+    names = [f"{name}-{SPLIT}.{FORMAT}-{number:05d}-of-{count:05d}" for number in range(count)]
+    there = {path.name for path in folder.iterdir() if f".{FORMAT}" in path.name}
+    problems = [f"{missing}: is missing" for missing in names if missing not in there]
+    problems += [f"{extra}: does not belong to it" for extra in sorted(there - set(names))]
+    problems += [
+        f"{shard}: is not a regular file" for shard in names if shard in there and not (folder / shard).is_file()
+    ]
+    raise_all(problems, f"{folder}: its files do not agree. {_AGAIN}")
+    return [folder / shard for shard in names]
+
+
+def features_as_json() -> Any:
+    """What TFDS writes of :func:`features` into ``features.json``."""
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(features().to_proto())
 
 
 def _png(picture: np.ndarray) -> bytes:

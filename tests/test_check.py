@@ -1,0 +1,66 @@
+"""A check reads everything, says what is there, and lists all that is wrong."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import CARD, factory, toys
+
+from data_prep import builder
+from data_prep.check import check
+from thyroid_jax.data import storage
+from thyroid_jax.data.record import Record
+from thyroid_jax.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    out = tmp_path_factory.mktemp("built")
+    builder.build(CARD, factory, out)
+    return out
+
+
+def test_check_describes_and_draws(built, tmp_path):
+    text = check(built, "toy", sheet=tmp_path / "sheet.png", sheet_records=7)
+    assert "records        9" in text and "groups         5" in text and "a fault" in text
+    assert f"digest         {storage.open_records(built, 'toy')[1].digest}" in text
+    assert "records: 9" not in text and "official" not in text
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (6 * 240, 2 * 194)
+
+
+def test_the_official_test_part_is_counted(tmp_path):
+    builder.build(CARD, lambda notes: (replace(toy, official_test=toy.group == "2") for toy in toys()), tmp_path)
+    assert "official test  2" in check(tmp_path, "toy")
+
+
+def test_check_lists_everything_that_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "problems_of", lambda record, card: [])  # as if built before builds looked at this
+
+    def wrong(notes):
+        image = next(toys(1)).image
+        yield Record("a", "1", "a", image, mask=np.zeros_like(image, bool))
+        yield Record("b", "2", "b", image, spacing=(0.0, 1.0))
+
+    builder.build(CARD, wrong, tmp_path)
+    with pytest.raises(InputError, match=r"(?s)2 problems.*a: mask is empty.*b: spacing is"):
+        check(tmp_path, "toy")
+
+
+def test_every_damaged_record_is_listed(built, tmp_path):
+    """Records of another build, in a file that is sound."""
+    shutil.copytree(built, tmp_path / "built")
+
+    def other(notes):
+        for number, toy in enumerate(toys()):
+            yield toy if number not in (2, 5) else replace(toy, malignant=None, grade=0)
+
+    builder.build(CARD, other, tmp_path / "other")
+    (theirs,), (ours,) = (
+        storage.folder_of(tmp_path / name, "toy").glob("*.array_record*") for name in ("other", "built")
+    )
+    shutil.copy(theirs, ours)
+    with pytest.raises(InputError, match=r"(?s)2 problems;.*record 2, case '2_é', is damaged.*record 5, case '5_é'"):
+        check(tmp_path / "built", "toy")
