@@ -11,7 +11,6 @@ moment.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import statistics
@@ -26,18 +25,18 @@ import jax
 import numpy as np
 import tyro
 
-from experiments.configs import CONFIGS
+from experiments.configs import named
 from experiments.runtime import CPU_FLAGS
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
-from thyroid_jax.config import Config
+from thyroid_jax.config import Config, recipe_of, replace_groups
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.train.step import at_step, compiled_step, init_state
+from thyroid_jax.train import init_state, train_step
 
-STEPS = 4  # in a row between two variants' turns: a penalty on every fourth step is met once
+STEPS = 4  # in a row between two variants' turns
 
 
 @dataclass(frozen=True)
@@ -60,44 +59,42 @@ class Arguments:
 
 
 class Variant(NamedTuple):
-    """One row of the comparison: RLAR's fields, the multitask method's, the XLA flags, and the fields of guidance and
-    consistency.
-    """
+    """One row of the comparison: changed fields of groups of settings, and the XLA flags."""
 
-    rlar: dict[str, Any]
-    mtl: dict[str, Any]
+    changes: dict[str, dict[str, Any]]
     flags: tuple[str, ...] = CPU_FLAGS
-    guidance: dict[str, Any] = {}  # noqa: RUF012 never written to
-    consistency: dict[str, Any] = {}  # noqa: RUF012
 
 
 def variants(arguments: Arguments) -> dict[str, Variant]:
     """Name -> variant; the first is the plain multitask step, to which the others are compared."""
-    off, on = {"weight": 0.0}, {"weight": 1.0}
+    on = {"weight": 1.0}
+    penalty = lambda **fields: Variant({"rlar": on | fields})
     rlar = {
-        "RLAR": Variant(on, {}),
-        "RLAR, forward mode": Variant(on | {"derivative": "forward"}, {}),
-        "RLAR, full space": Variant(on | {"space": "full"}, {}),
-        "RLAR, every 4th step": Variant(on | {"every": 4}, {}),
-        "RLAR, outline held": Variant(on | {"hold": ("segmentation",)}, {}),
-        "RLAR, three tasks": Variant(on | {"tasks": ("segmentation", "grading", "guidance")}, {}),
+        "RLAR": penalty(),
+        "RLAR, full space": penalty(space="full"),
+        "RLAR, outline held": penalty(hold=("segmentation",)),
+        "RLAR, three tasks": penalty(tasks=("segmentation", "grading", "guidance")),
+        "RLAR at stride8": penalty(level="stride8"),
+        "RLAR at stride2": penalty(level="stride2"),
     }
-    scaling = {name: (1.0,) * len(clinical.TARGET) for name in ("centre", "spread")}
+    seen = {"view": "augmented"}
     consistent = {"weight": 0.3, "warmup": 0.0}
     shape = {
-        "target of the augmented view": Variant(off, {}, guidance=scaling),
-        "shape consistency": Variant(off, {}, consistency=consistent),
-        "shape consistency, head alone": Variant(off, {}, consistency=consistent | {"gradient": "head"}),
-        "all, with RLAR": Variant(on, {}, guidance=scaling, consistency=consistent),
+        "target of the augmented view": Variant({"guidance": seen}),
+        "shape consistency": Variant({"consistency": consistent}),
+        "shape consistency, head alone": Variant({"consistency": consistent | {"gradient": "head"}}),
+        "all, with RLAR": Variant({"rlar": on, "guidance": seen, "consistency": consistent}),
     }
+    weighed = lambda method, at="latent": Variant({"mtl": {"method": method, "at": at}})
     methods = [name for name in WEIGHERS if name != "equal"]
-    losses = {name: Variant(off, {"method": name}) for name in SCALARIZERS if name != "equal"}
-    latent = {f"{name}, latent": Variant(off, {"method": name}) for name in methods}
-    parameters = {f"{name}, parameters": Variant(off, {"method": name, "at": "parameters"}) for name in methods}
-    parameters |= {"CosReg": Variant(off, {"cosreg": 0.1})}
-    flags = {"plain, XLA's defaults": Variant(off, {}, ()), "RLAR, XLA's defaults": Variant(on, {}, ())}
+    losses = {name: weighed(name) for name in SCALARIZERS if name != "equal"}
+    latent = {f"{name}, latent": weighed(name) for name in methods}
+    parameters = {f"{name}, parameters": weighed(name, "parameters") for name in methods}
+    parameters |= {"CosReg": Variant({"cosreg": {"weight": 0.1}})}
+    flags = {"plain, XLA's defaults": Variant({}, ()), "RLAR, XLA's defaults": Variant({"rlar": on}, ())}
     flags |= {
-        f"RLAR, flag {number}": Variant(on, {}, (f"--{flag}",)) for number, flag in enumerate(arguments.flags, start=1)
+        f"RLAR, flag {number}": Variant({"rlar": on}, (f"--{flag}",))
+        for number, flag in enumerate(arguments.flags, start=1)
     }
     groups = {
         "rlar": rlar,
@@ -107,49 +104,51 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
         "parameters": parameters,
         "flags": flags,
     }
-    return {"plain": Variant(off, {})} | groups[arguments.only]
+    return {"plain": Variant({})} | groups[arguments.only]
 
 
-def random_batch(config: Config, batch_size: int) -> Batch:
+def configure(arguments: Arguments, variant: Variant) -> Config:
+    """The config of one variant: the plain step with the guidance, its target taken as it is, and what is changed."""
+    plain = replace_groups(named([arguments.config, "plain"]), guidance={"weight": 0.1, "view": "original"})
+    return replace_groups(plain, **variant.changes)
+
+
+def random_batch(config: Config, batch_size: int, grades: int) -> Batch:
     """A batch of noise with every label present: timing does not depend on the values."""
     rng = np.random.default_rng(0)
     b, h, w = batch_size, config.data.height, config.data.width
-    grade = np.eye(config.model.grades, dtype=np.float32)[np.arange(b) % config.model.grades]
+    there = np.ones(b, bool)
     return Batch(
-        rng.uniform(size=(b, h, w, 1)).astype(np.float32),
-        (rng.uniform(size=(b, h, w)) > 0.5).astype(np.float32),
-        grade,
-        rng.normal(size=(b, len(clinical.TARGET))).astype(np.float32),
-        *[np.ones(b, bool)] * 4,
+        image=rng.integers(0, 256, (b, h, w, 1), np.uint8),
+        mask=np.where(rng.random((b, h, w)) > 0.5, np.uint8(255), np.uint8(0)),
+        grade=np.eye(grades, dtype=np.float32)[np.arange(b) % grades],
+        malignant=(np.arange(b) % 2).astype(np.float32),
+        radiomics=rng.normal(size=(b, len(clinical.TARGET))).astype(np.float32),
+        mask_valid=there,
+        grade_valid=there,
+        malignant_valid=there,
+        radiomics_valid=there,
+        example_valid=there,
     )
 
 
 def work(arguments: Arguments) -> None:
-    """Compile one variant, then time some steps for every line that comes in; a JSON line, seconds a step, answers each."""
-    config, variant = CONFIGS[arguments.config](), variants(arguments)[arguments.worker]
-    config = dataclasses.replace(
-        config,
-        rlar=dataclasses.replace(config.rlar, **variant.rlar),
-        mtl=dataclasses.replace(config.mtl, **variant.mtl),
-        guidance=dataclasses.replace(config.guidance, **variant.guidance),
-        consistency=dataclasses.replace(config.consistency, **variant.consistency),
-        model=dataclasses.replace(config.model, radiomics=len(clinical.TARGET)),
-        train=dataclasses.replace(config.train, total_steps=1000),
-    )
-    state, batch = init_state(config), jax.device_put(random_batch(config, arguments.batch_size))
+    """Compile one variant, then time some steps for every line that comes in; a JSON line of seconds answers each."""
+    config = configure(arguments, variants(arguments)[arguments.worker])
+    recipe = recipe_of(config)
+    recipe = recipe.replace(fitted=recipe.fitted._replace(total_steps=np.float32(1000)))
+    state = init_state(recipe, jax.random.key(0))
+    batch = jax.device_put(random_batch(config, arguments.batch_size, recipe.model.grades))
     started = time.perf_counter()
-    kinds = [at_step(config, step) for step in range(STEPS)]
-    compiled = {kind: compiled_step.lower(state, batch, kind).compile() for kind in dict.fromkeys(kinds)}
+    step = train_step.lower(state, batch, recipe).compile()
     seconds = time.perf_counter() - started
-    gflop = sum(compiled[kind].cost_analysis()["flops"] for kind in kinds) / STEPS / 1e9
-    mib = max(step.memory_analysis().temp_size_in_bytes for step in compiled.values()) / 2**20
-    for step in compiled.values():
-        state, _ = jax.block_until_ready(step(state, batch))
+    gflop, mib = step.cost_analysis()["flops"] / 1e9, step.memory_analysis().temp_size_in_bytes / 2**20
+    state, _ = jax.block_until_ready(step(state, batch, recipe))
     print(json.dumps({"compile": seconds, "gflop": gflop, "mib": mib}), flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
-        for kind in kinds:
-            state, _ = compiled[kind](state, batch)
+        for _ in range(STEPS):
+            state, _ = step(state, batch, recipe)
         jax.block_until_ready(state)
         print(json.dumps((time.perf_counter() - started) / STEPS), flush=True)
 
@@ -192,15 +191,18 @@ def compare(arguments: Arguments) -> None:
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
-    config = CONFIGS[arguments.config]()
-    parameters = model.parameter_count(jax.eval_shape(lambda: model.init(jax.random.key(0), config.model)))
+    config = configure(arguments, Variant({}))
+    shape = recipe_of(config).model
+    parameters = model.parameter_count(jax.eval_shape(lambda: model.init(jax.random.key(0), shape)))
     device = jax.devices()[0]
     print(
-        f"{arguments.config}: {parameters:,} parameters, batch {arguments.batch_size} x {config.data.height} x {config.data.width}"
+        f"{arguments.config}: {parameters:,} parameters, "
+        f"batch {arguments.batch_size} x {config.data.height} x {config.data.width}"
     )
     where = f"{len(jax.devices())} x {device.device_kind}, {os.cpu_count()} cores"
     print(
-        f"jax {jax.__version__} on {where}, {arguments.rounds} rounds of {STEPS} steps; time, FLOPs, memory as ratios to the first row"
+        f"jax {jax.__version__} on {where}, {arguments.rounds} rounds of {STEPS} steps; "
+        "time, FLOPs, memory as ratios to the first row"
     )
     print("\n| step | median s | time | GFLOP | FLOPs | temporary MiB | memory | compile s |\n" + "|---" * 8 + "|")
     plain = next(iter(workers))
@@ -208,7 +210,8 @@ def compare(arguments: Arguments) -> None:
         f, first = facts[name], facts[plain]
         time_ratio = statistics.median(own / reference for own, reference in zip(times, seconds[plain]))
         flops, memory = f["gflop"] / first["gflop"], f["mib"] / first["mib"]
-        row = f"{statistics.median(times):.4f} | {time_ratio:.2f} | {f['gflop']:.1f} | {flops:.2f} | {f['mib']:.0f} | {memory:.2f}"
+        row = f"{statistics.median(times):.4f} | {time_ratio:.2f} | {f['gflop']:.1f} | {flops:.2f}"
+        row += f" | {f['mib']:.0f} | {memory:.2f}"
         print(f"| {name} | {row} | {f['compile']:.1f} |")
 
 

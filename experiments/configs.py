@@ -8,7 +8,10 @@ a method ``rlar_guidance``. Each is a function from one config to another.
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError
@@ -124,4 +127,71 @@ def named(names: Sequence[str]) -> Config:
     if len(sizes) > 1 or len(methods) > 1:
         raise InputError(f"--config {' '.join(names)}: name one size and one method at most.")
     config = SIZES[sizes[0] if sizes else "small"](Config())
-    return METHODS[methods[0] if methods else "rlar_guidance"](config)
+    return METHODS[methods[0] if methods else DEFAULT_METHOD](config)
+
+
+C = TypeVar("C", bound=Config)
+DEFAULT_METHOD = "rlar_guidance"
+
+
+def parse(kind: type[C], argv: Sequence[str], *, prog: str, names: Sequence[str] | None = None) -> C:
+    """A script's arguments, of a class that adds fields to :class:`Config`.
+
+    The fields start from the names after ``--config`` (or ``names``), then every field that was given is set. A
+    multitask method would silently keep the penalties and the guidance of the named method on: that is refused unless
+    the command line speaks of their weights.
+    """
+    import tyro
+
+    chosen, rest = chosen_names(argv)
+    start = named(chosen if names is None else names)
+    fields = {field.name: getattr(start, field.name) for field in dataclasses.fields(Config)}
+    own = {field.name: _default(field) for field in dataclasses.fields(kind) if field.name not in fields}
+    text = f"{kind.__doc__} --config SIZE [METHOD] chooses where the fields start from. Sizes: {', '.join(SIZES)}. "
+    arguments = tyro.cli(
+        kind,
+        args=rest,
+        prog=prog,
+        description=f"{text}Methods: {', '.join(METHODS)}.",
+        default=kind(**own, **fields),
+    )
+    refuse_unasked_penalties(arguments, start, rest)
+    return arguments
+
+
+def chosen_names(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names after ``--config``, and the rest of the command line."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--config", nargs="+", default=[])
+    chosen, rest = chooser.parse_known_args(argv)
+    return chosen.config, rest
+
+
+def settings_of(arguments: Config) -> Config:
+    """The settings alone, of arguments that add fields to them."""
+    return Config(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Config)})
+
+
+def _default(field: Any) -> Any:
+    import tyro
+
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return tyro.MISSING if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def refuse_unasked_penalties(config: Config, start: Config, given: Sequence[str]) -> None:
+    """Raise :class:`InputError` when a multitask method would silently keep the named method's penalties on.
+
+    A baseline with RLAR in it is no baseline; who wants both says so.
+    """
+    if config.mtl.method == start.mtl.method:
+        return
+    for name in ("rlar", "guidance", "consistency", "cosreg"):
+        weight = getattr(config, name).weight
+        spoken_of = any(word.split("=")[0].replace("_", "-") == f"--{name}.weight" for word in given)
+        if weight and not spoken_of:
+            raise InputError(
+                f"mtl.method {config.mtl.method} together with {name}.weight {weight:g}, which you did not ask for: "
+                f"take --config {config.mtl.method} for the baseline alone, or say --{name}.weight {weight:g} (or 0)."
+            )

@@ -9,12 +9,10 @@ Writes ``report/landscape.png`` for one image, and ``report/angles.png`` where t
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,20 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.evaluate import open_finished
 from experiments.runtime import prepare
-from thyroid_jax import model
+from thyroid_jax import model, runs
 from thyroid_jax.batch import Batch
-from thyroid_jax.config import Config
 from thyroid_jax.data.pipeline import load, take
-from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.files import write_bytes
 from thyroid_jax.losses import rlar
-from thyroid_jax.predict import Run
-from thyroid_jax.train.diagnose import BINS
+from thyroid_jax.predict import Trained
+from thyroid_jax.recipe import Recipe, example_losses
+from thyroid_jax.train.diagnose import BINS, directions_of
 from thyroid_jax.train.log import Row, read_log
-from thyroid_jax.train.objective import task_losses
+from thyroid_jax.train.step import in_unit_range
 
 COLOURS = {"segmentation": "#0072B2", "grading": "#D55E00"}
 
@@ -74,23 +70,22 @@ class Landscape(NamedTuple):
     length: float
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def probe(params: model.Params, batch: Batch, config: Config, space: str) -> rlar.Directions:
-    """Directions of the outline's and the grade's loss for every image of a batch."""
-    z, skips = model.encode(params, config.model, batch.image)
-    tasks = task_losses(params, skips, batch, config)
-    return rlar.adversarial_directions({name: tasks[name] for name in COLOURS}, z, space=space)
+def two_tasks(recipe: Recipe) -> Recipe:
+    """The recipe with the outline's and the grade's task alone, and no penalty."""
+    kept = tuple(task for task in recipe.tasks if task.name in COLOURS)
+    return recipe.replace(tasks=kept, penalties=()).with_settings("rlar", tasks=tuple(COLOURS))
 
 
 def landscape(
-    params: model.Params, batch: Batch, config: Config, *, space: str, reach: float, points: int
+    params: model.Params, batch: Batch, recipe: Recipe, *, space: str, reach: float, points: int
 ) -> Landscape:
-    """The losses of a batch of one image around its latent; ``space``, ``reach``, ``points`` as in :class:`Arguments`."""
-    first, second = np.asarray(probe(params, batch, config, space).unit[:, 0])
-    z, skips = model.encode(params, config.model, batch.image)
-    length = float(
-        jnp.sqrt((z**2).sum() / (z[0, :, :, 0].size if space == "channel" else 1))
-    )  # of a typical position, or of all
+    """The losses of a batch of one image around its latent; ``space``, ``reach``, ``points`` as in the arguments."""
+    batch = in_unit_range(batch)
+    first, second = np.asarray(directions_of(params, batch, recipe, space=space).unit[:, 0])
+    latent = model.encode(params, recipe.model, batch.image)
+    z = latent.z
+    # The length of z at a typical position, or of all of it.
+    length = float(jnp.sqrt((z**2).sum() / (z[0, :, :, 0].size if space == "channel" else 1)))
     cosine = float(first @ second)
     rest = second - cosine * first
     if np.linalg.norm(rest) < 1e-4:  # one line: any direction beside it will do for the plane's second axis
@@ -100,16 +95,18 @@ def landscape(
     shape = (2, 1, 1, -1) if space == "channel" else (2, *z.shape[1:])
 
     @jax.jit
-    def row(y: jax.Array) -> dict[str, jax.Array]:
+    def losses_of_row(y: jax.Array) -> dict[str, jax.Array]:
         steps = jnp.stack([axis, jnp.full_like(axis, y)], axis=1) * length
         moved = z + jnp.einsum("np,pyxc->nyxc", steps, basis.reshape(shape))
-        repeated = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), points, axis=0), (skips, batch))
-        tasks = task_losses(params, repeated[0], repeated[1], config)
-        return {name: tasks[name](moved) for name in COLOURS}
+        skips, rows = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), points, axis=0), (latent.skips, batch))
+        there = model.Latent(moved, skips)
+        return {task.name: example_losses(task, params, there, rows, recipe) for task in recipe.tasks}
 
     axis = jnp.linspace(-reach, reach, points)
-    rows = [jax.device_get(row(y)) for y in axis]
-    return Landscape({name: np.stack([r[name] for r in rows]) for name in COLOURS}, cosine, np.asarray(axis), length)
+    found = [jax.device_get(losses_of_row(y)) for y in axis]
+    return Landscape(
+        {name: np.stack([row[name] for row in found]) for name in COLOURS}, cosine, np.asarray(axis), length
+    )
 
 
 def draw_landscape(found: Landscape, image: np.ndarray, mask: np.ndarray, title: str) -> bytes:
@@ -146,9 +143,7 @@ def draw_landscape(found: Landscape, image: np.ndarray, mask: np.ndarray, title:
 
 
 def draw_angles(rows: Sequence[Row]) -> bytes:
-    """PNG: the histogram of cosines over the epochs in both spaces, white where no example lies, with the mean cosine as
-    a line.
-    """
+    """PNG: the histogram of cosines over the epochs in both spaces, white where no example lies; the mean as a line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -156,10 +151,10 @@ def draw_angles(rows: Sequence[Row]) -> bytes:
     epochs = np.array([row["epoch"] for row in rows])
     edges = np.append(epochs, epochs[-1] + 1) - 0.5  # a row stands for the epochs until the next one
     for panel, space in zip(figure.subplots(1, 2, sharey=True), ("channel", "full")):
-        shares = np.array([row[f"cosine_histogram_{space}"] for row in rows]).T
+        shares = np.array([row[f"cosine_histogram_latent_{space}"] for row in rows]).T
         bins = np.linspace(-1, 1, BINS + 1)
         drawn = panel.pcolormesh(edges, bins, np.ma.masked_equal(shares, 0), cmap="viridis_r", vmin=0, rasterized=True)
-        panel.plot(epochs, [row[f"cosine_{space}"] for row in rows], color="k", linewidth=1.2, label="mean")
+        panel.plot(epochs, [row[f"cosine_latent_{space}"] for row in rows], color="k", linewidth=1.2, label="mean")
         panel.set(title=f"{space} space", xlabel="epoch")
         figure.colorbar(drawn, ax=panel, label="share of the examples")
         panel.legend(loc="lower right")
@@ -169,7 +164,7 @@ def draw_angles(rows: Sequence[Row]) -> bytes:
     return file.getvalue()
 
 
-def choose(run: Run, config: Config, records: Sequence[Record], arguments: Arguments) -> tuple[str, Batch]:
+def choose(trained: Trained, recipe: Recipe, records: Sequence, arguments: Arguments) -> tuple[str, Batch]:
     """The asked image, or the most aligned one, of those with outline and grade, as the network sees it."""
     labelled = [record for record in records if record.mask is not None and record.grade is not None]
     if not labelled:
@@ -178,15 +173,21 @@ def choose(run: Run, config: Config, records: Sequence[Record], arguments: Argum
         )
     cases = [record.case for record in labelled]
     if arguments.case and arguments.case not in cases:
-        known = ", ".join(cases[:10])
         raise InputError(
-            f"{arguments.case!r} is no image of the {arguments.part} part with outline and grade; those are {known}, ..."
+            f"{arguments.case!r} is no image of the {arguments.part} part with outline and grade; those are "
+            f"{', '.join(cases[:10])}, ..."
         )
-    loaded = load(labelled, run.config.model.grades, (run.config.data.height, run.config.data.width))
-    row = cases.index(arguments.case) if arguments.case else 0
-    if not arguments.case:
-        seen = [probe(run.params, take(loaded, [row], 1), config, arguments.space) for row in range(len(cases))]
-        row = int(np.argmax([float(rlar.cosines(directions.unit)[0, 0]) for directions in seen]))
+    size = (trained.config.data.height, trained.config.data.width)
+    loaded = load(labelled, recipe.model.grades, size)
+    if arguments.case:
+        row = cases.index(arguments.case)
+    else:
+        cosine_of = lambda row: float(
+            rlar.cosines(directions_of(trained.params, take(loaded, [row], 1), recipe, space=arguments.space).unit)[
+                0, 0
+            ]
+        )
+        row = int(np.argmax([cosine_of(row) for row in range(len(cases))]))
     return cases[row], take(loaded, [row], 1)
 
 
@@ -195,25 +196,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     prepare()
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.probe")
-    run, parts = open_finished(arguments.run_dir, arguments.checkpoint, arguments.data_dir)
-    if min(getattr(run.config, name).weight for name in COLOURS) == 0:
-        raise InputError(f"{arguments.run_dir}: the run trained one task alone; there are no two directions to draw.")
-    off = {name: dataclasses.replace(getattr(run.config, name), weight=0.0) for name in ("guidance", "rlar")}
-    config = dataclasses.replace(run.config, **off)  # two tasks' losses, and nothing else
-    case, batch = choose(run, config, getattr(parts, arguments.part), arguments)
-    found = landscape(run.params, batch, config, space=arguments.space, reach=arguments.reach, points=arguments.points)
+    trained, parts = runs.open_finished(arguments.run_dir, arguments.checkpoint, arguments.data_dir)
+    if not set(COLOURS) <= {task.name for task in trained.recipe.tasks}:
+        raise InputError(f"{arguments.run_dir}: the run did not train both tasks; there are no two directions to draw.")
+    recipe = two_tasks(trained.recipe)
+    case, batch = choose(trained, recipe, getattr(parts, arguments.part), arguments)
+    found = landscape(
+        trained.params, batch, recipe, space=arguments.space, reach=arguments.reach, points=arguments.points
+    )
     title = f"{case}: cosine {found.cosine:+.2f} between the directions in {arguments.space} space"
     folder = arguments.run_dir / "report"
-    write_bytes(
-        folder / "landscape.png",
-        draw_landscape(found, np.asarray(batch.image)[0, ..., 0], np.asarray(batch.mask)[0], title),
-    )
+    image, mask = np.asarray(batch.image)[0, ..., 0] / 255, np.asarray(batch.mask)[0] / 255
+    write_bytes(folder / "landscape.png", draw_landscape(found, image, mask, title))
     print(f"{title}\npicture: {folder / 'landscape.png'}")
-    rows = [
-        row
-        for row in read_log(arguments.run_dir / "log.jsonl")
-        if row.get("split") == "diagnosis" and "cosine_histogram_full" in row
-    ]
+    log = read_log(arguments.run_dir / "log.jsonl")
+    rows = [row for row in log if row.get("split") == "diagnosis" and "cosine_histogram_latent_full" in row]
     if rows:
         write_bytes(folder / "angles.png", draw_angles(rows))
         print(f"picture: {folder / 'angles.png'}")

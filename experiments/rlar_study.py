@@ -1,61 +1,54 @@
-"""How far each form of RLAR's penalty turns the tasks' directions, and what that does to both tasks: many short runs,
-one table.
+"""How far each form of RLAR's penalty turns the tasks' directions, and what that does to both tasks: many short runs.
 
 python -m experiments.rlar_study --data.name ddti --data.dir data --out runs/study-ddti [--folds 0 1 2] [--epochs 40]
 python -m experiments.rlar_study --out runs/study-ddti --table        # print the table again, draw the picture
 
-Every run is an ordinary run folder under ``--out``, trained on its own fold with that fold's number as seed, and
-measured on the fold's held-out part; ``results.jsonl`` has a line for each, and a run that is there already is not
-made again. Small images and a narrow network: the study compares settings, it does not report how good the method is.
+Every run is an ordinary run folder under ``--out``, trained with its fold's number as seed, and measured on its
+*validation* fold with its last checkpoint: settings are compared there, never on the test part. ``results.jsonl`` has a
+line for each, and a run that is there already is not made again. Small images and a narrow network: the study compares
+settings, it does not report how good the method is.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.evaluate import case_of, open_finished
-from experiments.probe import probe
 from experiments.runtime import prepare
-from experiments.train import open_run
-from thyroid_jax import model
-from thyroid_jax.batch import Batch
-from thyroid_jax.config import Config, DataConfig, MTLConfig, RLARConfig, TrainConfig
-from thyroid_jax.data.pipeline import evaluation_batches, load
+from thyroid_jax import model, runs
+from thyroid_jax.config import Config, replace_groups
+from thyroid_jax.data.pipeline import DataConfig, evaluation_batches, load
 from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.evaluate import metrics as measures
+from thyroid_jax.evaluate import metrics, paired
+from thyroid_jax.evaluate.cases import Case, read_cases
 from thyroid_jax.files import read_json, write_bytes, write_json, write_text
-from thyroid_jax.losses import rlar
-from thyroid_jax.model.encoder import level_channels
-from thyroid_jax.predict import predict
+from thyroid_jax.predict import Trained
 from thyroid_jax.train.diagnose import diagnose
 from thyroid_jax.train.log import read_log
-from thyroid_jax.train.loop import add_up, averages, fit
-from thyroid_jax.train.objective import task_losses, task_valid
+from thyroid_jax.train.loop import add_up, averages
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Compare forms and weights of RLAR's penalty in many short runs."""
+    """Compare forms, weights and levels of RLAR's penalty in many short runs."""
 
     out: Path
     """folder of the runs and of results.jsonl"""
     data: DataConfig = field(default_factory=lambda: DataConfig(height=64, width=96))
     """its fold is set by --folds"""
     folds: tuple[int, ...] = (0, 1, 2)
+    """folds, each with its number as seed"""
     epochs: int = 40
+    """of each run"""
     width: int = 8
     """channels of the network's first level"""
     only: tuple[str, ...] = ()
@@ -64,153 +57,83 @@ class Arguments:
     """only print the table and draw the picture of what is there"""
 
 
-def variants() -> dict[str, tuple[RLARConfig, MTLConfig]]:
-    """Name -> RLAR's and the multitask method's settings; the first is plain multitask training."""
-    penalties: dict[str, dict[str, Any]] = {"plain": {"weight": 0.0}}
-    penalties |= {
-        f"{kind} {weight:g}": {"kind": kind, "weight": weight}
-        for kind in ("hinge", "square")
-        for weight in (0.1, 1.0, 10.0)
-    }
-    penalties |= {"abs 10, margin 0.1": {"kind": "abs", "weight": 10.0, "margin": 0.1}}
-    penalties |= {
-        "hinge 10, margin 0.3": {"weight": 10.0, "margin": 0.3},
-        "hinge 10, full space": {"weight": 10.0, "space": "full"},
-    }
-    relative = (("hinge", 0.1), ("hinge", 0.5), ("square", 0.5))
-    penalties |= {
-        f"{kind} relative {share:g}": {"kind": kind, "weight": share, "scale": "relative"} for kind, share in relative
-    }
-    chosen = {name: (RLARConfig(**fields), MTLConfig()) for name, fields in penalties.items()}
-    return chosen | {"PCGrad, latent": (RLARConfig(weight=0.0), MTLConfig(method="pcgrad"))}
+def variants() -> dict[str, dict[str, dict[str, Any]]]:
+    """Name -> changed fields of groups of settings; the first is plain multitask training."""
+    found: dict[str, dict[str, dict[str, Any]]] = {"plain": {}}
+    for kind in ("hinge", "square"):
+        found |= {f"{kind} {weight:g}": {"rlar": {"kind": kind, "weight": weight}} for weight in (0.1, 1.0, 10.0)}
+    found["hinge 1, full space"] = {"rlar": {"weight": 1.0, "space": "full"}}
+    found["hinge 1, outline held"] = {"rlar": {"weight": 1.0, "hold": ("segmentation",)}}
+    found |= {f"hinge 1, {level}": {"rlar": {"weight": 1.0, "level": level}} for level in ("stride2", "stride8")}
+    return found | {"PCGrad, latent": {"mtl": {"method": "pcgrad"}}}
 
 
 def configure(name: str, fold: int, arguments: Arguments) -> Config:
     """The config of one run."""
-    penalty, method = variants()[name]
-    base = Config()
-    return dataclasses.replace(
+    base = Config(data=arguments.data)
+    narrow = {"width": arguments.width, "max_width": 8 * arguments.width, "depth": 4}
+    length = {"epochs": arguments.epochs, "evaluate_every": 10, "checkpoint_every": arguments.epochs}
+    base = replace_groups(
         base,
-        model=dataclasses.replace(base.model, width=arguments.width, max_width=8 * arguments.width, depth=4),
-        data=dataclasses.replace(arguments.data, fold=fold),
-        rlar=penalty,
-        mtl=method,
-        train=TrainConfig(
-            epochs=arguments.epochs, seed=fold, evaluate_every=10, checkpoint_every=arguments.epochs, diagnose_every=9
-        ),
+        model=narrow,
+        data={"fold": fold},
+        guidance={"weight": 0.1},
+        malignancy={"weight": 0.0},
+        train=length | {"seed": fold, "diagnose_every": 9},
     )
+    return replace_groups(base, **variants()[name])
+
+
+def folder_of(name: str, fold: int, arguments: Arguments) -> Path:
+    """The run folder of one variant on one fold."""
+    return arguments.out / f"{name.replace(' ', '-').replace(',', '')}-fold{fold}"
 
 
 def run(name: str, fold: int, arguments: Arguments) -> dict[str, Any]:
-    """Train one variant on one fold and measure it on the fold's held-out part."""
-    folder = arguments.out / f"{name.replace(' ', '-').replace(',', '')}-fold{fold}"
-    config = configure(name, fold, arguments)
-    penalty = config.rlar
-    config, training, validation, facts = open_run(config, folder)
-    fit(config, folder, training, validation, facts, say=lambda text: None)
-    trained, parts = open_finished(folder, "last")
-    records = list(parts.test)
-    predictions = predict(trained, [record.image for record in records])
-    cases = [case_of(record, found, parts.card.grades) for record, found in zip(records, predictions)]
-    outline = measures.segmentation_summary(cases, samples=20)
-    grade = measures.grading_summary(cases, samples=20)
-    row = {"variant": name, "fold": fold, "dice": outline["dice"]["value"]}
-    row |= {measure: grade[measure]["value"] for measure in ("accuracy", "macro_auroc", "quadratic_kappa")}
-
-    # Measured with one config for all variants of a fold: one compilation.
-    config = dataclasses.replace(config, rlar=RLARConfig(weight=0.0), mtl=MTLConfig(), train=TrainConfig())
-    held_out = load(records, config.model.grades, (config.data.height, config.data.width))
-    batches = [batch for batch, _ in evaluation_batches(held_out, config.train.batch_size)]
-    row |= averages(add_up([jax.device_get(diagnose(trained.params, batch, config)) for batch in batches]))
-    row |= angles_by_case(trained.params, batches, config, [case.dice for case in cases])
-    row |= layers(trained.params, batches, config)
-    return row | {"training_penalty_share": penalty_share(folder, penalty)} | quarters(folder)
+    """Train one variant on one fold and measure it on its validation fold."""
+    folder, config = folder_of(name, fold, arguments), configure(name, fold, arguments)
+    cases = runs.held_out_cases(config, folder, part="validation", checkpoint="last", say=lambda text: None)
+    summary = metrics.summary(cases, samples=20)
+    row = {"variant": name, "fold": fold}
+    row |= {key: summary[key]["value"] for key in ("dice", "accuracy", "macro_auroc", "quadratic_kappa")}
+    trained, parts = runs.open_finished(folder, "last")
+    row |= angles(trained, list(parts.validation))
+    return row | {"training_penalty_share": penalty_share(folder, config)} | quarters(folder)
 
 
-def penalty_share(folder: Path, penalty: RLARConfig) -> float:
-    """Length of the penalty's gradient, as weighted, over the tasks' at the latent, mean over the last five diagnosed
-    epochs.
+def angles(trained: Trained, records: Sequence[Any]) -> dict[str, Any]:
+    """The diagnosis of held-out images, measured with one recipe for all variants: hinge, no multitask method."""
+    plain = trained.recipe.replace(penalties=()).with_settings("rlar", kind="hinge", margin=0.0)
+    plain = plain.with_settings("mtl", method="equal")
+    size = (trained.config.data.height, trained.config.data.width)
+    loaded = load(records, plain.model.grades, size)
+    batches = [batch for batch, _ in evaluation_batches(loaded, trained.config.train.batch_size)]
+    return averages(add_up([jax.device_get(diagnose(trained.params, batch, plain)) for batch in batches]))
+
+
+def penalty_share(folder: Path, config: Config) -> float:
+    """Length of the penalty's gradient, as weighted, over the tasks' at the latent, mean of the last five diagnoses.
+
+    NaN for a penalty that is not at the latent.
     """
-    if penalty.scale == "relative":
-        return penalty.weight
-    seen = [
-        row.get(f"penalty_share_{penalty.space}")
-        for row in read_log(folder / "log.jsonl")
-        if row.get("split") == "diagnosis"
-    ]
-    return penalty.weight * float(np.mean([share for share in seen if share is not None][-5:]))
+    if config.rlar.level != model.LATENT:
+        return float("nan")
+    name = f"penalty_share_{model.LATENT}_{config.rlar.space}"
+    seen = [row.get(name) for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis"]
+    return config.rlar.weight * float(np.mean([share for share in seen if share is not None][-5:]))
 
 
 def quarters(folder: Path) -> dict[str, list[float]]:
-    """Means over each quarter of the training: s and |s| in channel space, and the share that a penalty of weight 1
-    would have.
-    """
-    rows = [
-        row
-        for row in read_log(folder / "log.jsonl")
-        if row.get("split") == "diagnosis" and row.get("cosine_channel") is not None
-    ]
+    """Means over each quarter of the training: s and |s| at the latent, and the share of a penalty of weight 1."""
+    rows = [row for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis"]
+    rows = [row for row in rows if row.get("cosine_latent_channel") is not None]
     names = {
-        "quarter_cosine": "cosine_channel",
-        "quarter_cosine_size": "cosine_size_channel",
-        "quarter_unit_share": "penalty_share_channel",
+        "quarter_cosine": "cosine_latent_channel",
+        "quarter_cosine_size": "cosine_size_latent_channel",
+        "quarter_unit_share": "penalty_share_latent_channel",
     }
-    return {
-        ours: [float(np.mean(part)) for part in np.array_split([row[name] for row in rows], 4)]
-        for ours, name in names.items()
-    }
-
-
-def angles_by_case(
-    params: model.Params, batches: Sequence[Batch], config: Config, dice: Sequence[float]
-) -> dict[str, list[float]]:
-    """Cosine in the channel space, the grade's loss and the outline's Dice of every held-out image that has both labels."""
-    cosine, loss, both = [], [], []
-    for batch in batches:
-        directions = probe(params, batch, config, "channel")
-        where = task_valid(batch)
-        cosine += rlar.cosines(directions.unit)[0].tolist()
-        loss += directions.loss[1].tolist()
-        both += (where["segmentation"] & where["grading"]).tolist()
-    rows = [index for index, known in enumerate(both[: len(dice)]) if known]
-    pick = lambda values: [float(values[index]) for index in rows]
-    return {"case_cosine": pick(cosine), "case_grade_loss": pick(loss), "case_dice": pick(dice)}
-
-
-@partial(jax.jit, static_argnums=2)
-def _layer_cosines(params: model.Params, batch: Batch, config: Config) -> jax.Array:
-    """f32[levels b]: the channel-space cosine at every level of the encoder, the gradient by an offset of its second
-    normalisation.
-    """
-    names = [f"ResidualBlock_{level}" for level in range(len(level_channels(config.model)))]
-    biases = {name: params["encoder"][name]["Normalize_1"]["bias"] for name in names}
-
-    def losses(biases: Any, row: Batch) -> dict[str, jax.Array]:
-        encoder = dict(params["encoder"])
-        for name in names:
-            block = encoder[name]
-            encoder[name] = block | {"Normalize_1": block["Normalize_1"] | {"bias": biases[name]}}
-        one = jax.tree.map(lambda a: a[None], row)
-        z, skips = model.encode(params | {"encoder": encoder}, config.model, one.image)
-        tasks = task_losses(params, skips, one, config)
-        return {name: tasks[name](z)[0] for name in ("segmentation", "grading")}
-
-    gradients = jax.vmap(jax.jacrev(losses), in_axes=(None, 0))(biases, batch)
-    unit = lambda g: g / jnp.maximum(jnp.linalg.norm(g, axis=-1, keepdims=True), 1e-12)
-    return jnp.stack(
-        [(unit(gradients["segmentation"][name]) * unit(gradients["grading"][name])).sum(-1) for name in names]
-    )
-
-
-def layers(params: model.Params, batches: Sequence[Batch], config: Config) -> dict[str, list[float]]:
-    """Mean cosine and mean |cosine| at every level of the encoder, finest first, over the images with both labels."""
-    found = np.concatenate([np.asarray(_layer_cosines(params, batch, config)) for batch in batches], axis=1)
-    where = [task_valid(batch) for batch in batches]
-    known = np.concatenate([np.asarray(w["segmentation"] & w["grading"]) for w in where])
-    return {
-        "layer_cosine": found[:, known].mean(1).tolist(),
-        "layer_cosine_size": np.abs(found[:, known]).mean(1).tolist(),
-    }
+    means = lambda name: [float(np.mean(part)) for part in np.array_split([row[name] for row in rows], 4)]
+    return {ours: means(name) for ours, name in names.items()}
 
 
 def claim(arguments: Arguments) -> None:
@@ -233,77 +156,85 @@ def results(out: Path) -> list[dict[str, Any]]:
 
 
 COLUMNS = (
-    ("mean s", "cosine_channel"),
-    ("mean |s|", "cosine_size_channel"),
-    ("mean s, full", "cosine_full"),
-    ("mean |s|, full", "cosine_size_full"),
+    ("mean s", "cosine_latent_channel"),
+    ("mean \\|s\\|", "cosine_size_latent_channel"),
+    ("mean \\|s\\|, full", "cosine_size_latent_full"),
     ("penalty's share", "training_penalty_share"),
     ("encoder cosine", "parameter_cosine_segmentation_grading"),
 )
 COMPARED = (("Dice", "dice"), ("kappa", "quadratic_kappa"), ("macro-AUROC", "macro_auroc"))
 
 
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Means over the folds; for both tasks' measures the mean difference to plain training on the same fold, and its
-    range.
-    """
-    plain = {row["fold"]: row for row in rows if row["variant"] == "plain"}
-    print(
-        "| penalty | runs | "
-        + " | ".join([name for name, _ in COLUMNS] + [f"{name} (difference, range)" for name, _ in COMPARED])
-        + " |"
-    )
-    print("|---" * (2 + len(COLUMNS) + len(COMPARED)) + "|")
+def pooled(variant: str, folds: Sequence[int], arguments: Arguments) -> list[Case]:
+    """The validation predictions of a variant over its folds."""
+    return [
+        case for fold in folds for case in read_cases(runs.table_of(folder_of(variant, fold, arguments), "validation"))
+    ]
+
+
+def compared(variant: str, rows: Sequence[dict[str, Any]], arguments: Arguments) -> dict[str, str]:
+    """Each measure of a variant, pooled over the folds, with the paired difference to plain training."""
+    folds = [row["fold"] for row in rows if row["variant"] == variant]
+    common = [fold for fold in folds if any(row["variant"] == "plain" and row["fold"] == fold for row in rows)]
+    summary = metrics.summary(pooled(variant, folds, arguments), samples=20)
+    cells = {}
+    for _, key in COMPARED:
+        cells[key] = f"{summary[key]['value']:.3f}"
+        if variant != "plain" and common:
+            gap = paired.difference(pooled(variant, common, arguments), pooled("plain", common, arguments), key)
+            cells[key] += f" ({gap.value:+.3f}, {gap.low:+.3f} to {gap.high:+.3f})"
+    return cells
+
+
+def print_table(rows: Sequence[dict[str, Any]], arguments: Arguments) -> None:
+    """Angles as means over the folds; both tasks' measures pooled over them, with paired differences to plain."""
+    heads = [name for name, _ in COLUMNS] + [f"{name} (difference, 95 %)" for name, _ in COMPARED]
+    print("| penalty | runs | " + " | ".join(heads) + " |\n" + "|---" * (2 + len(heads)) + "|")
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == variant]
-        cells = [f"{np.mean([row[key] for row in own]):.3f}" for _, key in COLUMNS]
-        for _, key in COMPARED:
-            change = [row[key] - plain[row["fold"]][key] for row in own if row["fold"] in plain]
-            value = f"{np.mean([row[key] for row in own]):.3f}"
-            spread = (
-                f" ({np.mean(change):+.3f}, {min(change):+.3f} to {max(change):+.3f})"
-                if variant != "plain" and change
-                else ""
-            )
-            cells.append(value + spread)
+        cells = [f"{np.mean([row[key] for row in own]):.3f}".replace("nan", "") for _, key in COLUMNS]
+        cells += compared(variant, rows, arguments).values()
         print(f"| {variant} | {len(own)} | " + " | ".join(cells) + " |")
-    where_is_alignment(list(plain.values()))
+    print_levels(rows)
+    print_quarters([row for row in rows if row["variant"] == "plain"])
 
 
-def where_is_alignment(plain: Sequence[dict[str, Any]]) -> None:
-    """Where, without any penalty, the directions lie close: by level of the encoder, among hard and easy images, in the
-    tail.
-    """
-    if not plain:
+def levels_of(row: dict[str, Any]) -> list[str]:
+    """The encoder's levels that a measured run has cosines of, finest first."""
+    names = [key.removeprefix("cosine_").removesuffix("_channel") for key in row if key.startswith("cosine_")]
+    found = [name for name in names if name.startswith("stride")]
+    return [*sorted(found, key=lambda name: int(name.removeprefix("stride"))), model.LATENT]
+
+
+def print_levels(rows: Sequence[dict[str, Any]]) -> None:
+    """Where the directions lie close: mean s and mean |s| at every level of the encoder, of every variant."""
+    if not rows:
         return
-    print("\nWithout a penalty, held-out images, mean over the folds:")
-    for level, (s, size) in enumerate(
-        zip(*(np.mean([row[key] for row in plain], axis=0) for key in ("layer_cosine", "layer_cosine_size")))
-    ):
-        print(f"- encoder level {level}: mean s {s:+.3f}, mean |s| {size:.3f}")
+    levels = levels_of(rows[0])
+    print("\n| mean s; mean \\|s\\| at | " + " | ".join(levels) + " |\n" + "|---" * (1 + len(levels)) + "|")
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == variant]
+        means = [
+            [np.mean([row[f"{name}_{level}_channel"] for row in own]) for name in ("cosine", "cosine_size")]
+            for level in levels
+        ]
+        print(f"| {variant} | " + " | ".join(f"{s:+.3f}; {size:.3f}" for s, size in means) + " |")
+
+
+def print_quarters(plain: Sequence[dict[str, Any]]) -> None:
+    """How the angles at the latent change over the training, without a penalty."""
     for name, key in (
         ("mean s", "quarter_cosine"),
         ("mean |s|", "quarter_cosine_size"),
-        ("a penalty of weight 1 would have this share in the gradient at z", "quarter_unit_share"),
+        ("share of a penalty of weight 1 in the gradient at z", "quarter_unit_share"),
     ):
-        print(
-            f"- by quarter of the training, {name}: "
-            + ", ".join(f"{v:.3f}" for v in np.mean([row[key] for row in plain], axis=0))
-        )
-    pooled = {key: np.concatenate([row[f"case_{key}"] for row in plain]) for key in ("cosine", "grade_loss", "dice")}
-    for name, score in (("lowest Dice", -pooled["dice"]), ("highest grade loss", pooled["grade_loss"])):
-        hard = score >= np.quantile(score, 0.75)
-        print(
-            f"- quarter with the {name}: mean s {pooled['cosine'][hard].mean():+.3f}, the others {pooled['cosine'][~hard].mean():+.3f}"
-        )
-    print(f"- s above 0.3: {100 * (pooled['cosine'] > 0.3).mean():.1f} % of {len(pooled['cosine'])} images; below -0.3: "
-          f"{100 * (pooled['cosine'] < -0.3).mean():.1f} %")  # fmt: skip
+        if plain:
+            values = np.mean([row[key] for row in plain], axis=0)
+            print(f"{name} by quarter of plain training: " + ", ".join(f"{value:.3f}" for value in values))
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> bytes:
-    """PNG: for each penalty, how large |s| stayed and what both tasks gained or lost against plain training, one dot a
-    fold.
-    """
+    """PNG: for each penalty, how large |s| stayed and what both tasks gained or lost against plain, one dot a fold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -312,8 +243,11 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
     names = list(dict.fromkeys(row["variant"] for row in rows))
     figure = Figure(figsize=(12, 0.34 * len(names) + 1.4), dpi=110, layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
-    shown = (("cosine_size_channel", "mean |s|, channel space", False), ("dice", "Dice against plain", True),
-             ("quadratic_kappa", "kappa against plain", True))  # fmt: skip
+    shown = (
+        ("cosine_size_latent_channel", "mean |s| at the latent", False),
+        ("dice", "Dice against plain", True),
+        ("quadratic_kappa", "kappa against plain", True),
+    )
     for panel, (key, title, against) in zip(panels, shown):
         for height, name in enumerate(names):
             own = [row for row in rows if row["variant"] == name and row["fold"] in plain]
@@ -349,15 +283,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in arguments.only or variants():
             if not any(row["variant"] == name and row["fold"] == fold for row in done):
                 done.append(run(name, fold, arguments))
-                jax.clear_caches()  # every variant compiles its own step, and programs nobody calls again would fill the memory
                 write_text(arguments.out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in done))
-                print(
-                    f"{name}, fold {fold}: Dice {done[-1]['dice']:.3f}, mean |s| {done[-1]['cosine_size_channel']:.3f}",
-                    flush=True,
-                )
+                size = done[-1]["cosine_size_latent_channel"]
+                print(f"{name}, fold {fold}: Dice {done[-1]['dice']:.3f}, mean |s| {size:.3f}", flush=True)
     order = {name: number for number, name in enumerate(variants())}
     done.sort(key=lambda row: (order[row["variant"]], row["fold"]))
-    print_table(done)
+    print_table(done, arguments)
     write_bytes(arguments.out / "study.png", draw(done))
     print(f"\npicture: {arguments.out / 'study.png'}")
 

@@ -4,15 +4,55 @@ Pure functions, to be called from scripts, tests and notebooks:
 
     thyroid_jax.model      encoder, decoder and heads of one parameter tree
     thyroid_jax.losses     per-example losses, and RLAR's adversarial directions and angular penalty
-    thyroid_jax.radiomics  the TI-RADS-aligned target that guides the grading embedding
-    thyroid_jax.train      the objective, one update, and the loop around it
+    thyroid_jax.mtl        multitask methods, from losses or gradients to weights
+    thyroid_jax.radiomics  pyradiomics' features on the device, soft shape, and the target that guides the embedding
+    thyroid_jax.tirads     ACR TI-RADS points and levels
+    thyroid_jax.data       records, splits, batches and views
+    thyroid_jax.train      the objective, its gradient, one update, and the loop around it
     thyroid_jax.evaluate   per-case tables, measures with intervals, a page to look at
+    thyroid_jax.runs       a run folder: start it, go on with it, evaluate it
+    thyroid_jax.predict    images in, outlines and grades out
 
-This import needs jax, flax, optax, orbax-checkpoint and numpy only.
+A part is imported when it is first used. All of them need jax, flax, optax, orbax-checkpoint and numpy only; what some
+functions need besides is imported in them.
 """
 
-from thyroid_jax import losses, model, radiomics
-from thyroid_jax.batch import Batch
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thyroid_jax import data, evaluate, losses, model, mtl, predict, radiomics, runs, tirads, train
+    from thyroid_jax.batch import Batch
+    from thyroid_jax.config import Config
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "losses", "model", "radiomics"]
+__all__ = [
+    "Batch",
+    "Config",
+    "data",
+    "evaluate",
+    "losses",
+    "model",
+    "mtl",
+    "predict",
+    "radiomics",
+    "runs",
+    "tirads",
+    "train",
+]
+
+_NAMES = {"Batch": "batch", "Config": "config"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"thyroid_jax.{_NAMES[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"thyroid_jax.{name}")
+    raise AttributeError(f"module 'thyroid_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -80,8 +80,8 @@ def read_facts(folder: Path, step: int) -> dict[str, Any]:
 def restore(folder: Path, step: int, like: Mapping[str, Any]) -> Saved:
     """The trees named in ``like`` of the checkpoint ``folder/STEP``, laid out as there: arrays, or shapes to be.
 
-    Arrays come to the first device, or where the shapes' shardings say. Raises :class:`Damaged` for a checkpoint that is
-    not what was written, and :class:`InputError`, naming what differs, for one of another configuration.
+    Arrays come to the first device, or where the shapes' shardings say. Raises :class:`Damaged` for a checkpoint that
+    is not what was written, and :class:`InputError`, naming what differs, for one of another configuration.
     """
     about = _about(folder, step)
     first_device = SingleDeviceSharding(jax.devices()[0])

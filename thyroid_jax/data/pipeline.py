@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -102,7 +102,7 @@ def letterbox(pixels: np.ndarray, size: tuple[int, int], spacing: tuple[float, f
 
 
 def undo_letterbox(values: np.ndarray, shape: tuple[int, int], spacing: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
-    """f32[H W] at network size back to ``shape``, the record's own pixels: the inverse of :func:`letterbox`, bilinear."""
+    """f32[H W] at network size back to ``shape``, the record's own pixels: undoes :func:`letterbox`, bilinear."""
     from PIL import Image
 
     place = letterbox_geometry(shape, values.shape, spacing)
@@ -112,7 +112,7 @@ def undo_letterbox(values: np.ndarray, shape: tuple[int, int], spacing: tuple[fl
 
 
 def load(
-    records: Sequence[Record],
+    records: Iterable[Record],
     grades: int,
     size: tuple[int, int],
     *,
@@ -199,7 +199,7 @@ def _extra_labels(rows: Sequence[dict[str, np.ndarray | None]]) -> dict[str, Lab
     return labels
 
 
-def reader_counts(records: Sequence[Record], labels: str) -> set[int]:
+def reader_counts(records: Iterable[Record], labels: str) -> set[int]:
     """How many outlines the training masks of ``records`` are means of."""
     return {len(record.reader_masks) if labels == "readers" and record.reader_masks else 1 for record in records}
 

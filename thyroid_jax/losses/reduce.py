@@ -65,7 +65,7 @@ def keep(values: Float[Array, "b"], where: Bool[Array, "b"] | None) -> Float[Arr
 
 
 def fill(array: Float[Array, "b *rest"], where: Bool[Array, "b"] | None, value: float = 0.0) -> Float[Array, "b *rest"]:
-    """The array with ``value`` in every row whose flag is False: what a loss reads there, and its gradient, is finite."""
+    """The array with ``value`` in every row whose flag is False: a loss and its gradient are finite there."""
     if where is None:
         return array
     return jnp.where(where.reshape(where.shape + (1,) * (array.ndim - 1)), array, value)

@@ -51,7 +51,7 @@ class Outputs(NamedTuple):
 
 @partial(jax.jit, static_argnums=1)
 def init(key: Key, config: ModelConfig) -> Params:
-    """Fresh parameters, float32: ``{"encoder", "decoder", "heads": {"embed", "classify", "malignant", "radiomics"}}``."""
+    """Fresh float32 parameters ``{"encoder", "decoder", "heads": {"embed", "classify", "malignant", "radiomics"}}``."""
     keys = jax.random.split(key, 6)
     side = 2**config.depth
     (z, skips), variables = _encoder(config).init_with_output(keys[0], jnp.zeros((1, side, side, 1)))
@@ -126,7 +126,7 @@ def embed(params: Params, config: ModelConfig, latent: Latent) -> Embedding:
 
 
 def classify(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b k"]:
-    """Embedding, both parts, to grade logits; the grading loss says what they mean (``losses.grading.probabilities``)."""
+    """Embedding, both parts, to grade logits. ``losses.grading.probabilities`` says what they mean."""
     return _head(params, "classify", Classify(config, config.grades), embedding)
 
 

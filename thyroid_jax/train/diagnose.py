@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 
 import jax
@@ -108,3 +109,15 @@ def penalty_share(
 
     length = lambda x: jnp.sqrt((x**2).sum())
     return length(jax.grad(penalty)(latent.z)) / jnp.maximum(length(of_tasks), 1e-20)
+
+
+@partial(jax.jit, static_argnames=("level", "space"))
+def directions_of(
+    params: Params, batch: Batch, recipe: Recipe, *, level: str = LATENT, space: str = "channel"
+) -> rlar.Directions:
+    """The adversarial directions of the tasks of ``rlar.tasks`` at a level of the encoder, on one batch as it comes."""
+    batch = in_unit_range(batch)
+    latent = model.encode(params, recipe.model, batch.image)
+    return directions_at(
+        view_of(params, latent, batch, recipe), recipe, level, recipe.settings["rlar"].tasks, space=space
+    )

@@ -7,7 +7,6 @@ through the encoder. Where both apply they give the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
-from thyroid_jax.losses.reduce import Metrics, pair, share, summed, whole
+from thyroid_jax.losses.reduce import Metrics, Pair, pair, share, summed, whole
 from thyroid_jax.model import Latent, Params
 from thyroid_jax.mtl.config import MTLConfig
 from thyroid_jax.mtl.gradients import combine, gramian
@@ -61,7 +60,7 @@ def of_objective(params: Params, batch: Batch, recipe: Recipe, step: Int[Array, 
 
     def value(params: Params) -> tuple[Array, tuple[Metrics, Any]]:
         terms = evaluate(params, model.encode(params, recipe.model, batch.image), batch, recipe)
-        losses = jax.lax.stop_gradient(summed(weighted_parts(terms.losses, recipe), recipe.axis))
+        losses = jax.lax.stop_gradient(summed(loss_vector(terms.losses, recipe), recipe.axis))
         weights, new_state, seen = loss_weights(losses, every_task_present(batch, recipe), recipe, mtl_state)
         loss = total(terms, recipe, step, weights)
         return loss, ({"loss": share(loss, recipe.axis)} | terms.metrics | seen, new_state)
@@ -93,7 +92,7 @@ def by_task(
         gram = gramian(in_encoder)
 
     # 2. what the method makes of them
-    losses = summed({name: task.loss for name, task in tasks.items()}, recipe.axis)
+    losses = summed(jnp.stack([task.loss for task in tasks.values()]), recipe.axis)
     on_shared, on_rest, new_state, seen = weigh(gram, losses, every_task_present(batch, recipe), recipe, mtl_state, key)
     of_rest = combine(on_rest, [task.rest for task in tasks.values()])
     value = sum(w * task.loss for w, task in zip(on_rest, tasks.values()))
@@ -129,7 +128,7 @@ def task_gradients(
         def mean_loss(rest: Params, latent: Latent, task=task) -> tuple[Array, Array]:
             losses = example_losses(task, rest | encoder, latent, batch, recipe)
             sums = {task.name: pair(losses, task.defined(batch))}
-            return weighted_parts(sums, recipe)[task.name], sums[task.name]
+            return loss_vector(sums, recipe.replace(tasks=(task,)))[0], sums[task.name]
 
         (loss, sums), (of_rest, outputs) = jax.value_and_grad(mean_loss, argnums=(0, 1), has_aux=True)(rest, latent)
         found[task.name] = TaskGradient(loss, outputs, of_rest)
@@ -137,10 +136,10 @@ def task_gradients(
     return found, metrics
 
 
-def weighted_parts(losses: dict[str, Any], recipe: Recipe) -> dict[str, Float[Array, ""]]:
-    """Each task's mean loss times its weight in the settings; this device's part where the batch is spread."""
+def loss_vector(losses: dict[str, Pair], recipe: Recipe) -> Float[Array, "t"]:
+    """Each task's mean loss times its weight in the settings, in the tasks' order; this device's part of it."""
     parts = mean_parts(losses, recipe.axis)
-    return {name: recipe.settings[name].weight * part for name, part in parts.items()}
+    return jnp.stack([recipe.settings[task.name].weight * parts[task.name] for task in recipe.tasks])
 
 
 def every_task_present(batch: Batch, recipe: Recipe) -> Bool[Array, ""]:
@@ -151,7 +150,7 @@ def every_task_present(batch: Batch, recipe: Recipe) -> Bool[Array, ""]:
 
 def weigh(
     gram: Float[Array, "t t"],
-    losses: dict[str, Float[Array, ""]],
+    losses: Float[Array, "t"],
     present: Bool[Array, ""],
     recipe: Recipe,
     mtl_state: Any,
@@ -167,18 +166,18 @@ def weigh(
         if method == "gradnorm":
             mtl_state = mtl_state._replace(norms=jnp.sqrt(jnp.diagonal(gram)))
         weights, mtl_state, seen = loss_weights(losses, present, recipe, mtl_state)
-        vector = jnp.stack([jnp.asarray(weight, gram.dtype) for weight in weights.values()])
-        return vector, vector, mtl_state, seen
+        weights = weights.astype(gram.dtype)
+        return weights, weights, mtl_state, seen
     weights = WEIGHERS[method](gram, key=key)
     added_up = weights.sum()
-    weights = jnp.where(added_up > 1e-6, weights * len(losses) / jnp.maximum(added_up, 1e-6), weights)
+    weights = jnp.where(added_up > 1e-6, weights * len(recipe.tasks) / jnp.maximum(added_up, 1e-6), weights)
     weights = jnp.where(present, weights, 1.0)
-    return weights, jnp.ones_like(weights), mtl_state, _logged(losses, weights)
+    return weights, jnp.ones_like(weights), mtl_state, _logged(recipe, weights)
 
 
 def loss_weights(
-    losses: dict[str, Float[Array, ""]], present: Bool[Array, ""], recipe: Recipe, mtl_state: Any
-) -> tuple[dict[str, Any], Any, Metrics]:
+    losses: Float[Array, "t"], present: Bool[Array, ""], recipe: Recipe, mtl_state: Any
+) -> tuple[Float[Array, "t"], Any, Metrics]:
     """A loss-level method's weight of every task's loss, its next state, and what to log; 1 for the other methods.
 
     A batch on which a task is not defined at all teaches the method nothing: the weights are 1 there and the state
@@ -186,15 +185,15 @@ def loss_weights(
     """
     method = recipe.settings["mtl"].method
     if method == "equal" or method not in SCALARIZERS:
-        return dict.fromkeys(losses, 1.0), mtl_state, {}
-    vector, new = SCALARIZERS[method](jax.lax.stop_gradient(jnp.stack(list(losses.values()))), mtl_state)
-    vector = jnp.where(present, vector, 1.0)
+        return jnp.ones_like(losses), mtl_state, {}
+    weights, new = SCALARIZERS[method](jax.lax.stop_gradient(losses), mtl_state)
+    weights = jnp.where(present, weights, 1.0)
     new = jax.tree.map(lambda after, before: jnp.where(present, after, before), new, mtl_state)
-    return dict(zip(losses, vector)), new, _logged(losses, vector)
+    return weights, new, _logged(recipe, weights)
 
 
-def _logged(names: Sequence[str] | dict[str, Any], weights: Float[Array, "t"]) -> Metrics:
-    return {f"weight_{name}": whole(weight) for name, weight in zip(names, weights)}
+def _logged(recipe: Recipe, weights: Float[Array, "t"]) -> Metrics:
+    return {f"weight_{task.name}": whole(weight) for task, weight in zip(recipe.tasks, weights)}
 
 
 def _added(tree: Any, other: Any) -> Any:

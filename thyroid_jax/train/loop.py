@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from thyroid_jax import checkpoints
 from thyroid_jax.batch import Batch
 from thyroid_jax.data.pipeline import Examples, TrainingBatches, evaluation_batches, prefetch, steps_per_epoch
 from thyroid_jax.errors import InputError
@@ -21,7 +22,6 @@ from thyroid_jax.losses.reduce import Metrics, Pair
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.settings import check_within, settings
 from thyroid_jax.tasks import MEASURES
-from thyroid_jax import checkpoints
 from thyroid_jax.train.devices import Spread, copy, deal
 from thyroid_jax.train.diagnose import diagnose
 from thyroid_jax.train.log import RunLog
@@ -195,7 +195,7 @@ def best_score(rows: Sequence[dict[str, Any]]) -> float:
 
 
 def check_labels(config: TrainConfig, validation: Batch, recipe: Recipe) -> None:
-    """Raise :class:`InputError` when the measure that chooses the best checkpoint has no label in the validation part."""
+    """Raise :class:`InputError` when the measure that chooses the best checkpoint has no label to be measured on."""
     name = MEASURES[config.monitor]
     tasks = {task.name: task for task in recipe.tasks}
     if name not in tasks:

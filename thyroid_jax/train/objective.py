@@ -9,7 +9,7 @@ penalties.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,12 +64,17 @@ def view_of(params: Params, latent: Latent, batch: Batch, recipe: Recipe) -> Vie
 
 
 def total(
-    terms: Terms, recipe: Recipe, step: Int[Array, ""] | int, task_weights: dict[str, Any] | None = None
+    terms: Terms, recipe: Recipe, step: Int[Array, ""] | int, task_weights: Float[Array, "t"] | None = None
 ) -> Float[Array, ""]:
-    """L from its terms; this device's part of it where the batch is spread. ``task_weights`` are v, 1 by default."""
+    """L from its terms; this device's part of it where the batch is spread.
+
+    ``task_weights`` f32[t] are v in the order of the recipe's tasks, 1 by default.
+    """
+    losses = mean_parts(terms.losses, recipe.axis)
     parts = [
-        (1.0 if task_weights is None else task_weights[name]) * recipe.settings[name].weight * part
-        for name, part in mean_parts(terms.losses, recipe.axis).items()
+        (1.0 if task_weights is None else task_weights[place]) * recipe.settings[task.name].weight * losses[task.name]
+        for place, task in enumerate(recipe.tasks)
+        if task.name in losses
     ]
     parts += [
         scheduled_weight(recipe.settings[name], step, recipe.fitted.total_steps) * part

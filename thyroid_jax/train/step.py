@@ -17,7 +17,7 @@ from thyroid_jax.mtl import scalarize
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Recipe, init_params
 from thyroid_jax.shapes import Array, Float, Int, Key
-from thyroid_jax.train.gradient import gradient, weighted_parts
+from thyroid_jax.train.gradient import gradient, loss_vector
 from thyroid_jax.train.objective import evaluate
 from thyroid_jax.train.optimizer import optimizer
 
@@ -108,7 +108,7 @@ def mean_losses(params: Params, batch: Batch, recipe: Recipe) -> Float[Array, "t
     """The tasks' weighted mean losses f[t] over the whole batch, in their fixed order, without any penalty."""
     bare = recipe.replace(penalties=())
     terms = evaluate(params, model.encode(params, recipe.model, batch.image), batch, bare)
-    return jnp.stack(list(summed(weighted_parts(terms.losses, recipe), recipe.axis).values()))
+    return summed(loss_vector(terms.losses, recipe), recipe.axis)
 
 
 train_step = jax.jit(update, donate_argnums=0)

@@ -1,0 +1,98 @@
+"""Train methods on all folds and seeds, pool what they say of held-out images, and compare them pair by pair.
+
+python -m experiments.compare --methods rlar_guidance plain --data.name ddti --data.dir data --out runs/compare-ddti
+    [--config SIZE] [--folds 0 1 2 3 4] [--seeds 0] [--part test] [--group.field value ...]
+
+Every cell of the grid is a run folder OUT/METHOD-foldF-seedS. The command can be stopped at any moment and given again:
+what is finished is read, what is not goes on. Every image is held out once a seed, by the model that was not trained on
+its fold; the table pools these predictions. Differences are to the first method, on the same images and groups.
+``--part validation`` compares on the validation folds instead, for choices that must not see the test part.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from experiments.configs import SIZES, chosen_names, parse, settings_of
+from experiments.runtime import prepare
+from thyroid_jax import runs
+from thyroid_jax.config import Config, replace_groups
+from thyroid_jax.errors import InputError, exits_cleanly
+from thyroid_jax.evaluate import metrics, paired
+from thyroid_jax.evaluate.cases import Case
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Config):
+    """Train methods on all folds and seeds, pool what they say of held-out images, and compare them pair by pair."""
+
+    methods: tuple[str, ...]
+    """names of methods, as after --config; the others are compared to the first"""
+    out: Path
+    """folder of the runs"""
+    folds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """folds to hold out, one after the other"""
+    seeds: tuple[int, ...] = (0,)
+    """seeds of each fold"""
+    part: Literal["test", "validation"] = "test"
+    """what the methods are compared on"""
+    samples: int = 2000
+    """bootstrap replicates"""
+
+
+def tables(arguments: Arguments, argv: Sequence[str], size: str) -> dict[str, list[Case]]:
+    """Method -> its held-out predictions over all folds and seeds."""
+    found: dict[str, list[Case]] = {method: [] for method in arguments.methods}
+    for seed in arguments.seeds:
+        for fold in arguments.folds:
+            for method in arguments.methods:
+                settings = settings_of(parse(Arguments, argv, prog=PROG, names=[size, method]))
+                config = replace_groups(settings, data={"fold": fold}, train={"seed": seed})
+                folder = arguments.out / f"{method}-fold{fold}-seed{seed}"
+                say = lambda text, folder=folder: print(f"{folder.name}: {text}", flush=True)
+                found[method] += runs.held_out_cases(config, folder, part=arguments.part, say=say)
+    return found
+
+
+def print_table(found: dict[str, list[Case]], samples: int) -> None:
+    """Markdown: every measure with its interval, and the paired differences to the first method."""
+    first, *others = found
+    summaries = {method: metrics.summary(cases, samples=samples) for method, cases in found.items()}
+    names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
+    print("| measure | images | groups | " + " | ".join(found) + " |\n" + "|---" * (3 + len(found)) + "|")
+    for name in names:
+        entries = {method: summary.get(name) for method, summary in summaries.items()}
+        known = next(entry for entry in entries.values() if entry is not None)
+        cells = ["" if e is None else f"{e['value']:.3f} ({e['low']:.3f} to {e['high']:.3f})" for e in entries.values()]
+        print(f"| {name} | {known['n']:.0f} | {known['groups']:.0f} | " + " | ".join(cells) + " |")
+    if others:
+        print(f"\n| difference to {first} | " + " | ".join(others) + " |\n" + "|---" * (1 + len(others)) + "|")
+    for name in paired.MEASURES if others else ():
+        gaps = [paired.difference(found[method], found[first], name, samples=samples) for method in others]
+        if all(gap.value == gap.value for gap in gaps):
+            cells = [f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})" for gap in gaps]
+            print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+PROG = "python -m experiments.compare"
+
+
+@exits_cleanly
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script."""
+    prepare()
+    argv = sys.argv[1:] if argv is None else argv
+    size, _ = chosen_names(argv)
+    if len(size) > 1 or not set(size) <= set(SIZES):
+        raise InputError(f"--config {' '.join(size)}: name one size; the methods stand after --methods.")
+    arguments = parse(Arguments, argv, prog=PROG)
+    found = tables(arguments, argv, size[0] if size else "small")
+    print_table(found, arguments.samples)
+
+
+if __name__ == "__main__":
+    main()
