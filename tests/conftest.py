@@ -20,22 +20,10 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # thyroid_jax.evaluate works on numbers and tables of any kind; the rest says exactly what it takes.
-CHECKED = [
-    "batch",
-    "config",
-    "data",
-    "errors",
-    "files",
-    "losses",
-    "model",
-    "mtl",
-    "predict",
-    "radiomics",
-    "shapes",
-    "tirads",
-    "train",
-]
-jaxtyping.install_import_hook(["data_prep", *(f"thyroid_jax.{name}" for name in CHECKED)], "typechecker.check")
+UNCHECKED = {"evaluate", "settings", "__init__"}
+PARTS = sorted(path.stem for path in (ROOT / "thyroid_jax").iterdir() if path.suffix == ".py" or path.is_dir())
+CHECKED = [f"thyroid_jax.{part}" for part in PARTS if part not in UNCHECKED and not part.startswith("__")]
+jaxtyping.install_import_hook(["data_prep", *CHECKED], "typechecker.check")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,47 +42,81 @@ def x64():
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_batch():
-    """Random batches of any shape, every label present: make_batch(b=3, h=16, w=24, k=5, r=11, seed=0)."""
+    """Random batches of any shape, every label present: make_batch(b=3, h=16, w=24, k=5, r=13, seed=0)."""
     from thyroid_jax.batch import Batch
 
-    def make(b=3, h=16, w=24, k=5, r=11, seed=0):
+    def make(b=3, h=16, w=24, k=5, r=13, seed=0):
         rng = np.random.default_rng(seed)
         rows, columns = np.mgrid[:h, :w]
         centres = rng.uniform(0.35, 0.65, (b, 2)) * [h, w]
-        mask = ((rows - centres[:, :1, None]) ** 2 + (columns - centres[:, 1:, None]) ** 2 < (h / 4) ** 2).astype(
-            np.float32
-        )
-        image = np.clip(0.5 - 0.2 * mask + 0.1 * rng.normal(size=(b, h, w)), 0, 1).astype(np.float32)
+        mask = ((rows - centres[:, :1, None]) ** 2 + (columns - centres[:, 1:, None]) ** 2 < (h / 4) ** 2).astype(float)
+        image = np.clip(0.5 - 0.2 * mask + 0.1 * rng.normal(size=(b, h, w)), 0, 1)
+        there = np.ones(b, bool)
         return Batch(
-            image=image[..., None],
-            mask=mask,
+            image=image[..., None].astype(np.float32),
+            mask=mask.astype(np.float32),
             grade=np.eye(k, dtype=np.float32)[rng.integers(k, size=b)],
+            malignant=rng.integers(2, size=b).astype(np.float32),
             radiomics=rng.normal(size=(b, r)).astype(np.float32),
-            mask_valid=np.ones(b, bool),
-            grade_valid=np.ones(b, bool),
-            radiomics_valid=np.ones(b, bool),
-            example_valid=np.ones(b, bool),
+            mask_valid=there,
+            grade_valid=there,
+            malignant_valid=there,
+            radiomics_valid=there,
+            example_valid=there,
         )
 
     return make
 
 
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    """Recipes of a few thousand parameters: tiny_recipe(total_steps=0.0, group={"field": value}, ...).
+
+    Plain with guidance, the guidance target taken as the batch has it. Recipes that differ in numbers share a program.
+    """
+    from thyroid_jax.config import Config, recipe_of, replace_groups
+    from thyroid_jax.model import PRESETS
+    from thyroid_jax.recipe import Fitted
+
+    plain = replace_groups(Config(), model=PRESETS["tiny"], guidance={"weight": 0.1, "view": "original"})
+
+    def make(total_steps=0.0, **groups):
+        config = replace_groups(plain, **groups)
+        shapes = len(config.consistency.features)
+        return recipe_of(config, fitted=Fitted.neutral(5, 13, shapes, total_steps=total_steps))
+
+    return make
+
+
 def drawn_records(notes):
-    """Thirty discs, darker and rougher with the grade; two images of every case."""
+    """Thirty ellipses, darker and rougher with the grade; two images of every case, with two readers each.
+
+    Every label is missing somewhere. The pixels of every second case are twice as wide as high.
+    """
     from thyroid_jax.data.record import Record
 
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:24, :32]
     for number in range(30):
-        grade = number // 2 % 3
-        mask = (rows - rng.uniform(9, 15)) ** 2 + (columns - rng.uniform(12, 20)) ** 2 < rng.uniform(4, 7) ** 2
-        image = np.clip(150 - 30 * grade * mask + rng.normal(size=mask.shape) * (10 + 5 * grade), 1, 255).astype(
-            np.uint8
-        )
+        case, grade = number // 2, number // 2 % 3
+        wide = 2.0 if case % 2 else 1.0  # columns that a millimetre takes: fewer where pixels are wide
+        y, x, radius = rng.uniform(9, 15), rng.uniform(12, 20), rng.uniform(4, 7)
+        inside = lambda r, y=y, x=x, wide=wide: (rows - y) ** 2 + ((columns - x) * wide) ** 2 < r**2
+        mask = inside(radius)
+        image = np.clip(150 - 30 * grade * mask + rng.normal(size=mask.shape) * (10 + 5 * grade), 1, 255)
         yield Record(
-            case=f"{number // 2}_{number % 2}", group=str(number // 2), source="-", image=image, mask=mask, grade=grade
+            case=f"{case}_{number % 2}",
+            group=str(case),
+            source="-",
+            image=image.astype(np.uint8),
+            mask=None if number == 3 else mask,
+            reader_masks=() if number == 3 else (inside(radius + 1), inside(radius - 1)),
+            grade=None if number == 9 else grade,
+            reader_grades=() if number == 9 else (grade, min(grade + number % 2, 2)),
+            malignant=None if case % 5 == 4 else grade == 2,
+            spacing=(0.1, 0.1 * wide),
         )
 
 
@@ -105,25 +127,39 @@ def drawn_data(tmp_path_factory):
     from thyroid_jax.data.record import Card
 
     folder = tmp_path_factory.mktemp("data")
-    grades = ("low", "middle", "high")
     card = Card(
-        name="drawn", title="Drawn", source="test", licence="-", labels="Drawn discs.", grouping="case", grades=grades
+        name="drawn",
+        title="Drawn",
+        source="test",
+        licence="-",
+        labels="Drawn discs.",
+        grouping="case",
+        grades=("low", "middle", "high"),
     )
     builder.build(card, drawn_records, folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def train_command(drawn_data):
-    """What to hand to subprocess to train on "drawn": train_command(run_dir, "--more", "fields")."""
+def train_arguments(drawn_data):
+    """Arguments of `experiments.train` for "drawn": train_arguments(run_dir, "--more", "fields")."""
 
-    def command(run_dir, *more):
+    def arguments(run_dir, *more):
         fields = "--config tiny --data.name drawn --data.height 24 --data.width 32"
         fields += " --train.epochs 6 --train.evaluate-every 2 --train.batch-size 4"
-        places = ["--data.dir", str(drawn_data), "--run-dir", str(run_dir)]
+        return [*fields.split(), "--data.dir", str(drawn_data), "--run-dir", str(run_dir), *more]
+
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def train_command(train_arguments):
+    """What to hand to subprocess to train on "drawn" in a process of its own."""
+
+    def command(run_dir, *more):
         environment = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT)}
         return {
-            "args": [sys.executable, "-m", "experiments.train", *fields.split(), *places, *more],
+            "args": [sys.executable, "-m", "experiments.train", *train_arguments(run_dir, *more)],
             "env": environment,
         }
 
@@ -131,19 +167,9 @@ def train_command(drawn_data):
 
 
 @pytest.fixture(scope="session")
-def train(train_command):
-    """Train on "drawn" in a process of its own and wait for it."""
-
-    def run(run_dir, *more):
-        return subprocess.run(**train_command(run_dir, *more), capture_output=True, text=True, timeout=300, check=False)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def finished(train, tmp_path_factory):
-    """The folder of an uninterrupted run."""
+def finished(train_command, tmp_path_factory):
+    """The folder of an uninterrupted run, made by a process of its own on one device."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    result = train(run_dir)
+    result = subprocess.run(**train_command(run_dir), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return run_dir

@@ -1,29 +1,30 @@
 """The objective: its parts, its gradient, and what must not change it."""
 
-import dataclasses
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import check_directional_derivative, double_precision, params_of
 
 from thyroid_jax import model
-from thyroid_jax.config import Config, ConsistencyConfig, GradingConfig, ModelConfig, RLARConfig
-from thyroid_jax.losses import consistency, grading, guidance, masked_mean, rlar, segmentation
-from thyroid_jax.radiomics import soft
+from thyroid_jax.losses import grading, guidance, malignancy, rlar, segmentation
+from thyroid_jax.losses.reduce import Pair
+from thyroid_jax.recipe import Fitted
 from thyroid_jax.train import objective
-from thyroid_jax.train.objective import Ramps
+from thyroid_jax.train.objective import mean_parts, scheduled_weight
 
-TINY = ModelConfig.preset("tiny", radiomics=11)
-CONFIG = Config(model=TINY, rlar=RLARConfig(weight=5.0))
-NO_RLAR = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0))
-value_and_gradient = jax.jit(jax.value_and_grad(objective, has_aux=True), static_argnums=2)
+value_and_gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
 
 
 @pytest.fixture(scope="module")
-def params():
-    return model.init(jax.random.key(0), TINY)
+def recipe(tiny_recipe):
+    return tiny_recipe(rlar={"weight": 5.0, "ramp": 0.0})
+
+
+@pytest.fixture(scope="module")
+def params(recipe):
+    return params_of(recipe)
 
 
 def padded(batch, rows):
@@ -31,189 +32,146 @@ def padded(batch, rows):
     return jax.tree.map(lambda a: np.concatenate([a, np.zeros((rows, *a.shape[1:]), a.dtype)]), batch)
 
 
-def test_it_is_the_weighted_sum_of_the_papers_terms(params, make_batch):
-    batch = make_batch()
-    z, skips = model.encode(params, TINY, batch.image)
-    outline = lambda z: (
-        0.5 * segmentation.bce(model.decode(params, TINY, model.Latent(z, skips)), batch.mask)
-        + (0.5 * segmentation.soft_dice(model.decode(params, TINY, model.Latent(z, skips)), batch.mask))
+def test_it_is_the_weighted_sum_of_the_papers_terms(params, tiny_recipe, make_batch):
+    batch, shape = make_batch(), tiny_recipe().model
+    weights = np.array([0.5, 1.0, 2.0, 1.0, 0.5], np.float32)
+    fitted = Fitted.neutral(5, 13)._replace(
+        class_weights=weights, malignant_weights=np.float32([0.75, 1.5]), total_steps=np.float32(100)
     )
-    grade = lambda z: grading.cross_entropy(model.classify(params, TINY, model.embed(params, TINY, z)), batch.grade)
-    target = guidance.guidance(model.predict_radiomics(params, TINY, model.embed(params, TINY, z)), batch.radiomics)
-    penalty = rlar.angular_penalty(rlar.adversarial_directions({"s": outline, "g": grade}, z).unit)
-    expected = outline(z).mean() + grade(z).mean() + 0.1 * target.mean() + 5.0 * 0.25 * penalty.mean()
-    assert float(objective(params, batch, CONFIG, ramps=Ramps(0.25))[0]) == pytest.approx(float(expected), rel=1e-5)
+    recipe = tiny_recipe(
+        segmentation={"weight": 0.8, "bce": 0.3, "dice": 0.7},
+        malignancy={"weight": 0.6},
+        guidance={"beta": 0.5},
+        rlar={"weight": 5.0, "ramp": 1.0},
+    ).replace(fitted=fitted)
+    latent = model.encode(params, shape, batch.image)
+    embed = lambda z: model.embed(params, shape, latent._replace(z=z))
+    logits = lambda z: model.decode(params, shape, latent._replace(z=z))
+    outline = lambda z: (
+        0.3 * segmentation.bce(logits(z), batch.mask) + 0.7 * segmentation.soft_dice(logits(z), batch.mask)
+    )
+    grade = lambda z: grading.cross_entropy(
+        model.classify(params, shape, embed(z)), batch.grade, class_weights=weights
+    )
+    malignant = malignancy.malignancy(
+        model.malignancy(params, shape, embed(latent.z)), batch.malignant, class_weights=(0.75, 1.5)
+    )
+    target = guidance.guidance(model.predict_radiomics(params, shape, embed(latent.z)), batch.radiomics, beta=0.5)
+    angle = rlar.angular_penalty(rlar.adversarial_directions({"s": outline, "g": grade}, latent.z).unit)
+    expected = 0.8 * outline(latent.z).mean() + grade(latent.z).mean() + 0.6 * malignant.mean()
+    expected += 0.1 * target.mean() + 5.0 * 0.25 * angle.mean()
+    value, metrics = objective(params, batch, recipe, step=25)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    assert float(metrics["loss"].sum) == float(value)
+    assert float(metrics["loss_grading"].sum) == pytest.approx(float(grade(latent.z).sum()), rel=1e-5)
+    assert float(metrics["rlar"].sum) == pytest.approx(float(angle.sum()), rel=1e-4)
 
 
-def test_ramp_zero_leaves_the_multitask_value_and_the_penalty_is_felt_at_one(params, make_batch):
-    batch = make_batch(b=8, seed=1)
-    plain, _ = objective(params, batch, NO_RLAR)
-    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=5.0, kind="square"))
-    assert float(objective(params, batch, config, ramps=Ramps(0.0))[0]) == pytest.approx(float(plain), rel=1e-6)
-    assert float(objective(params, batch, config, ramps=Ramps(1.0))[0]) > float(plain) + 1e-5
-
-
-def test_padding_changes_nothing(params, make_batch):
+def test_padding_changes_nothing(params, recipe, make_batch):
     batch = make_batch()
-    (value, metrics), gradient = value_and_gradient(params, batch, CONFIG)
-    (same, same_metrics), same_gradient = value_and_gradient(params, padded(batch, 2), CONFIG)
+    (value, metrics), gradient = value_and_gradient(params, batch, recipe)
+    (same, same_metrics), same_gradient = value_and_gradient(params, padded(batch, 2), recipe)
     chex.assert_trees_all_close((value, metrics), (same, same_metrics), rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(gradient, same_gradient, rtol=1e-3, atol=1e-5)
 
 
-def test_order_changes_nothing(params, make_batch):
+def test_order_changes_nothing(params, recipe, make_batch):
     batch = make_batch()
-    (value, _), gradient = value_and_gradient(params, batch, CONFIG)
-    (same, _), same_gradient = value_and_gradient(params, jax.tree.map(lambda a: a[::-1], batch), CONFIG)
+    (value, _), gradient = value_and_gradient(params, batch, recipe)
+    (same, _), same_gradient = value_and_gradient(params, jax.tree.map(lambda a: a[::-1], batch), recipe)
     chex.assert_trees_all_close(value, same, rtol=1e-5)
     chex.assert_trees_all_close(gradient, same_gradient, rtol=1e-3, atol=1e-5)
 
 
-def test_a_missing_label_counts_in_no_mean_and_leaves_no_direction(params, make_batch):
-    batch = make_batch()
-    missing = np.array([True, False, True])
-    hole = batch._replace(
-        mask_valid=missing,
-        grade_valid=missing,
-        radiomics_valid=missing,
-        mask=np.where(missing[:, None, None], batch.mask, np.nan),
-        grade=np.where(missing[:, None], batch.grade, np.nan),
-        radiomics=np.where(missing[:, None], batch.radiomics, np.nan),
-    )
-    (value, metrics), gradient = value_and_gradient(params, hole, CONFIG)
-    (same, same_metrics), _ = value_and_gradient(params, jax.tree.map(lambda a: a[[0, 2]], batch), CONFIG)
+def test_a_missing_label_counts_in_no_mean_and_leaves_no_direction(params, recipe, make_batch):
+    batch, hole = make_batch(), np.array([True, False, True])
+    flags = ("mask_valid", "grade_valid", "malignant_valid", "radiomics_valid")
+    labels = ("mask", "grade", "malignant", "radiomics")
+    blank = lambda a: np.where(hole.reshape(-1, *[1] * (a.ndim - 1)), a, np.nan)
+    without = batch._replace(**dict.fromkeys(flags, hole), **{name: blank(getattr(batch, name)) for name in labels})
+    (value, metrics), gradient = value_and_gradient(params, without, recipe)
+    (same, same_metrics), _ = value_and_gradient(params, jax.tree.map(lambda a: a[[0, 2]], batch), recipe)
     chex.assert_trees_all_close((value, metrics), (same, same_metrics), rtol=1e-4, atol=1e-6)
     chex.assert_tree_all_finite(gradient)
     assert float(metrics["rlar"].count) == 2
 
 
-def test_no_label_at_all_is_a_zero_with_a_zero_gradient(params, make_batch):
+def test_no_label_at_all_is_a_zero_with_a_zero_gradient(params, recipe, make_batch):
     batch = make_batch()._replace(example_valid=np.zeros(3, bool))
-    (value, _), gradient = value_and_gradient(params, batch, CONFIG)
+    (value, _), gradient = value_and_gradient(params, batch, recipe)
     assert float(value) == 0
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) == 0
 
 
-@pytest.mark.parametrize("space", ["channel", "full"])
-def test_whole_gradient_against_finite_differences(space, make_batch, x64):
+@pytest.mark.parametrize("groups", [
+    {"rlar": {"weight": 5.0, "kind": "abs", "ramp": 0.0}},
+    {"rlar": {"weight": 5.0, "kind": "square", "space": "full", "level": "stride2", "ramp": 0.0}},
+    {"consistency": {"weight": 2.0, "warmup": 0.0, "ramp": 0.0, "min_pixels": 5.0}, "cosreg": {"weight": 2.0}},
+], ids=["angles at the latent", "angles at stride2", "shape consistency and CosReg"])  # fmt: skip
+def test_whole_gradient_against_finite_differences(groups, tiny_recipe, make_batch, x64):
     """Second order included, in float64, along random directions in parameter space."""
-    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=5.0, kind="abs", space=space))
-    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), model.init(jax.random.key(0), TINY))
-    batch = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64 if a.dtype == np.float32 else a.dtype), make_batch())
-    value = jax.jit(lambda p: objective(p, batch, config)[0])
-    gradient = jax.jit(jax.grad(value))(params)
-    assert float(objective(params, batch, config)[1]["rlar"].sum) > 1e-4
-    leaves, layout = jax.tree.flatten(params)
-    for seed in range(2):
-        rng = np.random.default_rng(seed)
-        direction = jax.tree.unflatten(layout, [jnp.asarray(rng.normal(size=leaf.shape)) for leaf in leaves])
-        moved = lambda t, d=direction: jax.tree.map(lambda p, q: p + t * q, params, d)
-        numeric = (value(moved(1e-6)) - value(moved(-1e-6))) / 2e-6
-        exact = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), gradient, direction)))
-        assert float(exact) == pytest.approx(float(numeric), rel=1e-6)
+    recipe = double_precision(tiny_recipe(**groups))
+    params, batch = double_precision(params_of(recipe)), double_precision(make_batch())
+    (value, metrics), gradient = value_and_gradient(params, batch, recipe)
+    for name in groups:
+        assert float(metrics[name].sum / metrics[name].count) > 1e-5
+    check_directional_derivative(jax.jit(lambda p: objective(p, batch, recipe)[0]), gradient, params)
 
 
-def test_no_second_pass_through_the_encoder(params, make_batch):
-    """The directions are taken at the latent: the compiled gradient holds each encoder convolution as often as the plain
-    one does.
-    """
+def test_no_second_pass_through_the_encoder(params, recipe, tiny_recipe, make_batch):
+    """Directions are taken at the latent: the compiled gradient holds each encoder convolution as often as plain."""
     counts = []
-    for config in (CONFIG, NO_RLAR):
-        compiled = value_and_gradient.lower(params, make_batch(), config).compile().as_text()
-        counts.append(sum(" convolution(" in line and "Encoder" in line for line in compiled.splitlines()))
+    for each in (recipe, tiny_recipe()):
+        compiled = value_and_gradient.lower(params, make_batch(), each).compile().as_text()
+        counts.append(sum(" convolution(" in line and "Residual" in line for line in compiled.splitlines()))
     with_penalty, plain = counts
-    assert (
-        plain >= 7
-    )  # a convolution before the levels, two in each block, one in the second block's shortcut: at least once each
+    assert plain >= 7  # one before the levels, two in each block, one in the second block's shortcut, at least once each
     assert with_penalty == plain
 
 
-def test_a_third_task_and_corn_fit_in(params, make_batch):
-    config = dataclasses.replace(
-        CONFIG,
-        rlar=RLARConfig(weight=1.0, tasks=("segmentation", "grading", "guidance")),
-        grading=GradingConfig(kind="corn"),
-    )
-    value, metrics = objective(params, make_batch(), config)
+def test_a_third_task_and_corn_fit_in(params, tiny_recipe, make_batch):
+    tasks = ("segmentation", "grading", "guidance")
+    recipe = tiny_recipe(rlar={"weight": 1.0, "tasks": tasks}, grading={"kind": "corn"})
+    value, metrics = objective(params, make_batch(), recipe)
     assert np.isfinite(value)
     assert "latent_gradient_guidance" in metrics
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_saturated_images_and_half_precision_stay_finite(params, make_batch, dtype):
-    config = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, dtype=dtype))
-    batch = make_batch()
+def test_saturated_images_and_half_precision_stay_finite(params, tiny_recipe, make_batch, dtype):
+    recipe = tiny_recipe(rlar={"weight": 5.0, "ramp": 0.0}, model={"dtype": dtype})
+    batch, large = make_batch(), jax.tree.map(lambda p: 30 * p, params)
     for image in (np.zeros_like(batch.image), np.ones_like(batch.image)):
-        large = jax.tree.map(lambda p: 30 * p, params)
-        (value, _), gradient = value_and_gradient(large, batch._replace(image=image), config)
+        (value, _), gradient = value_and_gradient(large, batch._replace(image=image), recipe)
         assert np.isfinite(value)
         chex.assert_tree_all_finite(gradient)
 
 
-def test_masked_means_of_the_metrics_are_the_losses(params, make_batch):
-    value, metrics = objective(params, make_batch(), NO_RLAR)
-    weights = {"loss_segmentation": 1.0, "loss_grading": 1.0, "loss_guidance": 0.1}
-    total = sum(weight * metrics[name].sum / metrics[name].count for name, weight in weights.items())
-    assert float(value) == pytest.approx(float(total), rel=1e-6)
-    assert masked_mean(jnp.ones(2)) == 1
+def test_means_of_the_metrics_are_the_losses(params, tiny_recipe, make_batch):
+    value, metrics = objective(params, make_batch(), tiny_recipe())
+    weights = {"segmentation": 1.0, "grading": 1.0, "malignancy": 1.0, "guidance": 0.1}
+    assert {name for name in metrics if name.startswith("loss_")} == {f"loss_{name}" for name in weights}
+    mean = lambda pair: float(pair.sum / pair.count)
+    total = sum(weight * mean(metrics[f"loss_{name}"]) for name, weight in weights.items())
+    assert float(value) == pytest.approx(total, rel=1e-6)
 
 
-def consistent(**fields):
-    return dataclasses.replace(NO_RLAR, consistency=ConsistencyConfig(weight=2.0, min_pixels=5, **fields))
+def test_a_task_or_penalty_of_weight_zero_is_not_computed(params, tiny_recipe, make_batch):
+    recipe = tiny_recipe(grading={"weight": 0.0}, malignancy={"weight": 0.0}, guidance={"weight": 0.0})
+    _, metrics = objective(params, make_batch(), recipe)
+    assert set(metrics) == {"loss", "loss_segmentation"}
 
 
-@pytest.fixture(scope="module")
-def with_prior(params):
-    """The parameters with a shape prior, and a decoder that outlines something."""
-    prior = consistency.init_prior(4, centre=[0.4, 0.5, 0.2, 0.3])
-    last = params["decoder"]["Conv_3"]
-    decoder = params["decoder"] | {"Conv_3": last | {"bias": last["bias"] + 2.0}}
-    return params | {"decoder": decoder, "heads": params["heads"] | {"prior": prior}}
+def test_parts_are_sums_over_counts_and_nothing_counted_is_zero():
+    pairs = {"a": Pair(jnp.float32(6.0), jnp.float32(4.0)), "b": Pair(jnp.float32(0.0), jnp.float32(0.0))}
+    assert {name: float(value) for name, value in mean_parts(pairs, None).items()} == {"a": 1.5, "b": 0.0}
 
 
-def test_the_consistency_is_added_as_the_paper_writes_it(with_prior, make_batch):
-    batch, config = make_batch(), consistent(first_malignant=3)
-    outputs = model.apply(with_prior, TINY, batch.image)
-    mask, grades = jax.nn.sigmoid(outputs.mask_logits), jax.nn.softmax(outputs.grade_logits)
-    assert ((mask > 0.5).sum((1, 2)) > 5).all()
-    phi = consistency.malignancy_prior(with_prior["heads"]["prior"], soft.morphology(mask))
-    expected = float(objective(with_prior, batch, NO_RLAR)[0]) + 2.0 * 0.5 * float(
-        ((grades[:, 3:].sum(1) - phi) ** 2).mean()
-    )
-    value, metrics = objective(with_prior, batch, config, ramps=Ramps(consistency=0.5))
-    assert float(value) == pytest.approx(expected, rel=1e-5)
-    means = metrics["prior_products"].sum / metrics["prior_products"].count
-    label = batch.grade[:, 3:].sum(1)
-    np.testing.assert_allclose(consistency.agreement(means).correlation, np.corrcoef(phi, label)[0, 1], atol=2e-3)
-    assert float(metrics["prior_weight_non_compactness"].sum) == pytest.approx(1.0)
-
-
-def test_small_masks_and_padding_have_no_consistency(with_prior, make_batch):
-    batch, config = make_batch(), consistent()
-    (value, _), gradient = value_and_gradient(with_prior, batch, config)
-    (same, _), same_gradient = value_and_gradient(with_prior, padded(batch, 2), config)
-    assert float(same) == pytest.approx(float(value), rel=1e-4)
-    chex.assert_trees_all_close(gradient, same_gradient, rtol=1e-3, atol=1e-5)
-    large = dataclasses.replace(config, consistency=ConsistencyConfig(weight=2.0, min_pixels=1e4))
-    (value, metrics), gradient = value_and_gradient(with_prior, batch, large)
-    assert float(metrics["consistency"].count) == 0
-    assert float(value) == pytest.approx(float(objective(with_prior, batch, NO_RLAR)[0]), rel=1e-6)
-    chex.assert_trees_all_equal(gradient["heads"]["prior"], jax.tree.map(jnp.zeros_like, gradient["heads"]["prior"]))
-
-
-def test_who_moves_can_be_chosen(with_prior, make_batch):
-    batch = make_batch()
-    plain, head, mask, both = (
-        value_and_gradient(with_prior, batch, config)[1]
-        for config in (NO_RLAR, consistent(gradient="head"), consistent(gradient="mask"), consistent())
-    )
-    moved = lambda one, part: max(
-        jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), one[part], plain[part]))
-    )
-    classify = lambda tree: {"classify": tree["heads"]["classify"]}
-    assert moved(head, "decoder") == 0 < moved(mask, "decoder")
-    assert max(jax.tree.leaves(jax.tree.map(lambda g: float(jnp.abs(g).max()), head["heads"]["prior"]))) == 0
-    assert float(jnp.abs(mask["heads"]["prior"]["weight"]).max()) > 0
-    chex.assert_trees_all_equal(classify(mask), classify(plain))
-    chex.assert_trees_all_close(jax.tree.map(lambda h, m, p: h + m - p, head, mask, plain), both, rtol=1e-3, atol=1e-5)
-    assert float(jnp.abs(both["heads"]["prior"]["centre"]).max()) == 0
+@pytest.mark.parametrize("warmup, ramp, expected", [
+    (0.0, 0.1, [0, 0.5, 1, 1]), (0.1, 0.1, [0, 0, 0, 1]), (0.05, 0.0, [0, 1, 1, 1]), (0.0, 0.0, [1, 1, 1, 1])
+])  # fmt: skip
+def test_a_penaltys_weight_rises_by_step(tiny_recipe, warmup, ramp, expected):
+    chosen = tiny_recipe(rlar={"weight": 2.0, "warmup": warmup, "ramp": ramp}).settings["rlar"]
+    found = [float(scheduled_weight(chosen, step, 1000.0)) for step in (0, 50, 100, 900)]
+    assert found == pytest.approx([2 * share for share in expected], abs=1e-6)
+    assert float(scheduled_weight(chosen, 0, 0.0)) == 2  # steps called by hand: no schedule
