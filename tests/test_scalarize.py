@@ -3,7 +3,7 @@
 import doctest
 import inspect
 import itertools
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +25,17 @@ def losses_over(steps, tasks=3, seed=0):
     return (trend * rng.uniform(0.7, 1.3, (steps, tasks))).astype(np.float32)
 
 
+@cache
+def scan_over_losses(name, knobs):
+    """(state, losses f[steps t]) -> (last state, weights f[steps t]), compiled once for a shape."""
+    step = lambda state, losses: SCALARIZERS[name](losses, state, **dict(knobs))[::-1]
+    return jax.jit(partial(jax.lax.scan, step))
+
+
 def run(name, losses, state=None, **knobs):
-    """Weights f[steps t] of consecutive calls, and the last state; one compiled scan."""
+    """Weights f[steps t] of consecutive calls, and the last state."""
     state = init(name, losses.shape[1]) if state is None else state
-    step = lambda state, now: SCALARIZERS[name](now, state, **knobs)[::-1]
-    state, weights = jax.jit(partial(jax.lax.scan, step))(state, jnp.asarray(losses))
+    state, weights = scan_over_losses(name, tuple(knobs.items()))(state, jnp.asarray(losses))
     return weights, state
 
 

@@ -1,5 +1,4 @@
-"""Differentiable morphology: finite differences, checked values, turns, shifts and units, and which shapes each
-feature tells apart.
+"""Differentiable morphology: checked values, finite differences, symmetries, units, and what each feature tells apart.
 
 Soft masks here are sigmoid(d / s), d the distance to the outline in pixels, positive inside, to first order.
 """
@@ -125,9 +124,8 @@ def test_height_to_width_of_an_ellipse(degrees, ratio):
     y, x = grid((256, 256))
     mask = edge(ellipse(*turned(y, x, degrees), 60, 30), 0.5)
     m = moments(mask)
-    assert float(jnp.sqrt(m.rows / m.columns)) == pytest.approx(
-        ratio, rel=1.5e-3
-    )  # a soft edge makes it a little rounder
+    # A soft edge makes it a little rounder.
+    assert float(jnp.sqrt(m.rows / m.columns)) == pytest.approx(ratio, rel=1.5e-3)
     assert of(mask)[TALL] == pytest.approx(special.expit(10 * (ratio - 1)), abs=1e-3)
 
 
@@ -222,7 +220,7 @@ def test_any_turn_and_any_shift_leave_the_shape(draw):
 
 def test_a_mask_is_closed_at_the_border():
     half = SOFT["disc"][32:]  # cut through the middle
-    closed = np.pad(half, 5)
+    closed = np.pad(half, ((32, 0), (0, 0)))
     np.testing.assert_allclose(float(perimeter(half)), float(perimeter(closed)), rtol=1e-6)
     np.testing.assert_allclose(
         of(half)[[COMPACT, MARGIN, CONVEX, LONG, TALL]], of(closed)[[COMPACT, MARGIN, CONVEX, LONG, TALL]], atol=1e-5
@@ -248,7 +246,7 @@ def test_spacing_undoes_coarser_pixels(name, draw, skip):
     np.testing.assert_allclose(perimeter(coarse, spacing=spacing), perimeter(fine, spacing=(0.1, 0.1)), rtol=4e-3)
     m, reference = moments(coarse, spacing=spacing), moments(fine, spacing=(0.1, 0.1))
     np.testing.assert_allclose(m[1:], reference[1:], rtol=2e-3, atol=2e-3)
-    if skip != (2, 2):  # taken for square, the pixels would make it another shape
+    if skip == (2, 1):  # taken for square, the pixels would make it another shape
         assert np.abs(of(coarse) - of(fine)).max() > 0.2
 
 
@@ -306,9 +304,8 @@ def test_the_moment_ellipse_has_the_moments_it_is_given():
 def test_the_hull_is_that_of_the_contour_and_near_that_of_the_pixels(name):
     for mask in (SOFT[name], HARD[name]):
         contour = np.concatenate(measure.find_contours(np.pad(mask, 1), 0.5))
-        assert float(hull_area(mask)) == pytest.approx(
-            spatial.ConvexHull(contour).volume, rel=5e-3
-        )  # "volume" is the area in the plane
+        area_of_hull = spatial.ConvexHull(contour).volume  # "volume" is the area in the plane
+        assert float(hull_area(mask)) == pytest.approx(area_of_hull, rel=5e-3)
     pixels = morphology.convex_hull_image(HARD[name] > 0.5)
     assert float(hull_area(HARD[name])) == pytest.approx(pixels.sum(), rel=0.02)
     assert of(HARD[name])[CONVEX] == pytest.approx(1 - HARD[name].sum() / pixels.sum(), abs=0.02)
