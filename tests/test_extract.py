@@ -307,15 +307,15 @@ def test_gain_and_offset_leave_a_count_of_bins_its_texture():
 
 def test_lengths_and_areas_follow_the_spacing():
     arguments = numbers("blob 2", "ring 3", "parts 4", "12 pixels")
-    one, three = (
+    small, large = (
         dict(zip(FEATURES, np.asarray(extract(*arguments, spacing=spacing)[0]).T))
         for spacing in ((0.5, 0.8), (1.5, 2.4))
     )
     for name in FEATURES:
-        expected = 3.0 ** BY_LENGTH.get(name, 0) * one[name]
-        np.testing.assert_allclose(three[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
-    np.testing.assert_allclose(one["shape2D_PixelSurface"], 0.4 * arguments[1].sum((1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(one["firstorder_TotalEnergy"], 0.4 * one["firstorder_Energy"], rtol=1e-6)
+        expected = 3.0 ** BY_LENGTH.get(name, 0) * small[name]
+        np.testing.assert_allclose(large[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(small["shape2D_PixelSurface"], 0.4 * arguments[1].sum((1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(small["firstorder_TotalEnergy"], 0.4 * small["firstorder_Energy"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("bins", BINS)

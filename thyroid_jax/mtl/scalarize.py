@@ -93,16 +93,21 @@ def init(name: str, tasks: int, *, key: Key | None = None, steps_per_epoch: int 
     if steps_per_epoch < 1:
         raise ValueError(f"steps_per_epoch {steps_per_epoch}: it is at least 1.")
     full = lambda value: jnp.full(tasks, value, float)
-    adam = lambda: optax.adam(0.0).init(full(0.0))  # its state does not depend on the rate
-    fresh = {
-        "uncertainty": lambda: Learned(full(-0.5), adam()),
-        "dwa": lambda: Dwa(jnp.int32(steps_per_epoch), jnp.int32(0), full(0.0), full(1.0), full(1.0)),
-        "rlw": lambda: Rlw(jax.random.key(0) if key is None else key),
-        "imtl_l": lambda: Learned(full(0.0), adam()),
-        "gradnorm": lambda: GradNorm(full(0.0), adam(), full(0.0), full(1.0)),
-        "famo": lambda: Famo(full(0.0), adam(), full(0.0)),
-    }
-    return fresh[name]() if name in fresh else ()
+    adam = optax.adam(0.0).init(full(0.0))  # Adam's state does not depend on the rate
+    match name:
+        case "uncertainty":
+            return Learned(full(-0.5), adam)
+        case "dwa":
+            return Dwa(jnp.int32(steps_per_epoch), jnp.int32(0), full(0.0), full(1.0), full(1.0))
+        case "rlw":
+            return Rlw(jax.random.key(0) if key is None else key)
+        case "imtl_l":
+            return Learned(full(0.0), adam)
+        case "gradnorm":
+            return GradNorm(full(0.0), adam, full(0.0), full(1.0))
+        case "famo":
+            return Famo(full(0.0), adam, full(0.0))
+    return ()
 
 
 def equal(losses: Float[Array, "t"], state: tuple | None = None) -> tuple[Float[Array, "t"], tuple]:

@@ -98,15 +98,16 @@ def extract(
     Undefined, with value 0, are
 
     - every feature of a mask of fewer than 4 pixels, or of one whose pixels all lie in one row or column;
-    - every feature of grey values where one of them is NaN, infinite or negative;
-    - every feature of grey levels where one is above ``highest_level``;
+    - every feature but those of shape, where a masked grey value is NaN, infinite or negative;
+    - every feature of grey levels, where one is above ``highest_level``;
     - co-occurrence features where no two pixels touch, and run length features where no two lie in line.
 
     Undefined, with the value that pyradiomics puts in their place, are nine ratios that are 0 / 0 where there is one
     grey level.
 
     Outside ``jit`` each image is cropped to its mask, and images of like size go to the device together: a few
-    compiled programs then serve a data set of many image sizes. Within ``jit`` nothing is cropped.
+    compiled programs then serve a data set of many image sizes. Within ``jit`` nothing is cropped, and the
+    mask's values are not checked.
 
     Raises :class:`InputError` for shapes that do not match, a mask of other values than 0 and 1, both kinds of bins,
     bins that are not possible, and a ``bin_width`` that gives more than 1024 levels.

@@ -152,9 +152,8 @@ def _ascending(numbers: jax.Array, back: jnp.dtype | None = None) -> jax.Array:
     signed = jnp.int64 if numbers.dtype.itemsize == 8 else jnp.int32
     unsigned = jnp.uint64 if numbers.dtype.itemsize == 8 else jnp.uint32
     top = unsigned(1) << (8 * numbers.dtype.itemsize - 1)
-    flipped = lambda bits: (
-        bits ^ ((bits >> (jnp.iinfo(signed).bits - 1)) & jnp.iinfo(signed).max)
-    )  # negative numbers count backwards
+    # Negative numbers count backwards.
+    flipped = lambda bits: bits ^ ((bits >> (jnp.iinfo(signed).bits - 1)) & jnp.iinfo(signed).max)
     if back is None:
         return jax.lax.bitcast_convert_type(flipped(jax.lax.bitcast_convert_type(numbers, signed)), unsigned) ^ top
     return jax.lax.bitcast_convert_type(flipped(jax.lax.bitcast_convert_type(numbers ^ top, signed)), back)
