@@ -1,6 +1,4 @@
-"""The first sheet of an Excel table that nobody vouches for: sizes are checked before anything is unpacked, and entities
-refused.
-"""
+"""The first sheet of an untrusted Excel table: sizes are checked before anything is unpacked, and entities refused."""
 
 from __future__ import annotations
 
@@ -25,14 +23,16 @@ MOST_COLUMNS = 64
 
 
 def first_sheet(table: Path) -> list[tuple[object, ...]]:
-    """The values of the first sheet row by row, the header first; :class:`InputError` says what is wrong, without the
-    file's name.
+    """The values of the first sheet row by row, the header first.
+
+    Raises :class:`InputError` for a table that is too large, damaged, empty, or declares entities. Its message says
+    what is wrong, but not the file's name: the caller knows it.
     """
     return _values(_checked(table))
 
 
 def _checked(table: Path) -> io.BytesIO:
-    """The table packed anew from parts of known size that declare no entities: openpyxl would check neither."""
+    """The table packed again from parts of known size without entities; openpyxl checks neither."""
     try:
         if table.stat().st_size > LARGEST_TABLE:
             raise InputError(f"file: {table.stat().st_size} bytes, the table has at most {LARGEST_TABLE}")

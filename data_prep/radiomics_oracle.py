@@ -1,9 +1,8 @@
-"""Radiomics as pyradiomics 3.0.1 gives them: the judge of ``thyroid_jax.radiomics``, and a second, slow engine for
-tables.
+"""Radiomics of pyradiomics 3.0.1: the reference for ``thyroid_jax.radiomics``, and a second, slow engine for tables.
 
-Everything goes through ``RadiomicsFeatureExtractor``, the class that its users call, so what it does before and
-around the formulas counts too: it refuses masks that are empty, one pixel or one straight line, drops directions
-without a single pair, and turns a formula that fails into NaN.
+Everything goes through ``RadiomicsFeatureExtractor``, the class that its users call. So its steps before and around
+the formulas count too: it refuses masks that are empty, one pixel or one straight line, drops directions without a
+pair, and turns a formula that fails into NaN.
 """
 
 from __future__ import annotations
@@ -38,21 +37,30 @@ def extract(
     bin_count: int | None = None,
     spacing: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[Float[Array, "f"], Bool[Array, "f"]]:
-    """The named features, such as ``glcm_Contrast``, in double precision and in the order given, and whether each is
-    defined.
+    """The named features of one image in double precision, and whether each is defined.
 
-    ``image`` any grey scale, ``spacing`` (row, column) size of a pixel; one of ``bin_width`` and ``bin_count``, 32
-    bins by default. What pyradiomics refuses or answers with NaN is 0 and undefined. What it answers by convention,
-    as for a single grey level, is defined. The image is handed over in double precision: single precision would move
-    grey values across bin edges, and in 8 bits the edges themselves overflow. It gets a border of one pixel, outside
-    the mask, because the extractor takes a mask that fills its image for one without a label; a border changes no
-    value.
+    Args:
+        image: grey values of any scale.
+        mask: the region.
+        features: names such as ``glcm_Contrast``; the values come in this order.
+        bin_width: width of a bin in grey values.
+        bin_count: number of bins; 32 when neither kind of bins is given. Both at once raise ValueError.
+        spacing: (row, column) size of a pixel.
+
+    A value that pyradiomics refuses, or answers with NaN, is 0 and undefined. A value that it gives by convention, as
+    for a single grey level, is defined.
+
+    The image goes to pyradiomics in double precision: single precision would move grey values across bin edges, and
+    in 8 bits the edges themselves overflow. It gets a border of one pixel outside the mask, because the extractor
+    finds no label in a mask that fills its image. The border changes no value.
+
+    Raises :class:`InputError` when pyradiomics is not installed, and ValueError for an unknown feature.
     """
     if bin_width is not None and bin_count is not None:
         raise ValueError("bin_width and bin_count: give one of them.")
     count = BIN_COUNT if bin_count is None else bin_count
     bins = {"binCount": count} if bin_width is None else {"binWidth": bin_width}
-    asked = _by_class(features)  # before the silence: pyradiomics sets its log level when it is imported
+    asked = _by_class(features)  # outside _silence: pyradiomics sets its log level when it is imported
     with _silence():
         found = _run(np.pad(image, 1), np.pad(mask, 1), asked, spacing, bins)
     values = np.array([float(found.get(f"original_{name}", np.nan)) for name in features])
@@ -63,7 +71,7 @@ def extract(
 def _run(
     image: np.ndarray, mask: np.ndarray, asked: dict[str, list[str]], spacing: tuple[float, float], bins: dict
 ) -> dict:
-    """What the extractor finds, by its own names; nothing when it refuses the mask."""
+    """The extractor's results by its own names; none when it refuses the mask."""
     import SimpleITK as sitk
     from radiomics.featureextractor import RadiomicsFeatureExtractor
 
@@ -82,7 +90,7 @@ def _run(
 
 def _by_class(features: Sequence[str]) -> dict[str, list[str]]:
     """{"glcm": ["Contrast", ...], ...}; ValueError for a name that pyradiomics does not have."""
-    known = {kind: one.getFeatureNames() for kind, one in _pyradiomics().getFeatureClasses().items()}
+    known = {kind: features.getFeatureNames() for kind, features in _pyradiomics().getFeatureClasses().items()}
     asked = defaultdict(list)
     for feature in features:
         kind, _, name = feature.partition("_")
@@ -105,7 +113,10 @@ def _pyradiomics():
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """No log lines and no floating-point warnings for what is reported as undefined; both are as before afterwards."""
+    """Suppress log lines and floating-point warnings inside the ``with`` block; restore both afterwards.
+
+    They would only repeat what is reported as undefined.
+    """
     logger = logging.getLogger("radiomics")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -1,8 +1,8 @@
-"""Find the scan in a screenshot of an ultrasound machine, and take out what the machine drew over it.
+"""Find the scan in a screenshot of an ultrasound machine, and remove what the machine drew over it.
 
-Nothing here knows a data set. A screenshot is a dark page with one scan (or two side by side), and around it text, a
-grey bar, depth ticks and small marks; some of these reach into the scan. They must not be learnt from: text may name
-the diagnosis, and callipers point at the nodule.
+A screenshot is a dark page with one scan, or two side by side. Around it are text, a grey bar, depth ticks and small
+marks, and some of these reach into the scan. A model must not learn from them: text may name the diagnosis, and
+callipers point at the nodule. Nothing here depends on a data set.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import numpy as np
 from scipy import ndimage
 from skimage.feature import match_template
 
-PAGE_LEVEL = 3  # grey value up to which a pixel counts as page: the page is 0 but for JPEG ringing, anechoic scan regions are noisier
-SOLID = 41  # pixels: anything narrower than this is not a scan; the widest text column is some 30, a grey bar 16
+# Grey value up to which a pixel is page. The page is 0 except for JPEG ringing; anechoic regions of a scan are noisier.
+PAGE_LEVEL = 3
+SOLID = 41  # pixels: what is narrower is no scan; the widest text column has some 30, a grey bar 16
 GAP = 15  # pixels: widest dark gap between two views of one scan
-EDGE_TRIM = (
-    3  # pixels taken off each side of the scan: depth ticks and corner diamonds straddle its edge by up to three
-)
+EDGE_TRIM = 3  # pixels cut off each side of the scan: depth ticks and corner diamonds reach that far over its edge
 
 
 class Box(NamedTuple):
@@ -37,8 +36,9 @@ class Box(NamedTuple):
 
 
 def around(box: Box, shape: tuple[int, int], margin: int) -> tuple[Box, Box]:
-    """``box`` grown by ``margin`` pixels within an image of ``shape`` (h, w), and ``box`` again as seen from inside the
-    grown one.
+    """``box`` grown by ``margin`` pixels, and the place of ``box`` inside the grown box.
+
+    The grown box stays within an image of ``shape`` (h, w).
     """
     grown = Box(
         max(box.top - margin, 0),
@@ -61,9 +61,9 @@ def scan_box(grey: np.ndarray, *, trim: int = EDGE_TRIM) -> Box | None:
     """The box of the scan in a screenshot uint8[h w], less ``trim`` pixels a side; None when there is no scan in it.
 
     A pixel is lit where most of its neighbourhood is brighter than the page. Lit pieces narrower than ``SOLID``
-    pixels, text columns, the grey bar and icons, are dropped; of the rest the largest is the scan. Two views side by
-    side are one scan, even with a dark gap of a few pixels between them. Rows and columns that the scan covers by
-    less than a tenth of its widest are left out.
+    pixels are dropped: text columns, the grey bar, icons. The largest piece that is left is the scan. Two views side
+    by side are one scan, even with a dark gap of a few pixels between them. Rows and columns at the edge are left out
+    where the scan covers less than a tenth of what it covers at its widest.
     """
     lit = ndimage.uniform_filter((grey > PAGE_LEVEL).astype(np.float32), size=7, mode="constant") > 0.5
     solid = _closed(_opened(lit, (SOLID, SOLID)), (1, GAP))
@@ -85,6 +85,7 @@ def _closed(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _covered(extent: np.ndarray) -> tuple[int, int]:
+    """From the first to behind the last place whose extent is at least a tenth of the largest."""
     inside = np.flatnonzero(extent >= 0.1 * extent.max())
     return int(inside[0]), int(inside[-1]) + 1
 
@@ -92,9 +93,9 @@ def _covered(extent: np.ndarray) -> tuple[int, int]:
 def coloured_marks(image: np.ndarray, *, at_least: int = 30, reach: int = 3) -> np.ndarray:
     """Where an RGB screenshot uint8[h w 3] carries coloured marks, as bool[h w]; a grey image has none.
 
-    A mark is a pixel whose channels differ by ``at_least``, grown by ``reach`` pixels because JPEG smears colour. An
-    image that is coloured in more than a twentieth of its pixels (Doppler, a tinted grey map) is not marked but
-    coloured: nothing is returned.
+    A mark is a pixel whose channels differ by ``at_least``, grown by ``reach`` pixels because JPEG smears colour. When
+    more than a twentieth of the pixels are coloured (Doppler, a tinted grey map), the image itself is coloured, and
+    no pixel counts as a mark.
     """
     if image.ndim == 2:
         return np.zeros(image.shape, bool)
@@ -109,10 +110,10 @@ def coloured_marks(image: np.ndarray, *, at_least: int = 30, reach: int = 3) -> 
 def white_glyphs(grey: np.ndarray, *, bright: int = 190, step: int = 90, widest: int = 5, reach: int = 2) -> np.ndarray:
     """Where letters, ticks and arrows are burned into a scan uint8[h w], as bool[h w].
 
-    A drawn stroke is bright, at most ``widest`` pixels across and changes by ``step`` from one pixel to the next on
-    *both* its left and right side. Tissue does not do that: the beam is several pixels wide, so even a point
-    reflector is smeared sideways and fades over pixels. The whole glyph is what is bright and connected to such a
-    stroke within its size.
+    A drawn stroke is bright, at most ``widest`` pixels across, and changes by ``step`` from one pixel to the next on
+    *both* its left and right side. Tissue does not: the beam is several pixels wide, so even a point reflector fades
+    over several pixels sideways. The whole glyph is all that is bright, near such a stroke and connected to it; it is
+    grown by ``reach`` pixels.
     """
     value = grey.astype(np.int16)
     stroke = _sharp_strokes(value, bright, step, widest)
@@ -136,11 +137,13 @@ def _sharp_strokes(value: np.ndarray, bright: int, step: int, widest: int) -> np
 
 
 def drawn_marks(grey: np.ndarray, drawings: Sequence[np.ndarray], *, alike: float, reach: int = 2) -> np.ndarray:
-    """Where one of the known ``drawings`` f32[a b] appears in a scan uint8[h w], as bool[h w]: callipers, letters,
-    logos.
+    """Where one of the known ``drawings`` f32[a b] (callipers, letters, logos) appears in a scan, as bool[h w].
 
-    ``alike`` is the least normalised cross-correlation, in (0, 1], which does not depend on the brightness of mark
-    and tissue. The pixels that are marked are those where the drawing is not 0, grown by ``reach``.
+    Args:
+        grey: scan uint8[h w].
+        drawings: the marks that are looked for; 0 where a drawing shows tissue.
+        alike: least normalised cross-correlation, in (0, 1]. It does not depend on the brightness of mark and tissue.
+        reach: pixels by which the drawing's pixels other than 0 are grown.
     """
     found = np.zeros(grey.shape, bool)
     for drawing in drawings:
@@ -154,8 +157,9 @@ def drawn_marks(grey: np.ndarray, drawings: Sequence[np.ndarray], *, alike: floa
 
 
 def dots(grey: np.ndarray, *, step: int) -> np.ndarray:
-    """Where one pixel of a scan uint8[h w] exceeds all its eight neighbours by ``step``, as bool[h w]: the dots of a
-    calliper's line.
+    """Where a pixel of a scan uint8[h w] exceeds all its eight neighbours by ``step``, as bool[h w].
+
+    Such pixels are the dots of a calliper's line.
     """
     ring = np.ones((3, 3), bool)
     ring[1, 1] = False
@@ -164,11 +168,10 @@ def dots(grey: np.ndarray, *, step: int) -> np.ndarray:
 
 
 def fill(grey: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """The scan uint8[h w] with the ``blank`` bool[h w] pixels replaced by tissue-like ones; pixels outside ``blank``
-    keep their value.
+    """The scan uint8[h w] with the pixels of ``blank`` bool[h w] replaced by values like the tissue around.
 
-    The local mean is carried in from around the hole and the speckle is copied from beside it, so that neither a
-    black patch nor a smooth one is left to betray where somebody measured.
+    The local mean comes from around the hole and the speckle from beside it. So neither a black nor a smooth patch
+    shows where somebody measured. Pixels outside ``blank`` keep their value.
     """
     if not blank.any():
         return grey
@@ -186,7 +189,7 @@ def fill(grey: np.ndarray, blank: np.ndarray) -> np.ndarray:
 
 
 def _known_mean(value: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Mean of the known pixels around each pixel, from the narrowest of a few neighbourhoods that holds enough of them."""
+    """Mean of the known pixels around each pixel, over the smallest of a few squares that holds enough of them."""
     mean = np.full(value.shape, (value * known).sum() / max(known.sum(), 1.0), np.float32)
     for size in (81, 27, 9):
         weight = ndimage.uniform_filter(known, size)
@@ -196,7 +199,7 @@ def _known_mean(value: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _clean_side(blank: np.ndarray, rows: slice, columns: slice) -> int:
-    """First column of the patch beside ``columns``, as wide, that has the fewest blank pixels; the nearest of equals."""
+    """First column of an equally wide patch beside ``columns``: the nearest with the fewest blank pixels."""
     width = columns.stop - columns.start
     last = blank.shape[1] - width
     starts = [columns.start + side * (width + away) for away in (1, 4, 9, 16) for side in (-1, 1)]

@@ -63,11 +63,8 @@ def cut(points, length):
 def test_every_trap_at_once(source):
     many = [(200 + 100 * np.cos(t), 150 + 60 * np.sin(t)) for t in np.linspace(0, 6, 120)]
     text = json.dumps([shape([(round(x), round(y)) for x, y in many])])
-    add(
-        source,
-        1,
-        extra="<margins>ill- defined</margins><calcifications>\n  micro\u0063alcification </calcifications><composition></composition>",
-    )
+    spelt = "<margins>ill- defined</margins><calcifications>\n  micro\u0063alcification </calcifications>"
+    add(source, 1, extra=f"{spelt}<composition></composition>")
     add(source, 2, marks=[("1", text[:2000])], tirads="")
     add(source, 3, marks=[("1", "")], tirads="4C ")
     add(source, 4, marks=[("1", [shape(BOX[:2], "arrow")])], tirads="")

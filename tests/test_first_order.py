@@ -182,11 +182,8 @@ def test_a_ramp_by_hand():
         "90Percentile": 1 + 0.9 * (n - 1),
         "InterquartileRange": 0.5 * (n - 1),
     }
-    expected |= {
-        "RobustMeanAbsoluteDeviation": 330 / 4,
-        "Entropy": 0,
-        "Uniformity": 1,
-    }  # 43 to 372 lie between the percentiles
+    # 43 to 372 lie between the percentiles.
+    expected |= {"RobustMeanAbsoluteDeviation": 330 / 4, "Entropy": 0, "Uniformity": 1}
     for name, value in expected.items():
         np.testing.assert_allclose(found[f"firstorder_{name}"], value, rtol=1e-6, atol=1e-6, err_msg=name)
 
@@ -202,8 +199,9 @@ def test_values_are_ordered_whatever_their_sign():
     values = np.concatenate([np.random.default_rng(0).standard_normal(90) * np.logspace(-45, 37, 90), special]).astype(
         np.float32
     )
-    every = partial(jax.jit(first_order._nth), values, np.zeros(100, int), group=np.zeros(100, int))
-    np.testing.assert_array_equal(every(ranks=np.arange(100)), np.sort(values))
+    same_group = np.zeros(100, int)
+    ranked = jax.jit(first_order._nth)(values, same_group, np.arange(100), same_group)
+    np.testing.assert_array_equal(ranked, np.sort(values))
 
 
 def test_parts_have_percentiles_of_their_own():

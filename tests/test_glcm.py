@@ -1,6 +1,4 @@
-"""Co-occurrences counted one pair at a time, features from the formulas of Haralick's paper, and patterns worked out by
-hand.
-"""
+"""Co-occurrences counted one pair at a time, features from the formulas of Haralick's paper, and patterns by hand."""
 
 from collections import Counter
 from functools import partial
@@ -63,9 +61,7 @@ def counted(level):
 
 
 def by_formula(p, highest):
-    """Every feature of one normalised matrix in double precision: double sums over i and j, entropies and eigenvalues as
-    published.
-    """
+    """All features of one normalised matrix in double precision, in the formulas as published."""
     n = len(p)
     i, j = np.meshgrid(np.arange(1, n + 1), np.arange(1, n + 1), indexing="ij")
     px, mu = p.sum(1), (i * p).sum()
@@ -78,9 +74,8 @@ def by_formula(p, highest):
     variance = (px * (np.arange(1, n + 1) - mu) ** 2).sum()
     seen = px > 0
     inner, marginal = p[np.ix_(seen, seen)], px[seen]
-    eigenvalues = np.sort(
-        np.linalg.eigvals((inner / marginal[:, None]) @ (inner / marginal[None, :]).T).real
-    )  # Q(i, j)
+    q_matrix = (inner / marginal[:, None]) @ (inner / marginal[None, :]).T
+    eigenvalues = np.sort(np.linalg.eigvals(q_matrix).real)
     return {
         "glcm_Autocorrelation": (i * j * p).sum(),
         "glcm_ClusterProminence": ((i + j - 2 * mu) ** 4 * p).sum(),
@@ -114,7 +109,7 @@ def test_pairs_are_those_counted_one_by_one(name):
     level = LEVELS[name]
     c = cooccurrence(level)
     assert c.highest == level.max()
-    assert c.levels.tolist() == [one in level for one in range(1, COUNT + 1)]
+    assert c.levels.tolist() == [i in level for i in range(1, COUNT + 1)]
     for direction, pairs in enumerate(counted(level)):
         total = sum(pairs.values())
         assert bool(c.where[direction]) == (total > 0)
@@ -158,9 +153,8 @@ def test_features_are_those_of_the_formulas(name):
 
 @pytest.mark.parametrize("name", ["eight levels with holes", "two levels", "levels that skip", "one level"])
 def test_features_are_those_of_the_formulas_in_double_precision(name, x64):
-    check_against_formulas(
-        LEVELS[name], rtol=1e-12, atol=1e-7
-    )  # the formulas' own roots of differences near 0 have half the digits
+    # Roots of differences near 0, as the formulas have them, keep half of the digits.
+    check_against_formulas(LEVELS[name], rtol=1e-12, atol=1e-7)
 
 
 def test_a_checkerboard_differs_from_every_neighbour_but_the_diagonal_ones():
@@ -197,9 +191,8 @@ def test_stripes_do_not_change_along_themselves():
     found = measured(np.tile(1 + np.arange(SIDES[0])[:, None] % 3, (1, SIDES[1])))  # rows of levels 1, 2, 3, 1, ...
     along = ANGLES.index((0, 1))
     assert found["glcm_Contrast"][along] == 0 and found["glcm_Id"][along] == 1
-    np.testing.assert_allclose(
-        found["glcm_JointEntropy"][along], np.log2(3), rtol=1e-6
-    )  # three equal shares on the diagonal
+    # three equal shares on the diagonal
+    np.testing.assert_allclose(found["glcm_JointEntropy"][along], np.log2(3), rtol=1e-6)
     np.testing.assert_allclose(found["glcm_JointEnergy"][along], 1 / 3, rtol=1e-6)
     for across in set(range(4)) - {along}:  # of eight steps down, 1-2 and 2-3 are taken three times, 3-1 twice
         np.testing.assert_allclose(found["glcm_Contrast"][across], (6 * 1 + 2 * 4) / 8, rtol=1e-6)

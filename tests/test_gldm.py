@@ -68,11 +68,8 @@ def test_one_level_depends_on_as_many_as_there_are_around():
 def test_a_checkerboard_depends_on_its_diagonals():
     table = dependences(1 + np.indices(SIDES).sum(0) % 2)
     h, w = SIDES
-    inner, edges, corners = (
-        (h - 2) * (w - 2),
-        2 * (h - 2) + 2 * (w - 2),
-        4,
-    )  # four, two and one diagonal neighbours, and itself
+    # They have four, two and one diagonal neighbours of their level, and themselves.
+    inner, edges, corners = (h - 2) * (w - 2), 2 * (h - 2) + 2 * (w - 2), 4
     np.testing.assert_array_equal(np.asarray(table.of_size), [0, corners, edges, 0, inner, 0, 0, 0, 0])
     np.testing.assert_array_equal(np.asarray(table.of_level)[:3], [h * w / 2, h * w / 2, 0])
 

@@ -50,9 +50,7 @@ LEVELS = {
 
 
 def walked(level, direction):
-    """Counter of (level, length), and whether any line holds two pixels of the mask, by walking from each line's first
-    pixel.
-    """
+    """Counter of (level, length), and whether a line holds two pixels of the mask: a walk along every line."""
     (dy, dx), (h, w) = direction, SIDES
     found, several = Counter(), False
     for y, x in np.ndindex(SIDES):
@@ -140,9 +138,8 @@ def test_a_checkerboard_has_runs_of_one_and_whole_diagonals():
         assert found["glrlm_RunEntropy"][number] == 1 and found["glrlm_RunLengthNonUniformityNormalized"][number] == 1
     for number in diagonal:  # 20 diagonals, each of one level
         np.testing.assert_allclose(found["glrlm_RunPercentage"][number], 20 / 108, rtol=1e-6)
-        np.testing.assert_allclose(
-            found["glrlm_LongRunEmphasis"][number], (2 * 204 + 4 * 81) / 20, rtol=1e-6
-        )  # 1 + 4 + ... + 64 = 204
+        # 1 + 4 + ... + 64 = 204
+        np.testing.assert_allclose(found["glrlm_LongRunEmphasis"][number], (2 * 204 + 4 * 81) / 20, rtol=1e-6)
 
 
 def test_turning_the_image_turns_the_directions():

@@ -1,6 +1,4 @@
-"""Patches and zones against scipy's labels, on shapes that are hard to label, and with zones too large for a column of
-their own.
-"""
+"""Patches and zones against scipy's labels, on shapes that are hard to label and with zones of every size."""
 
 from collections import Counter
 
@@ -90,11 +88,11 @@ LEVELS = {
 def labelled(level):
     """For every pixel the raster number of its zone's first, h w outside; and a Counter of (level, size)."""
     first, found = np.full(SIDES, level.size), Counter()
-    for one in np.unique(level[level > 0]):
-        labels, count = ndimage.label(level == one, TOUCHING)
+    for value in np.unique(level[level > 0]):
+        labels, count = ndimage.label(level == value, TOUCHING)
         for number in range(1, count + 1):
             first[labels == number] = np.flatnonzero(labels == number)[0]
-            found[int(one), int((labels == number).sum())] += 1
+            found[int(value), int((labels == number).sum())] += 1
     return first, found
 
 
@@ -117,9 +115,8 @@ def test_zones_are_scipys_labels_counted(name):
     np.testing.assert_array_equal(table.of_level, counts.sum(1))
     np.testing.assert_array_equal(table.of_size, counts.sum(0))
     used = sides[counts.any(0)]
-    assert len(used) == len(
-        set(used.tolist())
-    )  # zones of one size share a column: the size non-uniformity sums its square
+    # Zones of one size share a column: the size non-uniformity sums the square of their number.
+    assert len(used) == len(set(used.tolist()))
 
 
 @pytest.mark.parametrize("name", [name for name in LEVELS if name != "nothing"])
@@ -150,9 +147,8 @@ def test_features_are_those_of_the_whole_table_of_sizes(name):
 def test_the_hard_shapes_are_what_their_names_say():
     for name, turns in (("a spiral", 300), ("a comb", 300), ("a zigzag", 300)):
         first, found = labelled(LEVELS[name])
-        assert (
-            len(found) == 1 and sum(found.values()) == 1 and (first < first.size).sum() > turns
-        )  # one zone, and a long one
+        assert len(found) == 1 and sum(found.values()) == 1  # one zone,
+        assert (first < first.size).sum() > turns  # and a long one
     assert set(labelled(LEVELS["equal large zones of one level"])[1].items()) == {
         ((3, 120), 2),
         ((3, 90), 1),
@@ -167,12 +163,12 @@ def test_the_hard_shapes_are_what_their_names_say():
 
 
 def test_equal_large_zones_are_counted_as_one_size():
-    one, two = measured(LEVELS["equal large zones of one level"]), measured(LEVELS["equal large zones of two levels"])
-    for found in (one, two):
+    one_level, two_levels = (measured(LEVELS[f"equal large zones of {of}"]) for of in ("one level", "two levels"))
+    for found in (one_level, two_levels):
         np.testing.assert_allclose(found["glszm_SizeZoneNonUniformity"], (2**2 + 1 + 1) / 4, rtol=1e-6)
         np.testing.assert_allclose(found["glszm_SizeZoneNonUniformityNormalized"], 6 / 16, rtol=1e-6)
-    np.testing.assert_allclose(one["glszm_ZoneEntropy"], 1.5, rtol=1e-6)  # shares 1/2, 1/4, 1/4
-    np.testing.assert_allclose(two["glszm_ZoneEntropy"], 2.0, rtol=1e-6)  # four shares of 1/4
+    np.testing.assert_allclose(one_level["glszm_ZoneEntropy"], 1.5, rtol=1e-6)  # shares 1/2, 1/4, 1/4
+    np.testing.assert_allclose(two_levels["glszm_ZoneEntropy"], 2.0, rtol=1e-6)  # four shares of 1/4
 
 
 @pytest.mark.parametrize("size", [SMALL - 1, SMALL, SMALL + 1, SMALL + 2, 2 * SMALL + 2])

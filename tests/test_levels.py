@@ -1,6 +1,4 @@
-"""Grey values to grey levels: against rational arithmetic on and beside every edge, and against pyradiomics in double
-precision.
-"""
+"""Grey values to grey levels: against rational arithmetic on and beside every edge, and against pyradiomics."""
 
 from fractions import Fraction
 from functools import partial

@@ -1,6 +1,4 @@
-"""Differences from the neighbours' mean counted pixel by pixel, features from Amadasun and King's formulas, and patterns
-by hand.
-"""
+"""Differences from the neighbours' mean counted by pixel, features from Amadasun and King's formulas, and patterns."""
 
 import jax
 import numpy as np

@@ -47,10 +47,7 @@ def test_every_image_is_planned_once_and_fits():
         assert len(numbers) <= 2 and length & (length - 1) == 0
         for number, cut in zip(numbers, boxes):
             h, w = masks[number][cut].shape
-            assert (h, w) == (
-                max(sizes[number][0], 1),
-                max(sizes[number][1], 1),
-            )  # an empty mask has a box of one place
+            assert (h, w) == tuple(max(side, 1) for side in sizes[number])  # an empty mask has a box of one place
             assert raster.length(h, w) <= length and min(h, w) < columns and max(h, w) <= longest
 
 

@@ -1,6 +1,4 @@
-"""pyradiomics, as it is called here, against values worked out by hand, and what it says of masks that cannot be
-measured.
-"""
+"""pyradiomics, as it is called here, against values by hand, and on masks that cannot be measured."""
 
 import logging
 import subprocess
@@ -17,7 +15,7 @@ from thyroid_jax.errors import InputError
 pyradiomics = pytest.importorskip("radiomics")  # it builds on Python 3.11 only
 
 KINDS = {"shape2D": 9, "firstorder": 18, "glcm": 24, "glrlm": 16, "glszm": 16, "gldm": 14, "ngtdm": 5}
-EVERY = tuple(
+ALL_FEATURES = tuple(
     f"{kind}_{name}"
     for kind in KINDS
     for name, old in pyradiomics.getFeatureClasses()[kind].getFeatureNames().items()
@@ -28,8 +26,8 @@ FULL = np.ones((4, 4), bool)
 
 
 def named(image, mask, **how):
-    values, valid = extract(image, mask, features=EVERY, **how)
-    return dict(zip(EVERY, values)), dict(zip(EVERY, valid))
+    values, valid = extract(image, mask, features=ALL_FEATURES, **how)
+    return dict(zip(ALL_FEATURES, values)), dict(zip(ALL_FEATURES, valid))
 
 
 def pixels(*places, size=(9, 11)):
@@ -44,12 +42,11 @@ def grey(seed=0, size=(9, 11)):
 
 
 def test_there_are_102_features_in_two_dimensions():
-    assert {kind: sum(name.startswith(f"{kind}_") for name in EVERY) for kind in KINDS} == KINDS
+    assert {kind: sum(name.startswith(f"{kind}_") for name in ALL_FEATURES) for kind in KINDS} == KINDS
 
 
-# Pairs along a row differ by 1 at a third of the places, along a column by 2 at a third, along the diagonals by 3
-# or 1 once in nine and
-# by 2, 2, 1, 1; in runs, each square is two of length 2, or, diagonally, one of length 2 and two of 1.
+# Pairs along a row differ by 1 at a third of the places, along a column by 2 at a third, along the diagonals by 3 or 1
+# once in nine and by 2, 2, 1, 1. In runs, each square is two of length 2, or, diagonally, one of length 2 and two of 1.
 BY_HAND = {
     "firstorder_Mean": 2.5,
     "firstorder_Variance": 1.25,
@@ -91,9 +88,9 @@ def test_spacing_is_that_of_rows_then_columns():
 
 def test_values_come_in_the_order_asked_for():
     names = ["ngtdm_Contrast", "glcm_Contrast", "shape2D_Perimeter", "glcm_Id", "firstorder_Mean"]
-    every, _ = named(grey(), pixels((slice(1, 8), slice(2, 9))))
+    all_values, _ = named(grey(), pixels((slice(1, 8), slice(2, 9))))
     values, valid = extract(grey(), pixels((slice(1, 8), slice(2, 9))), features=names)
-    np.testing.assert_array_equal(values, [every[name] for name in names])
+    np.testing.assert_array_equal(values, [all_values[name] for name in names])
     assert valid.all()
 
 
@@ -103,7 +100,7 @@ def test_what_is_outside_the_mask_does_not_count():
     box = slice(3, 8), slice(2, 9)
     for image, outline in ((noisy, mask), (grey()[box], mask[box]), (np.pad(grey(), 5), np.pad(mask, 5))):
         np.testing.assert_array_equal(
-            *(extract(i, m, features=EVERY)[0] for i, m in ((image, outline), (grey(), mask)))
+            *(extract(i, m, features=ALL_FEATURES)[0] for i, m in ((image, outline), (grey(), mask)))
         )
 
 
@@ -111,7 +108,8 @@ def test_bytes_and_doubles_are_the_same_grey_values():
     image = np.array([[0, 255, 254], [250, 25, 24], [100, 200, 225]], np.uint8)
     for bins in ({"bin_width": 25}, {"bin_count": 32}):
         whole, real = (
-            extract(one, np.ones((3, 3), bool), features=EVERY, **bins) for one in (image, image.astype(float))
+            extract(grey_values, np.ones((3, 3), bool), features=ALL_FEATURES, **bins)
+            for grey_values in (image, image.astype(float))
         )
         np.testing.assert_array_equal(whole, real)
 
@@ -119,7 +117,7 @@ def test_bytes_and_doubles_are_the_same_grey_values():
 def test_32_bins_by_default():
     mask = pixels((slice(1, 8), slice(2, 9)))
     np.testing.assert_array_equal(
-        *(extract(grey(), mask, features=EVERY, **bins)[0] for bins in ({}, {"bin_count": 32}))
+        *(extract(grey(), mask, features=ALL_FEATURES, **bins)[0] for bins in ({}, {"bin_count": 32}))
     )
 
 
@@ -129,7 +127,7 @@ def test_32_bins_by_default():
     ids=["empty", "one pixel", "a row", "a column"],
 )
 def test_what_pyradiomics_refuses_is_undefined(mask):
-    values, valid = extract(grey(), mask, features=EVERY)
+    values, valid = extract(grey(), mask, features=ALL_FEATURES)
     assert not valid.any() and not values.any()
 
 
@@ -144,8 +142,8 @@ def test_one_grey_level_has_values_by_convention():
 
 def test_pixels_without_neighbours_have_no_pairs():
     values, valid = named(grey(), pixels((1, 1), (6, 9)))
-    missing = {name for name in EVERY if not valid[name]}
-    assert missing == {name for name in EVERY if name.startswith(("glcm_", "glrlm_"))} | {
+    missing = {name for name in ALL_FEATURES if not valid[name]}
+    assert missing == {name for name in ALL_FEATURES if name.startswith(("glcm_", "glrlm_"))} | {
         "firstorder_RobustMeanAbsoluteDeviation"
     }
     assert all(values[name] == 0 for name in missing)
@@ -156,13 +154,16 @@ def test_it_is_silent_and_leaves_the_logging_as_it_was(capfd, caplog):
     before, floating = logger.level, np.geterr()
     with caplog.at_level(logging.WARNING):
         for mask in (pixels(), pixels((1, 1), (6, 9)), pixels((slice(1, 8), slice(2, 9)))):
-            extract(grey(), mask, features=EVERY)
+            extract(grey(), mask, features=ALL_FEATURES)
     assert (logger.level, np.geterr()) == (before, floating)
     assert caplog.records == [] and capfd.readouterr() == ("", "")
 
 
 def test_it_is_silent_from_the_first_call_on():
-    call = "from numpy import eye; from data_prep.radiomics_oracle import extract; extract(eye(3), eye(3) > 0, features=['glcm_Contrast'])"
+    call = (
+        "from numpy import eye; from data_prep.radiomics_oracle import extract; "
+        "extract(eye(3), eye(3) > 0, features=['glcm_Contrast'])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
     )
@@ -173,12 +174,12 @@ def test_what_cannot_be_asked():
     with pytest.raises(ValueError, match="glcm_Nothing"):
         extract(QUARTERS, FULL, features=["glcm_Nothing"])
     with pytest.raises(ValueError, match="one of them"):
-        extract(QUARTERS, FULL, features=EVERY, bin_width=25, bin_count=32)
+        extract(QUARTERS, FULL, features=ALL_FEATURES, bin_width=25, bin_count=32)
 
 
 def test_a_missing_pyradiomics_is_named(monkeypatch):
     assert radiomics_oracle.version() == "3.0.1"
     monkeypatch.setitem(sys.modules, "radiomics", None)
-    for call in (radiomics_oracle.version, lambda: extract(QUARTERS, FULL, features=EVERY)):
+    for call in (radiomics_oracle.version, lambda: extract(QUARTERS, FULL, features=ALL_FEATURES)):
         with pytest.raises(InputError, match=r"Python 3\.11"):
             call()

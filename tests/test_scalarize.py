@@ -1,11 +1,9 @@
-"""Weighting of the losses: closed forms, the papers' objectives written out again, what each method converges to, and
-the states.
-"""
+"""Weighting of the losses: closed forms, the papers' objectives, what each method converges to, and the states."""
 
 import doctest
 import inspect
 import itertools
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +25,17 @@ def losses_over(steps, tasks=3, seed=0):
     return (trend * rng.uniform(0.7, 1.3, (steps, tasks))).astype(np.float32)
 
 
+@cache
+def scan_over_losses(name, knobs):
+    """(state, losses f[steps t]) -> (last state, weights f[steps t]), compiled once for a shape."""
+    step = lambda state, losses: SCALARIZERS[name](losses, state, **dict(knobs))[::-1]
+    return jax.jit(partial(jax.lax.scan, step))
+
+
 def run(name, losses, state=None, **knobs):
-    """Weights f[steps t] of consecutive calls, and the last state; one compiled scan."""
+    """Weights f[steps t] of consecutive calls, and the last state."""
     state = init(name, losses.shape[1]) if state is None else state
-    step = lambda state, now: SCALARIZERS[name](now, state, **knobs)[::-1]
-    state, weights = jax.jit(partial(jax.lax.scan, step))(state, jnp.asarray(losses))
+    state, weights = scan_over_losses(name, tuple(knobs.items()))(state, jnp.asarray(losses))
     return weights, state
 
 
@@ -101,9 +105,8 @@ def learned_objective(name, parameter, index, losses):
         weighted = 3 * jnp.exp(parameter) / jnp.exp(parameter).sum() * NORMS
         rate = now / losses[0] / (now / losses[0]).mean()
         return jnp.abs(weighted - jax.lax.stop_gradient(weighted.mean() * rate**1.5)).sum()
-    fall = jnp.log(losses[index]) - jnp.log(
-        losses[index + 1]
-    )  # famo learns after the call, once the next losses are there
+    # famo learns after the call, once the next losses are there
+    fall = jnp.log(losses[index]) - jnp.log(losses[index + 1])
     return (jnp.exp(parameter) / jnp.exp(parameter).sum() * fall).sum() + 0.01 / 2 * (parameter**2).sum()
 
 
@@ -171,9 +174,8 @@ def test_gls_shares_are_equal_and_scaling_a_loss_scales_the_total_alone():
     np.testing.assert_allclose(weights * L, np.full(3, np.cbrt(0.6) / 3), rtol=1e-5)
     c = np.array([1, 1000, 1], np.float32)
     scaled, _ = SCALARIZERS["gls"](jnp.asarray(L * c), None)
-    np.testing.assert_allclose(
-        scaled * c, weights * 10, rtol=1e-5
-    )  # 1000^(1/3), the same factor for every task's gradient
+    # 10 = 1000^(1/3), the same factor for every task's gradient
+    np.testing.assert_allclose(scaled * c, weights * 10, rtol=1e-5)
 
 
 @pytest.mark.parametrize("norms", [[1.0, 4.0], [0.02, 1.0, 5.0]])
@@ -187,9 +189,8 @@ def test_gradnorm_makes_the_weighted_norms_equal_when_the_training_rates_are(nor
 
 
 def test_gradnorm_gives_the_task_that_trains_more_slowly_more_weight_as_alpha_says():
-    losses = np.concatenate(
-        [[[1.0, 100.0]], np.tile([0.9, 30.0], (1000, 1))]
-    )  # equal norms; training rates 0.9 and 0.3
+    # equal norms; training rates 0.9 and 0.3
+    losses = np.concatenate([[[1.0, 100.0]], np.tile([0.9, 30.0], (1000, 1))])
     weights, _ = run("gradnorm", losses, alpha=1.0)
     np.testing.assert_allclose(weights[-100:].mean(0), [1.5, 0.5], rtol=0.05)
     assert float(run("gradnorm", losses)[0][-1, 0]) > 1.5
@@ -202,9 +203,7 @@ def test_gradnorm_remembers_the_first_loss_that_a_task_has():
 
 @pytest.mark.parametrize("observed", [True, False])
 def test_famo_gives_the_slower_of_two_quadratics_more_weight(observed):
-    """L = x^2 / 2 of a shared step size: the log loss that starts further away falls more slowly, until z makes up for
-    it.
-    """
+    """L = x^2 / 2, one step size: the log loss that starts further away falls more slowly, until z makes up for it."""
 
     def falls(lr):
         def step(carry, _):
@@ -292,7 +291,7 @@ def test_zero_and_huge_losses_give_finite_weights_and_states(name):
 
 
 @METHODS
-def test_weights_are_constants_to_whoever_differentiates(name):
+def test_weights_are_constants_under_differentiation(name):
     total = lambda x, state: (SCALARIZERS[name](x, state)[0] * x).sum()
     _, state = run(name, losses_over(5))
     weights, _ = SCALARIZERS[name](jnp.asarray(L), state)
@@ -303,10 +302,7 @@ def test_no_two_methods_agree():
     losses = losses_over(20)
     last = {name: np.asarray(run(name, losses)[0][-1]) for name in SCALARIZERS}
     for a, b in itertools.combinations(last, 2):
-        share_a, share_b = (
-            last[a] / last[a].sum(),
-            last[b] / last[b].sum(),
-        )  # the overall factor is no difference in method
+        share_a, share_b = (last[name] / last[name].sum() for name in (a, b))  # a common factor is no other method
         assert np.abs(share_a - share_b).max() > 1e-3, (a, b)
 
 

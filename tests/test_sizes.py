@@ -1,6 +1,4 @@
-"""Features of level-by-size tables against the published double sums, and what each says of tables whose answer is
-plain.
-"""
+"""Features of level-by-size tables against the published double sums, and on tables whose answer is known."""
 
 import jax
 import numpy as np
@@ -121,7 +119,5 @@ def test_large_counts_lose_no_digits():
 def test_every_formula_has_one_name_in_each_kind(kind):
     used = [feature.__name__ for feature in kind.FEATURES.values()]
     assert len(used) == len(set(used))
-    every = {*FEATURES} - (
-        {"level_non_uniformity_normalised", "percentage"} if kind is gldm else set()
-    )  # 1 / N times another, and 1
-    assert set(used) == every
+    missing = {"level_non_uniformity_normalised", "percentage"} if kind is gldm else set()  # 1 / N times another, and 1
+    assert set(used) == {*FEATURES} - missing

@@ -1,6 +1,4 @@
-"""Weights from Gramians: golden directions, scipy's answers to the same programs, closed forms, and every Gramian that
-breaks a solver.
-"""
+"""Weights from Gramians: golden directions, scipy's answers, closed forms, and every Gramian that breaks a solver."""
 
 import doctest
 import inspect
@@ -27,7 +25,6 @@ GOLDEN_NAMES = {
     "upgrad": "upgrad",
     "dualproj": "dualproj",
 }
-UNCONVERGED = "3x6_conflict"  # the golden mgda, see test_golden_mgda_is_frank_wolfe_on_its_way
 JITTED = {name: jax.jit(weigher) for name, weigher in weigh.WEIGHERS.items()}
 METHODS = pytest.mark.parametrize("name", list(weigh.WEIGHERS))
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -77,32 +74,11 @@ def nasty(count, t, seed=0, d=5):
 @pytest.mark.parametrize("name", list(GOLDEN_NAMES))
 def test_golden_directions(name, dtype):
     cases = [case for case in GOLDEN if GOLDEN_NAMES[name] in case["expected"]]
-    assert len(cases) == (4 if name == "pcgrad" else 11)
+    assert len(cases) == (4 if name == "pcgrad" else 11)  # of more than two tasks, pcgrad's order is random
     for case in cases:
         jacobian, expected = np.array(case["jacobian"]), np.array(case["expected"][GOLDEN_NAMES[name]])
-        error = np.linalg.norm(weights(name, jacobian, dtype) @ jacobian - expected) / max(
-            np.linalg.norm(expected), 1e-12
-        )
-        assert error < (3e-3 if (name, case["name"]) == ("mgda", UNCONVERGED) else 1e-4), case["name"]
-
-
-def test_golden_mgda_is_frank_wolfe_on_its_way():
-    """100000 steps reproduce the golden vector to the last digits, but it is not the shortest one: ours is, and scipy's."""
-    case = next(case for case in GOLDEN if case["name"] == UNCONVERGED)
-    jacobian, golden = np.array(case["jacobian"]), np.array(case["expected"]["mgda"])
-    gramian = (jacobian @ jacobian.T).tolist()
-    w = [1 / 3] * 3
-    for _ in range(100_000):
-        gw = [sum(a * b for a, b in zip(row, w)) for row in gramian]
-        k = min(range(3), key=gw.__getitem__)
-        square = sum(a * b for a, b in zip(w, gw))
-        step = min(1, max(0, (square - gw[k]) / (square + gramian[k][k] - 2 * gw[k])))
-        w = [(1 - step) * a + step * (i == k) for i, a in enumerate(w)]
-    np.testing.assert_allclose(np.array(w) @ jacobian, golden, rtol=1e-9)
-    shortest = weights("mgda", jacobian) @ jacobian
-    assert np.linalg.norm(golden) > np.linalg.norm(shortest) * (1 + 1e-6)
-    assert (jacobian @ shortest).min() > (1 - 1e-12) * shortest @ shortest  # the optimality condition
-    assert (jacobian @ golden).min() < (1 - 1e-4) * golden @ golden
+        error = np.linalg.norm(weights(name, jacobian, dtype) @ jacobian - expected)
+        assert error <= 1e-4 * np.linalg.norm(expected), case["name"]
 
 
 @METHODS
@@ -191,9 +167,9 @@ def test_dual_cone_projections_against_nnls(t):
     for jacobian in [random(t, seed) for seed in range(6)] + [random(t) * (10.0 ** -np.arange(t))[:, None]]:
         gramian = jacobian @ jacobian.T
         root = np.linalg.cholesky(gramian / np.trace(gramian) + 1e-4 * np.eye(t)).T
-        mean, *each = [u + scipy.optimize.nnls(root, -root @ u)[0] for u in (np.full(t, 1 / t), *np.eye(t))]
-        np.testing.assert_allclose(weights("dualproj", jacobian), mean, rtol=1e-8)
-        np.testing.assert_allclose(weights("upgrad", jacobian), np.mean(each, 0), rtol=1e-8)
+        of_mean, *of_tasks = [u + scipy.optimize.nnls(root, -root @ u)[0] for u in (np.full(t, 1 / t), *np.eye(t))]
+        np.testing.assert_allclose(weights("dualproj", jacobian), of_mean, rtol=1e-8)
+        np.testing.assert_allclose(weights("upgrad", jacobian), np.mean(of_tasks, 0), rtol=1e-8)
 
 
 def minimise_on_simplex(function, t):
@@ -256,15 +232,15 @@ def test_pcgrad_takes_the_tasks_in_every_order(x64):
     jacobian = random(3, seed=9, d=3)
     jacobian[2] = -jacobian.sum(0)
     gramian = jnp.asarray(jacobian @ jacobian.T)
-    narrow = np.array(
-        [[0.17, -1.0], [-0.17, -1.0], [0.0, 1.0]]
-    )  # the last, projected twice, conflicts with itself: that does not count
+    # The last gradient, projected twice, conflicts with itself: that does not count.
+    narrow = np.array([[0.17, -1.0], [-0.17, -1.0], [0.0, 1.0]])
     for fixed in (jacobian, narrow):
         expected = pcgrad_on_vectors(fixed, [range(3)] * 3)
         np.testing.assert_allclose(weights("pcgrad", fixed) @ fixed, expected, rtol=1e-10, atol=1e-12)
     outcomes = np.array([pcgrad_on_vectors(jacobian, orders) for orders in product(permutations(range(3)), repeat=3)])
-    drawn = jax.vmap(lambda key: weigh.pcgrad(gramian, key=key))(jax.random.split(jax.random.key(0), 100)) @ jacobian
-    distance = np.abs(np.asarray(drawn)[:, None] - outcomes[None]).max(-1)
+    of_key = jax.jit(jax.vmap(lambda key: weigh.pcgrad(gramian, key=key)))
+    drawn = np.asarray(of_key(jax.random.split(jax.random.key(0), 100))) @ jacobian
+    distance = np.abs(drawn[:, None] - outcomes[None]).max(-1)
     assert distance.min(1).max() < 1e-10
     reached = {tuple(row) for row in np.round(outcomes[distance.argmin(1)], 6)}
     assert len(reached) == len({tuple(row) for row in np.round(outcomes, 6)}) > 3
@@ -273,8 +249,9 @@ def test_pcgrad_takes_the_tasks_in_every_order(x64):
 def test_no_two_methods_are_the_same():
     jacobian = random(3, seed=5)
     found = {name: weights(name, jacobian) for name in weigh.WEIGHERS}
-    for (one, a), (other, b) in combinations(found.items(), 2):
-        assert a @ b < (1 - 1e-6) * np.linalg.norm(a) * np.linalg.norm(b), (one, other)
+    for first, second in combinations(found, 2):
+        a, b = found[first], found[second]
+        assert a @ b < (1 - 1e-6) * np.linalg.norm(a) * np.linalg.norm(b), (first, second)
 
 
 @METHODS
@@ -333,33 +310,19 @@ def test_nasty_gramians(name, t):
 
 
 @METHODS
-def test_vmap_and_jit_equal_a_loop(name):
+def test_vmap_equals_a_loop(name, x64):
     jacobians = np.stack([random(3, seed) for seed in range(5)]).astype(np.float32)
     gramians = jnp.asarray(jacobians @ jacobians.transpose(0, 2, 1))
-    keys = jax.random.split(jax.random.key(1), 5)
-    weigher = weigh.WEIGHERS[name]
-    together = jax.jit(jax.vmap(lambda gramian, key: weigher(gramian, key=key)))(gramians, keys)
-    apart = jnp.stack([JITTED[name](gramian, key=key) for gramian, key in zip(gramians, keys)])
+    together = jax.jit(jax.vmap(weigh.WEIGHERS[name]))(gramians)
+    apart = jnp.stack([JITTED[name](gramian) for gramian in gramians])
     assert together.dtype == jnp.float32
     np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("t", [2, 3, 8])
-def test_jacobi_keeps_small_eigenvalues(t):
-    jacobian = random(t, d=9)[::-1] * np.geomspace(1e-4, 1, t)[:, None]
-    exact = np.linalg.svd(jacobian, compute_uv=False)[::-1] ** 2
-    gramian = (jacobian @ jacobian.T).astype(np.float32)
-    values, vectors = weigh._jacobi(jnp.asarray(gramian))
-    np.testing.assert_allclose(np.sort(values), exact, rtol=1e-4)
-    np.testing.assert_allclose((vectors * values[None]) @ vectors.T, gramian, atol=1e-5)
-    np.testing.assert_allclose(vectors.T @ vectors, np.eye(t), atol=1e-5)
-
-
-def test_half_precision_and_numpy_gramians_give_float32():
-    gramian = (random(3) @ random(3).T).astype(np.float32)
-    for name, weigher in JITTED.items():
-        assert jax.eval_shape(weigher, jnp.asarray(gramian, jnp.bfloat16)).dtype == jnp.float32, name
-    np.testing.assert_allclose(weigh.pcgrad(gramian), JITTED["pcgrad"](gramian), rtol=1e-5)
+@METHODS
+@pytest.mark.parametrize("kind", [jnp.bfloat16, np.float32])
+def test_half_and_single_precision_give_float32_weights(name, kind):
+    assert jax.eval_shape(weigh.WEIGHERS[name], np.eye(3, dtype=kind)).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", ["mgda", "cagrad", "upgrad", "dualproj"])
@@ -381,4 +344,4 @@ def test_every_method_has_the_common_signature_and_says_what_it_does(name):
 
 def test_the_table_is_complete_and_the_docstrings_example_runs():
     assert list(weigh.WEIGHERS) == "equal mgda pcgrad cagrad imtl_g aligned_mtl upgrad dualproj nash_mtl".split()
-    assert doctest.testmod(weigh).failed == 0
+    assert doctest.testmod(weigh, extraglobs={"mgda": JITTED["mgda"]}).failed == 0  # compiled once, not step by step

@@ -1,6 +1,4 @@
-"""The one error a user causes: something they handed over cannot be used, and the message says what, where and what to
-do.
-"""
+"""The one error that a user causes: an input cannot be used. Its message says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
+from typing import NoReturn
 
 
 class InputError(ValueError):
@@ -22,8 +21,9 @@ class InputError(ValueError):
 
 
 def raise_all(problems: Sequence[str], heading: str) -> None:
-    """Raise one :class:`InputError` that lists every problem, so that a user mends all of them at once; nothing when
-    there is none.
+    """Raise one :class:`InputError` that lists every problem under the heading; do nothing when there is none.
+
+    A user can then mend all of them at once.
     """
     if problems:
         raise InputError("\n  ".join([heading, *problems]))
@@ -31,8 +31,9 @@ def raise_all(problems: Sequence[str], heading: str) -> None:
 
 @contextlib.contextmanager
 def names_a_full_disk(place: Path | str) -> Iterator[None]:
-    """Turn what libraries make of a full disk (RuntimeError, ValueError, an OSError without a file) into one OSError
-    naming ``place``.
+    """Turn any error that a full disk causes in the ``with`` block into one OSError that names ``place``.
+
+    Libraries raise RuntimeError, ValueError or an OSError without a file name. Other errors pass unchanged.
     """
     try:
         yield
@@ -58,8 +59,10 @@ _ADVICE = {
 
 
 def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a script's ``main``: an :class:`InputError`, a full disk or an unusable path prints one message and exits 2,
-    no traceback.
+    """Wrap a script's ``main``: a fault of the user's prints one message to stderr and exits with status 2.
+
+    Such faults are :class:`InputError`, a full disk, and a path that cannot be used. Every other error is a fault of
+    the program and keeps its traceback.
     """
 
     @wraps(main)
@@ -67,15 +70,15 @@ def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
         try:
             main(*args, **kwargs)
         except InputError as error:
-            sys.exit(_say(error))
+            _exit_with_message(error)
         except OSError as error:
             if error.errno not in _ADVICE:
                 raise
-            sys.exit(_say(f"{error.filename or 'output'}: {error.strerror}. {_ADVICE[error.errno]}"))
+            _exit_with_message(f"{error.filename or 'output'}: {error.strerror}. {_ADVICE[error.errno]}")
 
     return wrapped
 
 
-def _say(message: object) -> int:
+def _exit_with_message(message: object) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    return 2
+    sys.exit(2)

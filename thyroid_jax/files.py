@@ -15,8 +15,9 @@ from thyroid_jax.errors import InputError, names_a_full_disk
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write ``content`` to ``path`` in one step; on any failure (a full disk, say) the old file stays and no fragment is
-    left.
+    """Write ``content`` to ``path`` in one step, in a folder that is made where it is missing.
+
+    On any failure, such as a full disk, the old file stays and no fragment is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +26,7 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 
 def remove_fragments(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote left beside its files in ``folder``."""
+    """Remove from ``folder`` the fragments of files that a killed process did not finish writing."""
     for fragment in folder.glob(f".*{_FRAGMENT}*"):
         fragment.unlink()
 
@@ -58,9 +59,10 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str, *, largest: int = 64 << 20) -> Any:
-    """Read a JSON file of at most ``largest`` bytes; a missing, oversized or malformed one raises :class:`InputError`.
+    """Read a JSON file of at most ``largest`` bytes.
 
-    NaN and infinity, which Python's reader would let through, count as malformed.
+    A missing, larger or malformed file raises :class:`InputError`. NaN and infinity count as malformed, although
+    Python's reader accepts them.
     """
     path = Path(path)
     if not path.is_file():
@@ -68,22 +70,20 @@ def read_json(path: Path | str, *, largest: int = 64 << 20) -> Any:
     if path.stat().st_size > largest:
         raise InputError(f"{path}: {path.stat().st_size} bytes, more than the {largest} that such a file may have.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # wrong bytes, wrong syntax, a number or a nesting beyond Python's limits
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # bytes, syntax, a number or a nesting beyond Python's limits
         raise InputError(f"{path}: not valid JSON ({error}).") from error
 
 
-def _refuse(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON value")
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go of even when this process is killed; :class:`InputError` if
-    another holds it.
+    """Hold the folder's lock inside the ``with`` block; :class:`InputError` when another process holds it.
+
+    The system releases the lock when this process ends, even when it is killed.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -21,7 +21,8 @@ LEVELS = ("TR1", "TR2", "TR3", "TR4", "TR5")
 def points(composition: str, echogenicity: str, shape: str, margin: str, foci: tuple[str, ...] = ()) -> int:
     """Sum of the points of the five axes, from their names in the tables above; >= 0.
 
-    Every kind of echogenic focus that is present counts once. A spongiform nodule has no further points.
+    Every kind of echogenic focus that is present counts once. A spongiform nodule has no further points. A name that
+    is not in its table raises KeyError.
     """
     if composition == "spongiform":
         return 0
@@ -30,9 +31,9 @@ def points(composition: str, echogenicity: str, shape: str, margin: str, foci: t
 
 
 def level(points: Int[Array, "*n"]) -> Int[Array, "*n"]:
-    """Index into :data:`LEVELS` of a sum of points: 0 -> TR1, 1 and 2 -> TR2, 3 -> TR3, 4 to 6 -> TR4, 7 or more ->
-    TR5.
+    """Index into :data:`LEVELS` of a sum of points, elementwise.
 
-    The chart has no bin for a sum of 1; it is treated as TR2. Works on arrays, traced or not.
+    0 -> TR1; 1 and 2 -> TR2; 3 -> TR3; 4 to 6 -> TR4; 7 or more -> TR5. The chart has no level for a sum of 1; it is
+    treated as TR2. Works on arrays, traced or not.
     """
     return jnp.searchsorted(jnp.array([1, 3, 4, 7]), jnp.asarray(points), side="right")

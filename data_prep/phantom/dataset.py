@@ -24,7 +24,10 @@ DEPTH_MM = 40.0  # nominal depth shown by every picture; with square pixels this
 
 
 class Phantom(NamedTuple):
-    """A picture and all that is known about it; n readers. ``level`` and ``reader_grades`` index ``tirads.LEVELS``."""
+    """A picture and its labels; n readers. ``level`` and ``reader_grades`` are indices into ``tirads.LEVELS``.
+
+    ``image`` lies in [0, 1], ``mask`` and ``reader_masks`` in {0, 1}.
+    """
 
     image: Float[Array, "*v h w"]
     mask: Float[Array, "*v h w"]
@@ -36,9 +39,9 @@ class Phantom(NamedTuple):
 
 
 def phantom(key: Key, size: Size = (96, 96), view: int | Int[Array, ""] = 0, readers: Reader = READERS) -> Phantom:
-    """One phantom of the patient whose key this is: same key, same nodule; each ``view`` is another picture of it.
+    """One phantom of the patient with this key: a key stands for a nodule, each ``view`` for a picture of it.
 
-    Readers outline every view anew but grade the nodule, so their grades are the same on all its views.
+    Readers outline every view again, but they grade the nodule: their grades are the same on all its views.
     """
     keys = jax.random.split(key, 5)
     readers = jax.tree.map(jnp.asarray, readers)
@@ -75,8 +78,9 @@ CARD = Card(
     source="rendered by data_prep.phantom; nothing is downloaded",
     licence="that of this package",
     labels=(
-        "Exact outline, ACR points and level by construction. Reader 1 draws outward and smooth and over-grades, reader 2 draws inward "
-        f"and under-grades. Spacing is nominal ({DEPTH_MM:g} mm over the height). No diagnosis. Made images: not evidence about patients."
+        "Exact outline, ACR points and level by construction. Reader 1 draws outward and smooth and over-grades, "
+        f"reader 2 draws inward and under-grades. Spacing is nominal ({DEPTH_MM:g} mm over the height). No diagnosis. "
+        "Made images: not evidence about patients."
     ),
     grouping=f"patient: 1 to {MOST_VIEWS} views of one nodule",
     grades=tirads.LEVELS,
@@ -86,8 +90,9 @@ CARD = Card(
 
 @dataclass(frozen=True)
 class PhantomOptions:
-    """How many pictures of which size (h, w); the same seed gives the same pictures, and a smaller count gives the first
-    of them.
+    """How many pictures of which size (h, w).
+
+    The same seed gives the same pictures, and a smaller count gives the first of them.
     """
 
     count: int = 600
@@ -96,10 +101,10 @@ class PhantomOptions:
 
 
 def read(options: PhantomOptions, notes: Notes) -> Iterator[Record]:
-    """Render ``options.count`` pictures, streaming, patient by patient ("p0007"), view by view ("p0007_1"); counts go
-    to ``notes``.
+    """Yield ``options.count`` rendered records, patient by patient ("p0007") and view by view ("p0007_1").
 
-    Raises :class:`InputError` at once, before the first picture, when the options make no sense.
+    Counts go to ``notes``. Options that cannot be rendered raise :class:`InputError` at the call, before the first
+    record is asked for.
     """
     _check(options)
     return _stream(options, notes)
@@ -135,13 +140,11 @@ def _stream(options: PhantomOptions, notes: Notes) -> Iterator[Record]:
 
 
 def _schedule(key: Key, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Patient and view of each picture: patients in turn, each with 1 to MOST_VIEWS views (the last one may be cut
-    short).
-    """
+    """Patient and view of each picture: patients in turn, each with 1 to MOST_VIEWS views; the last may have fewer."""
     draw_views = jax.vmap(lambda patient: jax.random.randint(jax.random.fold_in(key, patient), (), 1, MOST_VIEWS + 1))
-    each = np.asarray(draw_views(jnp.arange(count)))
-    patients = np.repeat(np.arange(count), each)[:count]
-    first = np.concatenate([[0], np.cumsum(each)[:-1]])
+    views = np.asarray(draw_views(jnp.arange(count)))
+    patients = np.repeat(np.arange(count), views)[:count]
+    first = np.concatenate([[0], np.cumsum(views)[:-1]])
     return patients, np.arange(count) - first[patients]
 
 
@@ -150,17 +153,17 @@ def _render_chunk(key: Key, patients: Int[Array, " b"], views: Int[Array, " b"],
     return jax.vmap(lambda patient, view: phantom(jax.random.fold_in(key, patient), size, view))(patients, views)
 
 
-def _record(one: Phantom, patient: int, view: int, options: PhantomOptions) -> Record:
+def _record(rendered: Phantom, patient: int, view: int, options: PhantomOptions) -> Record:
     pixel = DEPTH_MM / options.size[0]
     return Record(
         case=f"p{patient:04d}_{view + 1}",
         group=f"p{patient:04d}",
         source=CARD.name,
-        image=np.round(255 * one.image).astype(np.uint8),
-        mask=one.mask > 0.5,
-        reader_masks=tuple(mask > 0.5 for mask in one.reader_masks),
-        grade=int(one.level),
-        reader_grades=tuple(int(grade) for grade in one.reader_grades),
-        descriptors=words(one.descriptors),
+        image=np.round(255 * rendered.image).astype(np.uint8),
+        mask=rendered.mask > 0.5,
+        reader_masks=tuple(mask > 0.5 for mask in rendered.reader_masks),
+        grade=int(rendered.level),
+        reader_grades=tuple(int(grade) for grade in rendered.reader_grades),
+        descriptors=words(rendered.descriptors),
         spacing=(pixel, pixel),
     )

@@ -24,7 +24,7 @@ FOCI = tuple(kind for kind in tirads.FOCI if kind != "none")  # "none" is the ab
 class Descriptors(NamedTuple):
     """The five ACR axes as indices into :data:`COMPOSITIONS`, :data:`ECHOGENICITIES`, :data:`SHAPES`, :data:`MARGINS`.
 
-    ``foci`` is int32[4], 1 where that kind of :data:`FOCI` is present; several may be.
+    ``foci`` is int32[4]: 1 where that kind of :data:`FOCI` is present. Several kinds may be.
     """
 
     composition: Int[Array, ""]
@@ -35,9 +35,7 @@ class Descriptors(NamedTuple):
 
 
 def points(descriptors: Descriptors) -> Int[Array, ""]:
-    """Sum of the ACR points, from the tables of :mod:`thyroid_jax.tirads`; equals :func:`thyroid_jax.tirads.points` of
-    the same words.
-    """
+    """Sum of the ACR points; equals :func:`thyroid_jax.tirads.points` of the same words, and can be traced."""
     axes = zip((tirads.COMPOSITION, tirads.ECHOGENICITY, tirads.SHAPE, tirads.MARGIN), descriptors)
     total = sum(values_of(table)[index] for table, index in axes)
     total = total + jnp.sum(values_of({kind: tirads.FOCI[kind] for kind in FOCI}) * descriptors.foci)
@@ -45,8 +43,9 @@ def points(descriptors: Descriptors) -> Int[Array, ""]:
 
 
 def words(descriptors: Descriptors) -> dict[str, str]:
-    """The written findings of one nodule (not traced), as a report has them; several kinds of foci are joined by ``",
-    "``.
+    """The written findings of one nodule, as a report has them; not to be traced.
+
+    Several kinds of foci are joined by a comma and a space.
     """
     composition, echogenicity, shape, margin = (int(index) for index in descriptors[:4])
     present = [kind for kind, flag in zip(FOCI, np.asarray(descriptors.foci)) if flag]
@@ -60,11 +59,10 @@ def words(descriptors: Descriptors) -> dict[str, str]:
 
 
 def _combinations() -> Iterator[tuple[str, str, str, str, tuple[str, ...], float]]:
-    """Every finding that a nodule can consistently have, with how common it is among its level (relative, made up to
-    look plausible).
+    """Every consistent combination of findings, with its relative frequency within its level.
 
-    Fluid is anechoic, wide and smooth; a spongiform nodule has no other finding; large comet tails need colloid;
-    "unclear" says that the picture cannot be read, so nothing can be drawn for it.
+    The frequencies are made up to look plausible. Fluid is anechoic, wide and smooth. A spongiform nodule has no other
+    finding. Large comet tails need colloid. "unclear" means that the picture cannot be read, so it is not drawn.
     """
     for foci in ((), ("large comet-tail",)):
         yield "cystic", "anechoic", "wider than tall", "smooth", foci, 1.0
@@ -81,9 +79,7 @@ def _combinations() -> Iterator[tuple[str, str, str, str, tuple[str, ...], float
 
 @cache
 def _table() -> tuple[Descriptors, np.ndarray, np.ndarray]:
-    """The combinations as one stacked :class:`Descriptors`, their level and their share, as NumPy (importing must not
-    start a device).
-    """
+    """The combinations as one stacked :class:`Descriptors`, their levels and their shares, as numpy arrays."""
     rows = list(_combinations())
     axes = (COMPOSITIONS, ECHOGENICITIES, SHAPES, MARGINS)
     indices = [np.array([names.index(row[axis]) for row in rows], np.int32) for axis, names in enumerate(axes)]
@@ -95,8 +91,9 @@ def _table() -> tuple[Descriptors, np.ndarray, np.ndarray]:
 
 
 def sample_descriptors(key: Key) -> Descriptors:
-    """Descriptors of one nodule whose level TR1..TR5 is uniform: the level first, then a combination of that level by
-    its share.
+    """Random descriptors of one nodule, whose level TR1..TR5 is uniform.
+
+    The level is drawn first, then a combination of that level by its share.
     """
     table, levels, share = _table()
     level_key, row_key = jax.random.split(key)

@@ -44,7 +44,7 @@ def radius(contour: Contour, angle: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def depth_inside(contour: Contour, size: Size) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-    """Pixels from each pixel's centre outward to the curve along the ray (negative outside), and the angle of that ray."""
+    """Distance from each pixel's centre outward to the curve along its ray (negative outside), and the ray's angle."""
     rows, columns = grid(size)
     down, right = rows - contour.centre[0], columns - contour.centre[1]
     angle = jnp.arctan2(down, right)
@@ -52,14 +52,15 @@ def depth_inside(contour: Contour, size: Size) -> tuple[Float[Array, "h w"], Flo
 
 
 def outline(contour: Contour, size: Size) -> Float[Array, "h w"]:
-    """The filled curve: 1 where a pixel's centre lies on or inside it, else 0."""
+    """The filled curve: 1 where a pixel's centre lies on the curve or inside it, else 0."""
     return (depth_inside(contour, size)[0] >= 0).astype(jnp.float32)
 
 
 class Scene(NamedTuple):
-    """One view of one nodule: its contour, and the thyroid lobe (a superellipse, pixels, row and column) that holds it.
+    """One view of one nodule: its contour, and the thyroid lobe that holds it.
 
-    ``side`` is +1 with the carotid on the right of the picture and the trachea on the left, -1 the other way round.
+    The lobe is a superellipse; its centre and half axes are (row, column) in pixels. ``side`` is +1 with the carotid
+    on the right of the picture and the trachea on the left, and -1 for the mirrored order.
     """
 
     contour: Contour
@@ -69,12 +70,12 @@ class Scene(NamedTuple):
 
 
 def sample_scene(key: Key, descriptors: Descriptors, size: Size, view: int | Int[Array, ""] = 0) -> Scene:
-    """Place a nodule with these descriptors: half height over half width 0.5-0.75 or 1.35-1.65, radius 0.14-0.21 u
-    before the view.
+    """Place a nodule with these descriptors in a view of an image of ``size`` (h, w).
 
-    The key is the patient's: each ``view`` cuts the same nodule again, a little larger or smaller, turned, shifted
-    and reshaped. With extrathyroidal extension the nodule breaks through the front of the capsule by about a quarter
-    of its height; otherwise it stays inside the lobe.
+    Height over width is 0.5 to 0.75, or 1.35 to 1.65 for a tall nodule; the radius is 0.14 to 0.21 u before the view
+    changes it. The key is the patient's: each ``view`` cuts the same nodule again, a little larger or smaller, turned,
+    shifted and reshaped. With extrathyroidal extension the nodule breaks through the front of the capsule by about a
+    quarter of its height; otherwise it stays inside the lobe.
     """
     # Few random calls on purpose: each one costs about as much to compile as a stage of the picture.
     nodule_key, nodule_wave, view_key, view_wave = jax.random.split(key, 4)
@@ -104,8 +105,10 @@ def sample_scene(key: Key, descriptors: Descriptors, size: Size, view: int | Int
 
 
 def _harmonics(key: Key, descriptors: Descriptors) -> Float[Array, "2 m"]:
-    """Fourier coefficients whose series has root mean square 0.03 (orders 2-4), plus 0.085 (orders 5-10) on a lobulated
-    margin.
+    """Random Fourier coefficients (cosine, sine) of a contour.
+
+    The series of the orders 2 to 4 has a root mean square of 0.03. That of the orders 5 to 10 has 0.085 on a lobulated
+    margin, 0.03 with extrathyroidal extension, and 0 otherwise.
     """
     slow = np.where(ORDERS <= 4, 1.0, 0.0)
     fast = np.where((ORDERS >= 5) & (ORDERS <= 10), 1.0, 0.0)
@@ -122,8 +125,9 @@ def unit_power(coefficients: Float[Array, "2 m"]) -> Float[Array, "2 m"]:
 
 
 def lobe_depth(scene: Scene, size: Size) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-    """About the distance in pixels inward from the capsule (negative outside), and how squarely the capsule faces the
-    beam, in [0, 1].
+    """Approximate distance in pixels inward from the capsule, and the share of its normal along the beam.
+
+    The distance is negative outside. The share is the cosine of the angle between normal and beam, in [0, 1].
     """
     rows, columns = grid(size)
     down = jnp.abs(rows - scene.lobe_centre[0]) / scene.lobe_semi[0]
@@ -134,7 +138,7 @@ def lobe_depth(scene: Scene, size: Size) -> tuple[Float[Array, "h w"], Float[Arr
 
 
 def between(share: Float[Array, "*n"], low: float, high: float) -> Float[Array, "*n"]:
-    """A share in [0, 1] as a value between two bounds."""
+    """The value at a share in [0, 1] of the way from ``low`` to ``high``."""
     return low + (high - low) * share
 
 

@@ -16,10 +16,11 @@ from thyroid_jax.shapes import Array, Float, Int, Key
 class Reader(NamedTuple):
     """How a simulated reader draws and grades.
 
-    bias       drawn outside (+) or inside (-) the true edge, as a share of u
-    bandwidth  orders of the contour well above it are smoothed away: amplitude times ``exp(-(n / bandwidth)**2 / 2)``
-    jitter     root mean square of the unsteady hand, as a share of the radius, in orders 2-5
-    habit      row = true level, column = given level, entry = probability; rows sum to 1
+    Attributes:
+        bias: distance of the drawn edge outside (+) or inside (-) the true one, as a share of u.
+        bandwidth: the order n of the contour is smoothed by the factor ``exp(-(n / bandwidth)**2 / 2)``.
+        jitter: root mean square of the unsteady hand, as a share of the radius, in orders 2 to 5.
+        habit: probability of each given level (column) for each true level (row); rows sum to 1.
     """
 
     bias: Float[Array, "*n"]
@@ -29,7 +30,10 @@ class Reader(NamedTuple):
 
 
 def grading_habit(raise_by_one: float, lower_by_one: float, k: int = len(tirads.LEVELS)) -> np.ndarray:
-    """k x k confusion of a reader who moves a level up or down by one that often, and keeps it where the scale ends."""
+    """f32[k k]: probabilities of a reader who raises or lowers a level by one with the given probabilities.
+
+    Where the scale ends, the level is kept instead.
+    """
     kept = 1 - raise_by_one - lower_by_one
     habit = kept * np.eye(k) + raise_by_one * np.eye(k, k=1) + lower_by_one * np.eye(k, k=-1)
     habit[0, 0] += lower_by_one
@@ -47,11 +51,10 @@ READERS = Reader(
 
 
 def read_contour(key: Key, reader: Reader, contour: Contour, size: Size) -> Contour:
-    """The curve that one reader draws for the true one: smoothed, jittered, moved in or out along the rays."""
+    """The curve that one reader draws for the true one: smoothed, jittered, and moved in or out along the rays."""
     keep = jnp.exp(-0.5 * (ORDERS / reader.bandwidth) ** 2)
-    hand = reader.jitter * unit_power(
-        jax.random.normal(key, (2, len(ORDERS))) * np.where(ORDERS <= 5, 1.0, 0.0)[None, :]
-    )
+    low_orders = np.where(ORDERS <= 5, 1.0, 0.0)[None, :]
+    hand = reader.jitter * unit_power(jax.random.normal(key, (2, len(ORDERS))) * low_orders)
     return contour._replace(
         cosine=contour.cosine * keep + hand[0],
         sine=contour.sine * keep + hand[1],

@@ -40,9 +40,12 @@ ECHO_DB = {
 
 
 class Tissue(NamedTuple):
-    """What the beam meets: ``echo`` of the scatterers (dB re normal thyroid), ``mirror`` amplitude of coherent
-    reflectors (same unit, linear), ``loss`` in dB per pixel of depth beyond what the depth gain makes up for
-    (negative in fluid).
+    """What the beam meets at each pixel.
+
+    Attributes:
+        echo: strength of the scatterers in dB; normal thyroid tissue is 0.
+        mirror: amplitude of coherent reflectors, linear; scatterers of normal tissue have 1.
+        loss: attenuation in dB per pixel of depth beyond what the depth gain corrects; negative in fluid.
     """
 
     echo: Float[Array, "h w"]
@@ -53,8 +56,9 @@ class Tissue(NamedTuple):
 def render(
     key: Key, descriptors: Descriptors, size: Size = (96, 96)
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-    """Image in [0, 1] and mask in {0, 1} of a nodule with these descriptors at a random place; ``size`` (h, w) is
-    static.
+    """Image in [0, 1] and mask in {0, 1} of a nodule with these descriptors at a random place.
+
+    ``size`` (h, w) is static under jit.
     """
     scene_key, image_key = jax.random.split(key)
     scene = sample_scene(scene_key, descriptors, size)
@@ -62,11 +66,10 @@ def render(
 
 
 def draw(key: Key, descriptors: Descriptors, scene: Scene, size: Size) -> Float[Array, "h w"]:
-    """The B-mode picture of a scene, in [0, 1]: tissue -> attenuated echoes -> envelopes, compounded -> log compression."""
+    """The B-mode picture of a scene, in [0, 1]: tissue, attenuated echoes, mean of envelopes, log compression."""
     keys = jax.random.split(key, 4 + LOOKS)
     knobs = jax.random.uniform(keys[0], (6,))
-    # The barriers keep XLA from computing a stage again inside each of its uses, which costs several times the
-    # whole picture on a CPU.
+    # Without the barriers XLA computes a stage again inside each of its uses, at several times the cost on a CPU.
     settle = jax.lax.optimization_barrier
     tissue = settle(_neck(keys[1], knobs[:3], scene, size))
     tissue = settle(_add_nodule(keys[2], knobs[3], descriptors, scene, size, tissue))
@@ -83,12 +86,12 @@ def draw(key: Key, descriptors: Descriptors, scene: Scene, size: Size) -> Float[
 
 
 def envelope(key: Key, amplitude: Float[Array, "h w"], mirror: Float[Array, "h w"]) -> Float[Array, "h w"]:
-    """``|PSF * (amplitude n) + mirror + noise|`` with complex Gaussian n, ``E|n|**2 = 1``, and electronic noise at
-    the noise floor.
+    """Envelope of the echoes, ``|PSF * (amplitude n) + mirror + noise|``.
 
-    The point spread function is Gaussian, standard deviation 0.006 u along the beam and 0.0105 u across, of unit
-    energy. Where ``amplitude`` is constant and ``mirror`` 0 the result is Rayleigh, with mean square
-    ``amplitude**2``.
+    n is complex Gaussian noise with ``E|n|**2 = 1``, and the electronic noise has the level of the noise floor. The
+    point spread function PSF is Gaussian and of unit energy, with standard deviations of 0.006 u along the beam and
+    0.0105 u across. Where ``amplitude`` is constant and ``mirror`` is 0, the result is Rayleigh distributed with the
+    mean square ``amplitude**2``.
     """
     size = amplitude.shape
     along, across = (
@@ -106,10 +109,10 @@ def log_compress(envelope: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def _neck(key: Key, place: Float[Array, " 3"], scene: Scene, size: Size) -> Tissue:
-    """Skin, fat, strap muscle, thyroid lobe in its capsule, prevertebral muscle; carotid on one side and trachea on
-    the other.
+    """The neck without a nodule: skin, fat, strap muscle, lobe, prevertebral muscle, carotid and trachea.
 
-    ``place`` in [0, 1) shifts the carotid down and outward and the trachea outward.
+    The lobe lies in its capsule, the carotid on one side of it and the trachea on the other. ``place`` in [0, 1)
+    shifts the carotid down and outward, and the trachea outward.
     """
     unit = float(min(size))
     wave, fibres, gland, fatty, patches = _fields(
@@ -150,25 +153,25 @@ def _neck(key: Key, place: Float[Array, " 3"], scene: Scene, size: Size) -> Tiss
 def _add_nodule(
     key: Key, turn: Float[Array, ""], descriptors: Descriptors, scene: Scene, size: Size, tissue: Tissue
 ) -> Tissue:
-    """Paint the nodule over the neck: fluid and solid parts, echogenicity, and the edge; ``turn`` in [0, 1) is the side
-    of its fluid.
+    """Paint the nodule over the neck: fluid and solid parts, echogenicity, and the edge.
+
+    ``turn`` in [0, 1) is the direction of its fluid, as a share of a full turn.
     """
     unit = float(min(size))
     grains, *smooth = jax.lax.optimization_barrier(jax.random.normal(key, (4, *size)))
     widths = (0.02, 0.02), (0.022, 0.026), (0.06, 0.07)
     frayed, texture, clouds = (_blur(noise, size, width) for noise, width in zip(smooth, widths))
     inside, angle = depth_inside(scene.contour, size)
-    margin, composition = (lambda name: descriptors.margin == MARGINS.index(name)), descriptors.composition
-    vague = margin("ill-defined")
+    has_margin, composition = (lambda name: descriptors.margin == MARGINS.index(name)), descriptors.composition
+    vague = has_margin("ill-defined")
     ragged = inside + jnp.where(vague, 0.022, 0.0) * unit * frayed
     member = jax.nn.sigmoid(ragged / (unit * jnp.where(vague, 0.020, 0.005)))
     fluid = _fluid((grains, clouds), turn, composition, inside, scene.contour, size)
 
     level = values_of(ECHO_DB)[descriptors.echogenicity]
     solid = level + 2.0 * texture
-    # A thin dark halo lies on a smooth edge, so that an isoechoic nodule can be seen; other edges show by a
-    # fainter one.
-    halo = jnp.where(vague, 6.0, jnp.where(margin("smooth"), 12.0, 9.0))
+    # A thin dark halo lies on a smooth edge, so that an isoechoic nodule can be seen. Other edges have a fainter one.
+    halo = jnp.where(vague, 6.0, jnp.where(has_margin("smooth"), 12.0, 9.0))
     rim = _bump((inside - 0.012 * unit) / (unit * jnp.where(vague, 0.035, 0.016)))
     echo = _mix(tissue.echo, _mix(solid, FLUID_DB, fluid), member) - halo * rim * (1 - fluid)
     wall = 3.5 * _bump(inside / (0.009 * unit)) * jnp.sin(angle) ** 2 * (composition == COMPOSITIONS.index("cystic"))
@@ -184,16 +187,15 @@ def _fluid(
     contour: Contour,
     size: Size,
 ) -> Float[Array, "h w"]:
-    """Share of fluid at each pixel in [0, 1]: all (cystic), tiny pores (spongiform), pockets on one side (mixed),
-    none (solid).
+    """Share of fluid at each pixel, in [0, 1].
 
-    ``noise`` is white noise, for the pores, and smooth noise, for the pockets; ``turn`` in [0, 1) is the side of the
-    pockets.
+    Cystic: all fluid. Spongiform: tiny pores, drawn from the white noise in ``noise``. Mixed: pockets on the side of
+    ``turn``, drawn from the smooth noise in ``noise``. Solid: none.
     """
     unit = float(min(size))
     grains, clouds = noise
-    # The same noise finely blurred minus coarsely blurred has no large blobs: pores of one size, about half of
-    # the nodule.
+    # The same noise finely blurred minus coarsely blurred has no large blobs. Its pores have one size and fill about
+    # half of the nodule.
     fine, coarse = (_blur(grains, size, (0.012 * scale, 0.014 * scale)) for scale in (1.0, 2.0))
     pores = (
         0.45
@@ -206,14 +208,12 @@ def _fluid(
     ramp = (jnp.sin(side) * down + jnp.cos(side) * right) / contour.semi.mean()
     pocket = jax.nn.sigmoid((1.1 * ramp + 0.5 * clouds) / 0.06)
     pocket = pocket * jax.nn.sigmoid((inside - 0.02 * unit) / (0.004 * unit))
-    is_ = dict(zip(COMPOSITIONS, jax.nn.one_hot(composition, len(COMPOSITIONS))))
-    return is_["cystic"] + is_["spongiform"] * pores + is_["mixed"] * pocket
+    flag = dict(zip(COMPOSITIONS, jax.nn.one_hot(composition, len(COMPOSITIONS))))
+    return flag["cystic"] + flag["spongiform"] * pores + flag["mixed"] * pocket
 
 
 def _add_foci(key: Key, descriptors: Descriptors, contour: Contour, size: Size, tissue: Tissue) -> Tissue:
-    """Echogenic foci, each kind when its flag is set; macrocalcification and rim also take light from what lies behind
-    them.
-    """
+    """Add the kinds of echogenic foci whose flag is set; macrocalcification and rim also darken what lies behind."""
     unit = float(min(size))
     shares = jax.random.uniform(key, (20, 2))
     present = dict(zip(FOCI, descriptors.foci.astype(jnp.float32)))
@@ -231,7 +231,7 @@ def _add_foci(key: Key, descriptors: Descriptors, contour: Contour, size: Size, 
 
 
 def _dots(shares: Float[Array, "p 2"], contour: Contour, size: Size) -> Float[Array, "h w"]:
-    """Points at the limit of resolution."""
+    """Punctate foci: points at the limit of resolution."""
     return _spots(_places(shares, contour, 0.75), 0.0078 * min(size), 0.0078 * min(size), size)
 
 
@@ -251,8 +251,9 @@ def _comet_tails(shares: Float[Array, "p 2"], contour: Contour, size: Size) -> F
 
 
 def _stone(shares: Float[Array, "p 2"], contour: Contour, size: Size) -> Float[Array, "h w"]:
-    """A coarse clump in the upper half, its shadow partly on the nodule: the first share places it, the others its
-    grains.
+    """A coarse clump in the upper half, so that its shadow lies partly on the nodule.
+
+    The first of ``shares`` places the clump, the others its grains.
     """
     unit = float(min(size))
     upper = contour._replace(centre=contour.centre - contour.semi * np.array([0.25, 0.0]))
@@ -261,7 +262,7 @@ def _stone(shares: Float[Array, "p 2"], contour: Contour, size: Size) -> Float[A
 
 
 def _shell(turn: Float[Array, ""], contour: Contour, size: Size) -> Float[Array, "h w"]:
-    """A bright rim along the inside of the curve, broken in a few places that ``turn`` in [0, 1) moves around."""
+    """A bright rim along the inside of the curve, broken in a few places; ``turn`` in [0, 1) moves them around."""
     unit = float(min(size))
     inside, angle = depth_inside(contour, size)
     first = 2 * jnp.pi * turn
@@ -272,15 +273,16 @@ def _shell(turn: Float[Array, ""], contour: Contour, size: Size) -> Float[Array,
 
 
 def _spots(places: Float[Array, "p 2"], tall: float, wide: float, size: Size) -> Float[Array, "h w"]:
-    """Sum of Gaussian spots of height 1; a product of a row and a column factor, so one small matrix product."""
+    """Sum of Gaussian spots of height 1: each is a row factor times a column factor, so one matrix product."""
     rows = _bump((jnp.arange(size[0])[None] + 0.5 - places[:, :1]) / tall)
     columns = _bump((jnp.arange(size[1])[None] + 0.5 - places[:, 1:]) / wide)
     return rows.T @ columns
 
 
 def _places(shares: Float[Array, "p 2"], contour: Contour, reach: float) -> Float[Array, "p 2"]:
-    """Points (row, column), uniform over the curve shrunk to ``reach`` about its centre when ``shares`` are uniform in
-    [0, 1).
+    """Points (row, column) inside the curve shrunk to ``reach`` about its centre.
+
+    They are uniform over its area when ``shares`` are uniform in [0, 1).
     """
     angle = 2 * jnp.pi * shares[:, 0]
     distance = reach * radius(contour, angle) * jnp.sqrt(shares[:, 1])
@@ -302,10 +304,10 @@ def _mix(
 
 
 def blur_matrix(deviation: float, length: int, energy: bool) -> np.ndarray:
-    """Gaussian blur along one axis as a length x length matrix, for ``values @ matrix``; each output has unit weight
-    sum or unit energy.
+    """Gaussian blur along one axis as a matrix [length length], for ``values @ matrix``.
 
-    Unit energy turns white noise of variance 1 into correlated noise of variance 1, up to the border.
+    The weights of each output have the sum 1, or with ``energy`` the sum of squares 1. White noise of variance 1 then
+    becomes correlated noise of variance 1, up to the border.
     """
     place = np.arange(length)
     matrix = np.exp(-0.5 * ((place[:, None] - place[None, :]) / max(deviation, 0.2)) ** 2)
@@ -314,7 +316,7 @@ def blur_matrix(deviation: float, length: int, energy: bool) -> np.ndarray:
 
 
 def _fields(key: Key, size: Size, *widths: tuple[float, float]) -> list[Float[Array, "h w"]]:
-    """Independent Gaussian fields of mean 0 and variance 1, each blurred by its (rows, columns) width, as shares of u."""
+    """Independent Gaussian fields of mean 0 and variance 1, each blurred by its (row, column) width in units of u."""
     noise = jax.lax.optimization_barrier(jax.random.normal(key, (len(widths), *size)))
     return [_blur(field, size, width) for field, width in zip(noise, widths)]
 

@@ -1,9 +1,8 @@
-"""BrEaST (Breast-Lesions-USG): 256 breast scans, one a patient, with outlines, BI-RADS descriptors and categories,
-and proven labels.
+"""BrEaST (Breast-Lesions-USG): 256 breast scans of 256 patients, with outlines, BI-RADS findings and proven labels.
 
 One folder holds the pictures: ``caseNNN.png`` is a scan, ``caseNNN_tumor.png`` its outline, ``caseNNN_otherK.png``
-what else was outlined. The first sheet of the Excel table beside it has a row for each scan and names its files.
-Table and pictures are untrusted input.
+another outline in it. The first sheet of the Excel table beside the folder has a row for each scan and names its
+files. Table and pictures are untrusted input.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ FOLDER = "BrEaST-Lesions_USG-images_and_masks"
 GRADES = ("1", "2", "3", "4a", "4b", "4c", "5")
 MALIGNANT = {"benign": False, "malignant": True, "normal": None}
 VERIFIED = ("confirmed by biopsy", "confirmed by follow-up care")
-MISSING = ("not available", "not applicable")  # "no" is no gap but a finding: no halo
-DESCRIBING = {  # columns, and what the descriptors are called in every data set
+MISSING = ("not available", "not applicable")  # "no" is not missing: it is a finding, such as no halo
+DESCRIBING = {  # column -> the descriptor's name in every data set
     "Tissue_composition": "tissue_composition",
     "Shape": "shape",
     "Margin": "margins",
@@ -51,37 +50,39 @@ COLUMNS = (
     "Classification",
 )
 UNIQUE = ("CaseID", "Image_filename")
-PIXEL_SIZES = (0.001, 0.1)  # centimetres; those of the set are near 0.005 to 0.014, what lies beyond is in another unit
+PIXEL_SIZES = (0.001, 0.1)  # centimetres; those of the set are 0.005 to 0.014, and a size beyond has another unit
 
 LARGEST_PNG = 8 << 20  # bytes; the pictures have some 300 KiB
 LARGEST_SIDE = 4096  # pixels; the widest picture has some 1000
-MODES = ("L", "RGB", "RGBA")  # as PIL calls what a picture may be; those of the set are RGBA
+MODES = ("L", "RGB", "RGBA")  # PIL's names of the colour modes that are read; those of the set are RGBA
 
 CARD = Card(
     name="breast_lesions",
     title="BrEaST: Breast-Lesions-USG",
-    source="Pawłowska, Ćwierz-Pieńkowska, Domalik, Jaguś, Kasprzak, Matkowski, Fura, Nowicki, Żołek: Curated benchmark dataset for "
-    "ultrasound based breast lesion analysis. Scientific Data 11 (2024) 148, doi:10.1038/s41597-024-02984-z. The Cancer Imaging Archive, "
-    "doi:10.7937/9WKK-Q141.",
+    source="Pawłowska, Ćwierz-Pieńkowska, Domalik, Jaguś, Kasprzak, Matkowski, Fura, Nowicki, Żołek: Curated benchmark "
+    "dataset for ultrasound based breast lesion analysis. Scientific Data 11 (2024) 148, "
+    "doi:10.1038/s41597-024-02984-z. The Cancer Imaging Archive, doi:10.7937/9WKK-Q141.",
     licence="CC BY 4.0",
-    labels="Outline: free-hand by a radiologist, of the one lesion that the labels speak of. Category: BI-RADS of that lesion as read from "
-    "the scan; 1 is a normal breast. Malignant is the table's classification: malignant is proven by biopsy, benign by biopsy or by "
-    "follow-up; a normal scan has neither outline nor verification, and its malignancy is unknown. Descriptors are the BI-RADS terms of "
-    "the table in lower case, several joined by &; 'no' is a finding. Age, signs, symptoms, interpretation and diagnosis are left out: "
-    "they are not seen in the image, or they are the answer.",
+    labels="Outline: free-hand by a radiologist, of the one lesion that the labels speak of. Category: BI-RADS of that "
+    "lesion as read from the scan; 1 is a normal breast. Malignant is the table's classification: malignant is proven "
+    "by biopsy, benign by biopsy or by follow-up; a normal scan has neither outline nor verification, and its "
+    "malignancy is unknown. Descriptors are the BI-RADS terms of the table in lower case, several joined by &; 'no' is "
+    "a finding. Age, signs, symptoms, interpretation and diagnosis are left out: they are not seen in the image, or "
+    "they are the answer.",
     grouping="case; one case is one patient with one image",
     grades=GRADES,
     grade_system="BI-RADS",
     faults=(
         "Pixel_size is in centimetres; BIRADS is a number (3) in some rows and a text (4a) in others.",
         "'not available' and 'not applicable' stand for a gap; such descriptors are left out.",
-        "Other outlines (cysts, ducts, whole implants) may overlap the lesion's: they are counted and left out, so that tissue outside "
-        "the mask is not all healthy.",
-        "Many scans are tinted blue or yellow: the grey value is their luma. Tint and size seem to follow the machine, and the "
-        "share of malignant lesions is not the same in each.",
-        "Scans of a sector are transparent beside it, some (case112, case144, case216) with a white line hidden there: what is transparent "
-        "becomes black.",
-        "Masks are repeated in their own transparency, but for two half transparent pixels of case010, which belong to the outline.",
+        "Other outlines (cysts, ducts, whole implants) may overlap the lesion's: they are counted and left out, so "
+        "that tissue outside the mask is not all healthy.",
+        "Many scans are tinted blue or yellow: the grey value is their luma. Tint and size seem to follow the machine, "
+        "and the share of malignant lesions is not the same in each.",
+        "Scans of a sector are transparent beside it, some (case112, case144, case216) with a white line hidden "
+        "there: what is transparent becomes black.",
+        "Masks are repeated in their own transparency, but for two half transparent pixels of case010, which belong to "
+        "the outline.",
         "The outlines of case186 and case194 are ruptured implants, and the lowest quarter of case186 is black.",
         "Category and verification go together: what was biopsied is mostly 4a and up, what was followed up is 2 or 3.",
     ),
@@ -106,7 +107,11 @@ COUNTED = (  # in the order in which they are printed, also when they are 0
 
 @dataclass(frozen=True)
 class Case:
-    """What one row of the table says; ``row`` is its number in the sheet."""
+    """The content of one row of the table.
+
+    ``row`` is its number in the sheet, ``outlines`` and ``others`` name mask files, ``grade`` is an index into
+    :data:`GRADES`, and ``spacing`` is in millimetres per pixel, NaN when it is missing.
+    """
 
     row: int
     image: str
@@ -120,12 +125,12 @@ class Case:
 
 
 def read(source: Path, notes: Notes) -> Iterator[Record]:
-    """Yield the records of BrEaST in the folder ``source``, row by row; what is counted, left out or wrong goes to
-    ``notes``.
+    """Yield the records of BrEaST in the folder ``source``, row by row.
 
-    A row or picture that cannot be used is named in ``notes.faults`` and reading goes on; a case whose image is not
-    there is left out. Raises :class:`InputError` when ``source`` does not hold the pictures and one table, when the
-    table cannot be trusted or lacks a column, or when none of its images is there.
+    Counts, omissions and faults go to ``notes``. A row or picture that cannot be used is named in ``notes.faults``,
+    and reading goes on. A case whose image is not there is left out. Raises :class:`InputError` when ``source`` does
+    not hold the pictures and one table, when the table cannot be trusted or lacks a column, or when none of its
+    images is there.
     """
     table, folder = _places(Path(source))
     rows = _rows(table)
@@ -169,13 +174,14 @@ def _places(source: Path) -> tuple[Path, Path]:
     if len(tables) != 1:
         found = " ".join(path.name for path in tables) or "none"
         raise InputError(
-            f"{source}: must hold one table (.xlsx), found {found}. Put BrEaST's clinical data there, and no other table."
+            f"{source}: must hold one table (.xlsx), found {found}. Put BrEaST's clinical data there, "
+            "and no other table."
         )
     return tables[0], folder
 
 
 def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Number and texts by column of each row of the first sheet; a missing value is ''."""
+    """(number, {column: text}) of each row of the first sheet that is not empty; a missing value is ''."""
     try:
         header, *rows = first_sheet(table)
         names = [_text(value) for value in header]
@@ -193,7 +199,7 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _text(value: object) -> str:
-    """A cell in words: 3 and 3.0 are '3', and what stands for a gap is ''."""
+    """A cell as text: 3 and 3.0 are '3', and a missing value is ''."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = "" if value is None else " ".join(str(value).split())
@@ -201,7 +207,7 @@ def _text(value: object) -> str:
 
 
 def _cases(rows: Sequence[tuple[int, dict[str, str]]], table: str, notes: Notes) -> Iterator[Case]:
-    """The rows that can be understood and do not repeat an earlier one; the others are faults."""
+    """The rows that can be read and do not repeat an earlier row; the others are faults."""
     first: dict[tuple[str, str], int] = {}
     for number, texts in rows:
         try:
@@ -222,12 +228,12 @@ def _case(number: int, texts: dict[str, str]) -> Case:
     )
     if len(images) != 1:
         raise InputError(f"Image_filename: names {len(images)} images, must name one")
-    classification = _known(texts, "Classification", tuple(MALIGNANT))
+    classification = _known_word(texts, "Classification", tuple(MALIGNANT))
     if not classification:
         raise InputError(f"Classification: is empty, known are {' '.join(MALIGNANT)}")
     if classification == "normal" and outlines:
         raise InputError("Mask_tumor_filename: names an outline, but Classification is normal")
-    grade = _known(texts, "BIRADS", GRADES)
+    grade = _known_word(texts, "BIRADS", GRADES)
     return Case(
         row=number,
         image=images[0],
@@ -250,7 +256,8 @@ def _names(texts: dict[str, str], column: str) -> tuple[str, ...]:
     return names
 
 
-def _known(texts: dict[str, str], column: str, known: tuple[str, ...]) -> str:
+def _known_word(texts: dict[str, str], column: str, known: tuple[str, ...]) -> str:
+    """The cell in lower case, one of ``known`` or ''; another value raises :class:`InputError`."""
     value = texts[column].lower()
     if value and value not in known:
         raise InputError(f"{column}: unknown value {value[:40]!r}, known are {' '.join(known)}")
@@ -272,7 +279,7 @@ def _millimetres(centimetres: str) -> float:
 
 
 def _record(case: Case, folder: Path, table: str, notes: Notes) -> Record | None:
-    """The record of one case, or None when one of its pictures cannot be used: a fault."""
+    """The record of one case, or None, and a fault, when one of its pictures cannot be used."""
     missing = [name for name in case.outlines if not (folder / name).is_file()]
     for name in missing:
         notes.faults.append(
@@ -341,14 +348,15 @@ def _picture(path: Path) -> np.ndarray:
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
-    """The luma of a picture as uint8[h w] over black: channels differ where the machine tints, and colours under
-    alpha 0 are arbitrary.
+    """The luma of a picture over black, as uint8[h w].
+
+    Channels differ where the machine tints the scan, and colours are arbitrary where the picture is transparent.
     """
     return np.round(scan.to_grey(picture) * (picture[..., 3] / 255)).astype(np.uint8)
 
 
 def _mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """An outline as bool[h w]: white, and not quite transparent."""
+    """An outline as bool[h w]: the white pixels that are not fully transparent."""
     picture = _picture(path)
     if picture.shape[:2] != shape:
         (h, w), (height, width) = picture.shape[:2], shape

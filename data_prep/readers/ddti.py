@@ -1,7 +1,7 @@
 """DDTI: 390 thyroid cases with reports, outlines and Kwak TI-RADS categories, as screenshots of one machine.
 
-The folder is flat: ``N.xml`` is the report of case N, ``N_k.jpg`` its images. The reports are untrusted input and are
-read as such.
+The folder is flat: ``N.xml`` is the report of case N, ``N_k.jpg`` are its images. Reports and images are untrusted
+input: their size and kind are checked before they are parsed, and an XML file must not declare entities.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ LARGEST_JPG = 8 << 20  # bytes; the images of the set have some 50 KiB
 CARD = Card(
     name="ddti",
     title="DDTI: Digital Database of Thyroid Images",
-    source="Pedraza, Vargas, Narváez, Durán, Muñoz, Romero: An open access thyroid ultrasound image database. Proc. SPIE 9287 (2015), "
-    "Universidad Nacional de Colombia.",
+    source="Pedraza, Vargas, Narváez, Durán, Muñoz, Romero: An open access thyroid ultrasound image database. "
+    "Proc. SPIE 9287 (2015), Universidad Nacional de Colombia.",
     licence="Open access for research; cite the paper. No explicit licence text comes with the files.",
-    labels="Outlines: free-hand, by one or more experts; all outlines of an image are united. Category: TI-RADS after Kwak, one for the "
-    "case, given to each of its images. Malignant is presumed from the category (2 and 3 no, 4a and up yes), never proven by biopsy here. "
-    "Descriptors are those of the report, for the case.",
+    labels="Outlines: free-hand, by one or more experts; all outlines of an image are united. Category: TI-RADS after "
+    "Kwak, one for the case, given to each of its images. Malignant is presumed from the category (2 and 3 no, 4a and "
+    "up yes), never proven by biopsy here. Descriptors are those of the report, for the case.",
     grouping="case; cases that share an image are one group",
     grades=GRADES,
     grade_system="Kwak",
@@ -62,7 +62,7 @@ CARD = Card(
     },
 )
 
-# Descriptors as the reports spell them -> one spelling; what is not listed stays as it is, less stray white space.
+# How the reports spell descriptors -> one spelling. Others stay as they are, without superfluous white space.
 SPELLINGS = {
     "ill- defined": "ill defined",
     "ill-defined": "ill defined",
@@ -72,7 +72,6 @@ SPELLINGS = {
     "non": "none",
 }
 DESCRIPTORS = ("composition", "echogenicity", "margins", "calcifications")
-
 
 COUNTED = (  # in the order in which they are printed, also when they are 0
     "cases with category",
@@ -123,14 +122,13 @@ ORIENTATION = (
 CALLIPERS = (_cross(7), _cross(9))
 LETTERS = (_drawing("...9....", "..9.9...", "..9.9...", ".9...9..", ".99999..", ".9...9..", "9.....9."),)
 ORIENTATION_ROWS = 44  # rows of the screen, from its top, in which the orientation mark is found
-# Screens with coloured callipers have another layout: the mark, light or dark and often faint, always sits in this
-# box of the screen.
+# Screens with coloured callipers have another layout. There the mark, light or dark and often faint, lies in this box.
 COLOURED_ORIENTATION = scan.Box(19, 36, 279, 296)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one XML file says: category index or None, descriptors, and for each image number the text of its marks."""
+    """The content of one XML file: category index or None, descriptors, and by image number the text of its marks."""
 
     grade: int | None
     descriptors: dict[str, str]
@@ -138,11 +136,10 @@ class Report:
 
 
 def read(source: Path, notes: Notes) -> Iterator[Record]:
-    """Yield the records of the DDTI folder ``source``, case by case; what is counted, left out or wrong goes to
-    ``notes``.
+    """Yield the records of the DDTI folder ``source``, case by case.
 
-    A file that cannot be used is named in ``notes.faults`` and reading goes on. Raises :class:`InputError` when
-    ``source`` is not a DDTI folder or holds no outline at all.
+    Counts, omissions and faults go to ``notes``. A file that cannot be used is named in ``notes.faults``, and reading
+    goes on. Raises :class:`InputError` when ``source`` is not a DDTI folder or holds no outline at all.
     """
     source = Path(source)
     reports, images = _listing(source)
@@ -155,7 +152,8 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
         counts["cases with category"] += report.grade is not None
         for missing in sorted(set(report.marks) - set(images[case])):
             notes.faults.append(
-                f"{reports[case].name}: mark: image {missing} is marked, but {case}_{missing}.jpg is not there; copy it from the original."
+                f"{reports[case].name}: mark: image {missing} is marked, but {case}_{missing}.jpg is not there; "
+                "copy it from the original."
             )
         for number, path in sorted(images[case].items()):
             record = _record(path, case, number, report, notes)
@@ -240,7 +238,7 @@ def _marks(root: Element) -> dict[int, list[str]]:
 
 
 def _record(path: Path, case: int, number: int, report: Report, notes: Notes) -> Record | None:
-    """One record, or None when the image has no label at all (dropped) or cannot be used (a fault)."""
+    """The record of one image. None when the image has no label (it is dropped) or cannot be used (a fault)."""
     try:
         screen = _screenshot(path)
         grey = scan.to_grey(screen)
@@ -296,9 +294,8 @@ def _screenshot(path: Path) -> np.ndarray:
 def _mask(path: Path, marks: Sequence[str], box: scan.Box, notes: Notes) -> np.ndarray | None:
     """All outlines of an image as one mask bool[h w] of the crop ``box``, or None when there is none.
 
-    The box is found in the pixels alone and the outline is cut where it leaves the scan, not the other way round:
-    beyond the scan there is no tissue to outline but there is text, and a crop that depends on the label could not be
-    repeated on a new image.
+    The box depends on the pixels alone, and an outline is cut off where it leaves the scan: beyond the scan there is
+    text but no tissue. A box that depended on the label could not be found in a new image.
     """
     mask = np.zeros(SCREEN[::-1], bool)
     outlines = 0
@@ -319,13 +316,17 @@ def _mask(path: Path, marks: Sequence[str], box: scan.Box, notes: Notes) -> np.n
 
 
 def _outlines(text: str, path: Path, notes: Notes) -> list[np.ndarray]:
-    """The closed outlines of one mark as points (x, y) f64[n 2], n >= 3; arrows and stumps are dropped and counted."""
+    """The closed outlines of one mark as points (x, y) f64[n 2], n >= 3.
+
+    Arrows and outlines of fewer points are dropped and counted.
+    """
     try:
         shapes = _shapes(text, path, notes)
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         xml = f"{path.stem.split('_')[0]}.xml"
         notes.faults.append(
-            f"{xml}: svg of image {path.name}: not a list of shapes with points ({error}); replace the file by the original."
+            f"{xml}: svg of image {path.name}: not a list of shapes with points ({error}); "
+            "replace the file by the original."
         )
         return []
     kept = []
@@ -356,7 +357,7 @@ def _shapes(text: str, path: Path, notes: Notes) -> list[tuple[str, np.ndarray]]
 
 
 def _salvaged(text: str) -> list[tuple[str, np.ndarray]]:
-    """The shapes of a JSON text that stops somewhere: every point that is whole."""
+    """The shapes in a JSON text that is cut off somewhere, with every point that is whole."""
     number = r"(-?\d{1,9}(?:\.\d{1,9})?)"
     pairs = [
         re.findall(rf'\{{\s*"x"\s*:\s*{number}\s*,\s*"y"\s*:\s*{number}\s*\}}', part)
@@ -387,7 +388,7 @@ def _without_overlays(screen: np.ndarray, grey: np.ndarray, box: scan.Box, notes
     top[:rows] = scan.drawn_marks(crop[:rows], ORIENTATION, alike=0.66)
     crosses = scan.drawn_marks(crop, CALLIPERS, alike=0.56)
     measured = bool(crosses.any() or colour.any())
-    grown, inner = scan.around(box, grey.shape, 8)  # a mark at the very edge is known by the page beyond it
+    grown, inner = scan.around(box, grey.shape, 8)  # a mark at the very edge shows against the page beyond
     blank = colour | top | crosses | scan.white_glyphs(grey[grown.slices])[inner.slices]
     if measured:
         blank |= scan.drawn_marks(crop, LETTERS, alike=0.6) | scan.dots(crop, step=20)

@@ -11,11 +11,11 @@ from thyroid_jax.shapes import Array, Float
 
 
 class Decoder(nn.Module):
-    """Latent f32[b y x c] and skips, finest first -> mask logits f32[b h w], float32.
+    """Latent f32[b y x c] and skips, finest first -> mask logits f32[b h w].
 
-    Every level adds the coarser level, doubled, to a convolution of its skip, and refines the sum. What only the
-    skips need is kept apart from what comes from z: the second-order pass of the angular penalty starts at the latent
-    and leaves the skips' part out.
+    Every level adds the coarser level, doubled, to a convolution of its skip, and refines the sum. The part that
+    depends on the skips alone is computed apart from the part that comes from z: the second-order pass of the angular
+    penalty starts at the latent and leaves the skips' part out.
     """
 
     config: ModelConfig

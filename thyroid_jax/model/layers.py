@@ -12,19 +12,21 @@ from thyroid_jax.shapes import Array, Float
 
 
 def compute_dtype(name: str) -> jnp.dtype | None:
-    """The precision of a network's arithmetic: bfloat16, or None, which is that of parameters and inputs, float32 or
-    float64.
+    """The precision of a network's arithmetic by its name: bfloat16, or None for "float32".
+
+    None means the precision of parameters and inputs: float32, or float64 where they are.
     """
     return None if name == "float32" else jnp.dtype(name)
 
 
 class Normalize(nn.Module):
-    """GroupNorm over each example on its own (arXiv 1803.08494); groups: the largest divisor of c that is at most
-    ``groups``.
+    """GroupNorm over each example on its own, with a scale and a bias per channel.
 
-    Stateless on purpose: an example's latent gradient then depends on that example alone. Written as one
-    multiplication and one addition a pixel, with statistics per channel first, which is cheaper on a CPU than flax's
-    GroupNorm, forwards and back; the same numbers.
+    The number of groups is the largest divisor of c that is at most ``groups``. There is no running state, so an
+    example's latent gradient depends on that example alone.
+
+    The values are those of flax's GroupNorm. Here they take one multiplication and one addition a pixel, after
+    statistics per channel, which is cheaper on a CPU, forwards and back. Source: arXiv 1803.08494.
     """
 
     groups: int
@@ -36,18 +38,17 @@ class Normalize(nn.Module):
         groups = max(g for g in range(1, self.groups + 1) if c % g == 0)
         scale, bias = self.param("scale", nn.initializers.ones, (c,)), self.param("bias", nn.initializers.zeros, (c,))
         precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        grouped = lambda moment: moment.mean((1, 2)).reshape(b, groups, -1).mean(-1)
-        mean, square = grouped(precise), grouped(precise**2)
+        mean_of_group = lambda values: values.mean((1, 2)).reshape(b, groups, -1).mean(-1)
+        mean, square = mean_of_group(precise), mean_of_group(precise**2)
         per_channel = lambda value: jnp.repeat(value, c // groups, axis=1)
         slope = per_channel(jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + 1e-6)) * scale[None]
         offset = bias[None] - per_channel(mean) * slope
-        return (precise * slope[:, None, None] + offset[:, None, None]).astype(
-            x.dtype if self.dtype is None else self.dtype
-        )
+        normal = precise * slope[:, None, None] + offset[:, None, None]
+        return normal.astype(x.dtype if self.dtype is None else self.dtype)
 
 
 class ResidualBlock(nn.Module):
-    """x -> shortcut(x) + conv(act(norm(conv(act(norm(x)))))), pre-activation (He et al., arXiv 1603.05027)."""
+    """x -> shortcut(x) + conv(act(norm(conv(act(norm(x)))))), pre-activation. Source: He et al., arXiv 1603.05027."""
 
     channels: int
     groups: int
@@ -62,13 +63,13 @@ class ResidualBlock(nn.Module):
 
 
 def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
-    """Average of each 2 x 2 square."""
+    """Half the resolution: the average of each 2 x 2 square."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def double(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
-    """Each pixel repeated to a 2 x 2 square."""
+    """Twice the resolution: each pixel repeated to a 2 x 2 square."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
@@ -86,5 +87,5 @@ def channels_to_squares(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c
 
 
 def parameter_count(params: object) -> int:
-    """Numbers in a tree of arrays."""
+    """How many numbers a tree of arrays holds."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

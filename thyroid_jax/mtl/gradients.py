@@ -1,6 +1,4 @@
-"""From trees of task gradients to their Gramian and back, and the parameter-level penalty that RLAR is to be compared
-with.
-"""
+"""From trees of task gradients to their Gramian and back, and CosReg, the parameter-level penalty beside RLAR."""
 
 from __future__ import annotations
 
@@ -15,27 +13,34 @@ from thyroid_jax.shapes import Array, Float
 
 
 def gramian(gradients: Sequence[Any]) -> Float[Array, "t t"]:
-    """G_tu = <g_t, g_u> over all leaves of the tasks' gradient trees, at least float32, products included."""
+    """G_tu = <g_t, g_u> over all leaves of the tasks' gradient trees, computed in float32 at least.
 
-    def inner(g: Any, h: Any) -> jax.Array:
-        precise = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-        pairs = zip(jax.tree.leaves(g), jax.tree.leaves(h), strict=True)
-        return sum(jnp.vdot(precise(a), precise(b), precision="highest") for a, b in pairs)
-
+    ValueError when the trees differ in their leaves.
+    """
     t = len(gradients)
-    upper = {(i, j): inner(gradients[i], gradients[j]) for i in range(t) for j in range(i, t)}
+    upper = {(i, j): _inner_product(gradients[i], gradients[j]) for i in range(t) for j in range(i, t)}
     return jnp.stack([jnp.stack([upper[min(i, j), max(i, j)] for j in range(t)]) for i in range(t)])
 
 
+def _inner_product(g: Any, h: Any) -> Float[Array, ""]:
+    """Sum over the leaves of two trees of their products, in the full precision of float32 at least."""
+    at_least_single = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    leaves = zip(jax.tree.leaves(g), jax.tree.leaves(h), strict=True)
+    return sum(jnp.vdot(at_least_single(a), at_least_single(b), precision="highest") for a, b in leaves)
+
+
 def combine(weights: Float[Array, "t"], gradients: Sequence[Any]) -> Any:
-    """sum_t w_t g_t, leaf by leaf, in the leaves' own precision."""
+    """sum_t w_t g_t, leaf by leaf, each in its own precision."""
     return jax.tree.map(
         lambda *leaves: sum(w.astype(leaf.dtype) * leaf for w, leaf in zip(weights, leaves, strict=True)), *gradients
     )
 
 
 def cosines(gram: Float[Array, "t t"]) -> Float[Array, "p"]:
-    """Cosine of every pair of tasks, pairs in the order of itertools.combinations; 0 where a gradient is zero."""
+    """Cosine between the gradients of every pair of tasks, in [-1, 1]; 0 where one of them is zero.
+
+    The p = t (t - 1) / 2 pairs come in the order of ``itertools.combinations``.
+    """
     values = []
     for i, j in combinations(range(gram.shape[0]), 2):
         lengths = jnp.sqrt(gram[i, i]) * jnp.sqrt(gram[j, j])
@@ -44,7 +49,10 @@ def cosines(gram: Float[Array, "t t"]) -> Float[Array, "p"]:
 
 
 def alignment(gradients: Sequence[Any]) -> Float[Array, ""]:
-    """Mean over the pairs of tasks of cos^2 between their gradient trees, in [0, 1]; a zero gradient counts as cosine 0."""
+    """Mean over the pairs of tasks of cos^2 between their gradient trees, in [0, 1].
+
+    A zero gradient counts as cosine 0, and the derivative is finite there.
+    """
     gram = gramian(gradients)
     square = jnp.diagonal(gram)
     square = jnp.where(square > 0, square, 1.0)  # cos^2 needs no root, and so has no singular derivative at 0
@@ -59,19 +67,33 @@ def cosreg(
     *,
     summed: Callable[[Any], Any] = lambda tree: tree,
 ) -> tuple[Float[Array, ""], tuple[Any, Any]]:
-    """CosReg and its gradient: :func:`alignment` of the tasks' gradients in the shared parameters (arXiv 1912.06844).
+    """CosReg, the :func:`alignment` of the tasks' gradients in the shared parameters, and its gradient.
 
-    ``task_losses``: ordered mapping name -> ((shared, others) -> scalar), two at least. Returns (value, (d value / d
-    shared, d value / d others)). Second order through the whole network, and exact: with v_t = d value / d g_t, the
-    sum over the tasks of the directional derivative of their gradient along v_t, as in
-    :func:`thyroid_jax.losses.rlar.forward_over_reverse`. Reverse mode over reverse mode gives the same far more
-    slowly on a CPU: differentiating a kernel's gradient asks for convolutions with kernels as large as images.
+    The gradient is exact, of second order through the whole network: with v_t = d value / d g_t it is the sum over
+    the tasks of the derivative of their gradient in the direction v_t. Reverse mode over reverse mode gives the same
+    numbers far more slowly on a CPU: the derivative of a kernel's gradient is a convolution with a kernel as large as
+    the image.
+
+    Args:
+        task_losses: ordered mapping name -> ((shared, others) -> scalar), two tasks at least.
+        shared: tree of the parameters in which the gradients are compared.
+        others: tree of the other parameters.
+        summed: adds a tree up over the devices that a batch is spread over. The gradients compared are then those of
+            the whole batch, and the gradient that comes back is this device's part of it.
+
+    Returns:
+        (value in [0, 1], (d value / d shared, d value / d others)).
+
+    Source: arXiv 1912.06844.
     """
-    first, push = [], []
+    gradients, derivatives = [], []
     for loss in task_losses.values():
-        of_both = jax.grad(loss, argnums=(0, 1))
-        gradient, along = jax.linearize(lambda shared, of_both=of_both: of_both(shared, others), shared)
-        first.append(summed(gradient[0]))
-        push.append(along)
-    value, v = jax.value_and_grad(alignment)(first)
-    return value, jax.tree.map(lambda *terms: sum(terms), *[along(v_t) for along, v_t in zip(push, v)])
+        gradient_of = jax.grad(loss, argnums=(0, 1))
+        (in_shared, _), along = jax.linearize(
+            lambda shared, gradient_of=gradient_of: gradient_of(shared, others), shared
+        )
+        gradients.append(summed(in_shared))
+        derivatives.append(along)
+    value, directions = jax.value_and_grad(alignment)(gradients)
+    terms = [along(direction) for along, direction in zip(derivatives, directions)]
+    return value, jax.tree.map(lambda *of_tasks: sum(of_tasks), *terms)

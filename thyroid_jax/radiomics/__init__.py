@@ -1,6 +1,4 @@
-"""Radiomics on the device: pyradiomics' two-dimensional features, differentiable shape, and the TI-RADS-aligned target
-of the embedding.
-"""
+"""Radiomics on the device: pyradiomics' 2-D features, differentiable shape, and the TI-RADS-aligned target."""
 
 from thyroid_jax.radiomics.extract import FEATURES, extract
 

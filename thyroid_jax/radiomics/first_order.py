@@ -1,8 +1,11 @@
 """Grey values inside a mask, wherever they lie. One image at a time; ``jax.vmap`` for a batch.
 
-x_1 ... x_N are the masked grey values, mu their mean; p_i is the share of grey level i, of the n levels of
-:mod:`thyroid_jax.radiomics.levels`. Units are those of the grey values. Definitions and names as in pyradiomics
-3.0.1, codes of the IBSI reference manual.
+x_1 ... x_N are the masked grey values, mu their mean and m_q = (1/N) sum_k (x_k - mu)^q their central moments.
+y_1 ... y_M are those between the 10th and the 90th percentile, both included, and nu their mean. p_i is the share of
+grey level i, of the n levels of :mod:`thyroid_jax.radiomics.levels`, and a the area of a pixel.
+
+Units are those of the grey values. Definitions and names are those of pyradiomics 3.0.1, codes those of the IBSI
+reference manual.
 """
 
 from __future__ import annotations
@@ -18,8 +21,18 @@ from thyroid_jax.shapes import Array, Bool, Float, Int
 
 
 class Greys(NamedTuple):
-    """What the features need of the masked values: averages over them, percentiles 10, 25, 50, 75 and 90, shares of the
-    grey levels.
+    """What the features need of the masked grey values.
+
+    Attributes:
+        count: their number N, at least 1.
+        mean, lowest, highest: mu, minimum and maximum; 0 for an empty mask.
+        percentiles: the 10th, 25th, 50th, 75th and 90th.
+        energy: sum of squares.
+        deviation: mean of |x - mu|.
+        robust_deviation: mean of |y - nu| over the values between the 10th and the 90th percentile.
+        moments: those of the order 1 to 4 about mu. The first is the rounding error of mu.
+        p: shares of the grey levels.
+        pixel: area of a pixel.
     """
 
     count: Float[Array, ""]
@@ -43,12 +56,14 @@ def greys(
     *,
     pixel: float | Float[Array, ""] = 1.0,
 ) -> Greys:
-    """Gather what the features need; ``level`` runs from 1 to ``count`` inside the mask, ``pixel`` is the area of a
-    pixel.
+    """Gather what the features need of an image.
 
-    ``deviation`` is the mean of |x - mu|, ``robust_deviation`` that of the values between the 10th and the 90th
-    percentile from their own mean, ``moments`` those of the order 1 to 4 about mu; the first is what mu was rounded
-    by.
+    Args:
+        image: grey values.
+        mask: the region; it may be empty.
+        level: grey levels, from 1 to ``count`` inside the mask and 0 outside.
+        count: the number n of grey levels.
+        pixel: area of a pixel.
     """
     number = jnp.maximum(mask.sum(), 1).astype(image.dtype)
     average = lambda values: jnp.where(mask, values, 0).sum() / number
@@ -76,17 +91,17 @@ def mean_and_deviation(image: Float[Array, "*n"], mask: Bool[Array, "*n"]) -> tu
     """Mean and population standard deviation of the masked grey values; (0, 0) for an empty mask."""
     average = lambda values: jnp.where(mask, values, 0.0).sum() / jnp.maximum(mask.sum(), 1)
     mean = average(image)
-    mean = mean + average(image - mean)  # what a long float32 sum lost
+    mean = mean + average(image - mean)  # corrects the rounding of a long float32 sum
     return mean, jnp.sqrt(average((image - mean) ** 2))
 
 
 def percentiles(
     image: Float[Array, "*n"], *parts: tuple[Bool[Array, "*n"], tuple[int, ...]]
 ) -> tuple[Float[Array, "q"], ...]:
-    """Percentiles (0 to 100) of the grey values in each of some masks that do not overlap, linear between neighbours
-    as in numpy.
+    """Percentiles of the grey values in each of several masks, linear between neighbours as in numpy.
 
-    A part is a mask and which percentiles to take of it; those of an empty mask are 0.
+    Each part is (mask, percents), with whole percents from 0 to 100; the masks do not overlap. One array is returned
+    for each part. Percentiles of an empty mask are 0.
     """
     member, ranks, shares = jnp.full(image.size, len(parts)), [], []
     for number, (mask, percents) in enumerate(parts):
@@ -108,11 +123,11 @@ def percentiles(
 def _nth(
     values: Float[Array, "n"], member: Int[Array, "n"], ranks: Int[Array, "q"], group: Int[Array, "q"]
 ) -> Float[Array, "q"]:
-    """The values of the given ranks, from 0, in ascending order, each among the members of its group.
+    """The values of the given ranks in ascending order, counted from 0, each among the members of its group.
 
-    Byte by byte of their bits, which is faster than to sort them: of each group the next byte is counted, and says
-    where each rank lies; then those with that byte are a group. Groups are numbered as the first rank that looks into
-    them, none as the number of ranks.
+    A radix search over the bytes of the values, which is faster than sorting: count the next byte in each group, find
+    the byte in which each rank lies, and keep the values with that byte as the rank's new group. A group has the
+    number of the first rank that looks into it; a value in no group has the number of ranks.
     """
     number, bits = ranks.shape[0], 8 * values.dtype.itemsize
     keys = _ascending(jnp.asarray(values))
@@ -133,26 +148,25 @@ def _nth(
 
 
 def _ascending(numbers: jax.Array, back: jnp.dtype | None = None) -> jax.Array:
-    """Floats to unsigned integers of the same order, by their bits; or ``back`` again."""
+    """Floats to unsigned integers of the same order, by their bits; with ``back`` the other way, to that type."""
     signed = jnp.int64 if numbers.dtype.itemsize == 8 else jnp.int32
     unsigned = jnp.uint64 if numbers.dtype.itemsize == 8 else jnp.uint32
     top = unsigned(1) << (8 * numbers.dtype.itemsize - 1)
-    flipped = lambda bits: (
-        bits ^ ((bits >> (jnp.iinfo(signed).bits - 1)) & jnp.iinfo(signed).max)
-    )  # negative numbers count backwards
+    # Negative numbers count backwards.
+    flipped = lambda bits: bits ^ ((bits >> (jnp.iinfo(signed).bits - 1)) & jnp.iinfo(signed).max)
     if back is None:
         return jax.lax.bitcast_convert_type(flipped(jax.lax.bitcast_convert_type(numbers, signed)), unsigned) ^ top
     return jax.lax.bitcast_convert_type(flipped(jax.lax.bitcast_convert_type(numbers ^ top, signed)), back)
 
 
 def shares(level: Int[Array, "*n"], count: int) -> Float[Array, "l"]:
-    """Share of every level 1 to ``count`` among the masked pixels, those of level 1 and more; zeros for an empty mask."""
+    """Share of every level 1 to ``count`` among the pixels of level 1 and more; zeros for an empty mask."""
     counts = histogram(level, count)
     return counts / jnp.maximum(counts.sum(), 1)
 
 
 def entropy_of(p: Float[Array, "n"]) -> Float[Array, ""]:
-    """- sum_i p_i log2 p_i in bits, with 0 log2 0 = 0: 0 for one level or none, at most log2 n."""
+    """- sum_i p_i log2 p_i, in bits, in [0, log2 n]. 0 for one level or none: 0 log2 0 = 0."""
     return -(p * jnp.log2(jnp.where(p > 0, p, 1))).sum()
 
 
@@ -162,7 +176,7 @@ def energy(g: Greys) -> Float[Array, ""]:
 
 
 def total_energy(g: Greys) -> Float[Array, ""]:
-    """Area of a pixel times sum_k x_k^2, >= 0."""
+    """a sum_k x_k^2, >= 0. No IBSI code."""
     return g.pixel * g.energy
 
 
@@ -172,37 +186,37 @@ def entropy(g: Greys) -> Float[Array, ""]:
 
 
 def minimum(g: Greys) -> Float[Array, ""]:
-    """min_k x_k. IBSI 1GSF."""
+    """min_k x_k, any sign. IBSI 1GSF."""
     return g.lowest
 
 
 def percentile_10(g: Greys) -> Float[Array, ""]:
-    """10th percentile of x, linear between neighbours. IBSI QG58."""
+    """percentile(x, 10), linear between neighbours, in [min_k x_k, max_k x_k]. IBSI QG58."""
     return g.percentiles[0]
 
 
 def percentile_90(g: Greys) -> Float[Array, ""]:
-    """90th percentile of x, linear between neighbours. IBSI 8DWT."""
+    """percentile(x, 90), linear between neighbours, in [min_k x_k, max_k x_k]. IBSI 8DWT."""
     return g.percentiles[4]
 
 
 def maximum(g: Greys) -> Float[Array, ""]:
-    """max_k x_k. IBSI 84IY."""
+    """max_k x_k, any sign. IBSI 84IY."""
     return g.highest
 
 
 def mean(g: Greys) -> Float[Array, ""]:
-    """mu = 1/N sum_k x_k. IBSI Q4LE."""
+    """(1/N) sum_k x_k, in [min_k x_k, max_k x_k]. IBSI Q4LE."""
     return g.mean
 
 
 def median(g: Greys) -> Float[Array, ""]:
-    """50th percentile of x. IBSI Y12H."""
+    """percentile(x, 50), linear between neighbours, in [min_k x_k, max_k x_k]. IBSI Y12H."""
     return g.percentiles[2]
 
 
 def interquartile_range(g: Greys) -> Float[Array, ""]:
-    """75th less 25th percentile of x, >= 0. IBSI SALO."""
+    """percentile(x, 75) - percentile(x, 25), >= 0. IBSI SALO."""
     return g.percentiles[3] - g.percentiles[1]
 
 
@@ -212,24 +226,22 @@ def value_range(g: Greys) -> Float[Array, ""]:
 
 
 def mean_absolute_deviation(g: Greys) -> Float[Array, ""]:
-    """1/N sum_k |x_k - mu|, >= 0. IBSI 4FUA."""
+    """(1/N) sum_k |x_k - mu|, >= 0. IBSI 4FUA."""
     return g.deviation
 
 
 def robust_mean_absolute_deviation(g: Greys) -> Float[Array, ""]:
-    """Mean absolute deviation, from their own mean, of the values between the 10th and the 90th percentile, >= 0. IBSI
-    1128.
-    """
+    """(1/M) sum_k |y_k - nu|, y the values between the 10th and the 90th percentile, >= 0. IBSI 1128."""
     return g.robust_deviation
 
 
 def root_mean_squared(g: Greys) -> Float[Array, ""]:
-    """sqrt(1/N sum_k x_k^2), >= 0. IBSI 5ZWQ."""
+    """sqrt((1/N) sum_k x_k^2), >= 0. IBSI 5ZWQ."""
     return jnp.sqrt(g.energy / g.count)
 
 
 def skewness(g: Greys) -> Float[Array, ""]:
-    """m_3 / m_2^1.5, m_q = 1/N sum_k (x_k - mu)^q. 0, undefined, for one grey value. IBSI KE2M."""
+    """m_3 / m_2^1.5, any sign. 0, undefined, for one grey value. IBSI KE2M."""
     first, second, third, _ = g.moments
     return jnp.where(
         g.highest > g.lowest, (third - 3 * first * second) / jnp.where(g.highest > g.lowest, second, 1) ** 1.5, 0
@@ -237,20 +249,18 @@ def skewness(g: Greys) -> Float[Array, ""]:
 
 
 def kurtosis(g: Greys) -> Float[Array, ""]:
-    """m_4 / m_2^2, m_q = 1/N sum_k (x_k - mu)^q, >= 1, 3 for a normal distribution. 0, undefined, for one grey value.
-    IBSI IPH6 + 3.
-    """
+    """m_4 / m_2^2, >= 1. 3 for a normal distribution; 0, undefined, for one grey value. IBSI IPH6 + 3."""
     _, second, _, fourth = g.moments
     return jnp.where(g.highest > g.lowest, fourth / jnp.where(g.highest > g.lowest, second, 1) ** 2, 0)
 
 
 def variance(g: Greys) -> Float[Array, ""]:
-    """m_2 = 1/N sum_k (x_k - mu)^2, >= 0. IBSI ECT3."""
+    """(1/N) sum_k (x_k - mu)^2, >= 0. IBSI ECT3."""
     return g.moments[1]
 
 
 def uniformity(g: Greys) -> Float[Array, ""]:
-    """sum_i p_i^2, in [1/n, 1]. IBSI BJ5W."""
+    """sum_i p_i^2, in [1 / n, 1]. IBSI BJ5W."""
     return (g.p**2).sum()
 
 

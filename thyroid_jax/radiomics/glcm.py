@@ -1,10 +1,14 @@
 """Grey level co-occurrence: how often two levels lie side by side. One image at a time; ``jax.vmap`` for a batch.
 
-For each of four directions (0, 45, 90, 135 degrees, distance 1) p(i, j) is the share of ordered pairs of neighbouring
-pixels, both inside the mask, whose levels are i and j: symmetric, of sum 1. A feature is the mean over the directions
-in which there is any pair; without any it is undefined. Levels i, j run from 1 to n; p_x(i) = sum_j p(i, j); p_+(k) =
-sum of p over i + j = k; p_-(k) over |i - j| = k; mu = sum_i i p_x(i). Haralick et al. 1973; definitions and names as
-in pyradiomics 3.0.1, codes of the IBSI reference manual.
+For each of four directions (0, 45, 90, 135 degrees, distance 1) p(i,j) is the share of ordered pairs of neighbouring
+pixels, both inside the mask, whose levels are i and j. It is symmetric and its sum is 1. A feature is the mean over
+the directions in which there is any pair; where no direction has a pair it is undefined.
+
+Levels i, j run from 1 to n, and m is the highest level that occurs. p_x(i) = sum_j p(i,j); p_+(k) is the sum of p over
+i + j = k, and p_-(k) that over |i - j| = k; mu = sum_i i p_x(i).
+
+Source: Haralick et al. 1973. Definitions and names are those of pyradiomics 3.0.1, codes those of the IBSI reference
+manual.
 """
 
 from __future__ import annotations
@@ -19,8 +23,15 @@ from thyroid_jax.shapes import Array, Bool, Float, Int
 
 
 class Cooccurrence(NamedTuple):
-    """p(i, j) per direction and what follows from it; ``where`` says in which directions there is any pair, ``levels``
-    which i occur.
+    """p(i,j) of each direction and the sums over it, in the letters of this module.
+
+    Attributes:
+        p: p(i,j).
+        px, plus, minus: p_x(i) for i = 1 to n, p_+(k) for k = 2 to 2 n, p_-(k) for k = 0 to n - 1.
+        mean: mu.
+        highest: the highest level m that occurs, 0 for an empty mask.
+        where: in which directions there is any pair.
+        levels: which levels occur.
     """
 
     p: Float[Array, "a n n"]
@@ -34,8 +45,9 @@ class Cooccurrence(NamedTuple):
 
 
 def pairs(level: Int[Array, "n"], row: Row, count: int) -> Float[Array, "a l l"]:
-    """How many pixels of each level have a neighbour of each level in the directions ``ANGLES``: a raster of levels 1 to
-    ``count``.
+    """How many pixels of level i have a neighbour of level j in each of the directions ``ANGLES``.
+
+    ``level`` is a raster of levels 1 to ``count``, 0 outside the mask.
     """
 
     def one(other: Int[Array, "n"]) -> Float[Array, "l l"]:
@@ -46,7 +58,7 @@ def pairs(level: Int[Array, "n"], row: Row, count: int) -> Float[Array, "a l l"]
 
 
 def cooccurrence(pairs: Float[Array, "a l l"], levels: Bool[Array, "l"]) -> Cooccurrence:
-    """From the counts of :func:`pairs`, and which levels occur."""
+    """The matrices of :class:`Cooccurrence` from the counts of :func:`pairs` and from which levels occur."""
     counts = pairs + pairs.swapaxes(1, 2)
     count, total = counts.shape[1], counts.sum((1, 2))
     p = counts / jnp.maximum(total, 1)[:, None, None]
@@ -55,12 +67,12 @@ def cooccurrence(pairs: Float[Array, "a l l"], levels: Bool[Array, "l"]) -> Cooc
     minus = folded[:, count - 1 :].at[:, 1:].multiply(2)
     highest = jnp.where(levels, i, 0).max()
     mean = (px * i).sum(1, keepdims=True)
-    mean = mean + (px * (i - mean)).sum(1, keepdims=True)  # what rounding lost; the cluster shade multiplies it
+    mean = mean + (px * (i - mean)).sum(1, keepdims=True)  # corrects the rounding, which the cluster shade multiplies
     return Cooccurrence(p, px, _antidiagonals(p), minus, mean, highest, total > 0, levels)
 
 
 def _antidiagonals(p: Float[Array, "a n n"]) -> Float[Array, "a 2*n-1"]:
-    """Sums over i + j = constant, from 0: each row is moved one further to the right, then the columns are added up."""
+    """Sums of p over i + j = 0, 1, ... (i, j from 0): each row moves one place further right, then columns add up."""
     angles, n, _ = p.shape
     moved = jnp.pad(p, ((0, 0), (0, 0), (0, n))).reshape(angles, -1)[:, : n * (2 * n - 1)]
     return moved.reshape(angles, n, 2 * n - 1).sum(1)
@@ -95,7 +107,7 @@ def autocorrelation(c: Cooccurrence) -> Float[Array, "a"]:
 
 
 def joint_average(c: Cooccurrence) -> Float[Array, "a"]:
-    """mu = sum_ij i p(i,j), in [1, n]. IBSI 60VM."""
+    """sum_ij i p(i,j), in [1, n]. IBSI 60VM."""
     return c.mean[:, 0]
 
 
@@ -106,9 +118,8 @@ def cluster_prominence(c: Cooccurrence) -> Float[Array, "a"]:
 
 def cluster_shade(c: Cooccurrence) -> Float[Array, "a"]:
     """sum_ij (i + j - 2 mu)^3 p(i,j), any sign. IBSI 7NFM."""
-    return _about_mean(c, 3) - 3 * _about_mean(c, 1) * _about_mean(
-        c, 2
-    )  # the first moment is what the mean was rounded by
+    # The first moment about the mean is the mean's rounding error.
+    return _about_mean(c, 3) - 3 * _about_mean(c, 1) * _about_mean(c, 2)
 
 
 def cluster_tendency(c: Cooccurrence) -> Float[Array, "a"]:
@@ -141,7 +152,7 @@ def difference_entropy(c: Cooccurrence) -> Float[Array, "a"]:
 
 
 def difference_variance(c: Cooccurrence) -> Float[Array, "a"]:
-    """sum_k (k - difference average)^2 p_-(k), >= 0. IBSI D3YU."""
+    """sum_k (k - d)^2 p_-(k), d = sum_k k p_-(k), >= 0. IBSI D3YU."""
     return (c.minus * (_differences(c) - difference_average(c)[:, None]) ** 2).sum(1)
 
 
@@ -156,33 +167,35 @@ def inverse_difference_moment(c: Cooccurrence) -> Float[Array, "a"]:
 
 
 def inverse_difference_moment_normalised(c: Cooccurrence) -> Float[Array, "a"]:
-    """sum_k p_-(k) / (1 + k^2 / m^2), m the highest level that occurs, in (0.5, 1]. IBSI 1QCO."""
+    """sum_k p_-(k) / (1 + k^2 / m^2), in (1 / 2, 1]. IBSI 1QCO."""
     return (c.minus / (1 + _differences(c) ** 2 / c.highest**2)).sum(1)
 
 
 def inverse_difference_normalised(c: Cooccurrence) -> Float[Array, "a"]:
-    """sum_k p_-(k) / (1 + k / m), m the highest level that occurs, in (0.5, 1]. IBSI NDRX."""
+    """sum_k p_-(k) / (1 + k / m), in (1 / 2, 1]. IBSI NDRX."""
     return (c.minus / (1 + _differences(c) / c.highest)).sum(1)
 
 
 def information_measure_1(c: Cooccurrence) -> Float[Array, "a"]:
-    """- I / H, I = sum_ij p log2(p / (p_x p_y)), H = - sum_i p_x log2 p_x, in [-1, 0]. 0, undefined, for one level.
-    IBSI R8DG.
+    """-I / H, H = - sum_i p_x(i) log2 p_x(i), in [-1, 0]. 0, undefined, for one level. IBSI R8DG.
 
-    (HXY - HXY1) / max(HX, HY) in Haralick's letters; I, the mutual information, is formed without their difference.
+    I = sum_ij p(i,j) log2(p(i,j) / (p_x(i) p_x(j))) is the mutual information. In Haralick's letters the feature is
+    (HXY - HXY1) / max(HX, HY); here I is computed without that difference, which loses digits.
     """
     h = _entropy(c.px)
     return jnp.where(h > 0, -_mutual_information(c) / jnp.where(h > 0, h, 1), 0)
 
 
 def information_measure_2(c: Cooccurrence) -> Float[Array, "a"]:
-    """sqrt(1 - exp(-2 I)), I = sum_ij p log2(p / (p_x p_y)) in bits, in [0, 1). IBSI JN9H."""
+    """sqrt(1 - exp(-2 I)), I = sum_ij p(i,j) log2(p(i,j) / (p_x(i) p_x(j))), in [0, 1). IBSI JN9H."""
     return jnp.sqrt(-jnp.expm1(-2 * _mutual_information(c)))
 
 
 def _mutual_information(c: Cooccurrence) -> Float[Array, "a"]:
-    """In bits, >= 0. Every term p ln(p/q) - p + q is >= 0 and loses no digits where p is near q; the extra ones add up
-    to nothing.
+    """sum_ij p(i,j) log2(p(i,j) / (p_x(i) p_x(j))), in bits, >= 0.
+
+    With q = p_x(i) p_x(j), the terms p ln(p/q) - p + q have the same sum, because p and q both add up to 1. Each of
+    them is >= 0 and loses no digits where p is near q.
     """
     q = c.px[:, :, None] * c.px[:, None, :]
     share = jnp.where(c.p > 0, (c.p - q) / jnp.where(q > 0, q, 1), -1)
@@ -206,23 +219,22 @@ def joint_entropy(c: Cooccurrence) -> Float[Array, "a"]:
 
 
 def maximal_correlation_coefficient(c: Cooccurrence) -> Float[Array, "a"]:
-    """sqrt of the second largest eigenvalue of sum_k p(i,k) p(j,k) / (p_x(i) p_y(k)), in [0, 1]. 1, undefined, for
-    one level.
+    """sqrt(e2), e2 the second eigenvalue of Q, in [0, 1]. 1, undefined, for one level. No IBSI code.
 
-    p being symmetric, these are the squared eigenvalues of p(i,j) / sqrt(p_x(i) p_x(j)), which is symmetric too. No
-    IBSI code.
+    Q(i,j) = sum_k p(i,k) p(j,k) / (p_x(i) p_x(k)), its eigenvalues in descending order. As p is symmetric, they are
+    the squared eigenvalues of p(i,j) / sqrt(p_x(i) p_x(j)), which is symmetric too.
     """
     root = jnp.sqrt(c.px)
     scale = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), 0)
-    rest = (
-        c.p * scale[:, :, None] * scale[:, None, :] - root[:, :, None] * root[:, None, :]
-    )  # the largest is 1, and its vector this root
+    # The largest eigenvalue is 1, with the eigenvector ``root``: take it off.
+    rest = c.p * scale[:, :, None] * scale[:, None, :] - root[:, :, None] * root[:, None, :]
     return jnp.where(c.levels.sum() > 1, jnp.minimum(_largest_eigenvalue(rest), 1), 1)
 
 
 def _largest_eigenvalue(symmetric: Float[Array, "a n n"]) -> Float[Array, "a"]:
-    """Largest |eigenvalue|: |A^m|^(1/m) for m = 2^20 (2^40 in float64), |.| the root of the sum of squares; at most
-    ln(n) / 2m above it.
+    """Largest |eigenvalue| of a symmetric matrix A: |A^m|^(1/m) by repeated squaring, |.| the Frobenius norm.
+
+    m = 2^20, or 2^40 in float64. The result is at most a share of ln(n) / (2 m) above the eigenvalue.
     """
     log, squarings = jnp.zeros(symmetric.shape[0], symmetric.dtype), 40 if symmetric.dtype == jnp.float64 else 20
     for turn in range(squarings + 1):
@@ -240,7 +252,7 @@ def maximum_probability(c: Cooccurrence) -> Float[Array, "a"]:
 
 
 def sum_average(c: Cooccurrence) -> Float[Array, "a"]:
-    """sum_k k p_+(k) = 2 mu, in [2, 2 n]. IBSI ZGXS."""
+    """sum_k k p_+(k), which is 2 mu, in [2, 2 n]. IBSI ZGXS."""
     return 2 * c.mean[:, 0]
 
 

@@ -1,7 +1,8 @@
 """Grey level dependence: how many neighbours have a pixel's own level. One image at a time; ``jax.vmap`` for a batch.
 
-c(i, j) counts the pixels of level i of which j - 1 of the eight neighbours lie inside the mask and have level i
-(distance 1, difference 0). N is the number of pixels. Formulas: :mod:`thyroid_jax.radiomics.sizes`.
+A pixel's dependence j is 1 plus the number of its eight neighbours inside the mask that have its own level (distance
+1, difference 0). c(i,j) is the number of pixels of level i and dependence j, N the number of all pixels. Formulas:
+:mod:`thyroid_jax.radiomics.sizes`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from thyroid_jax.shapes import Array, Int
 
 
 def dependences(level: Int[Array, "n"], row: Row, count: int) -> Int[Array, "l 9"]:
-    """How many pixels there are of each level 1 to ``count`` and each dependence 1 to 9; level 0 is outside the mask."""
+    """The number of pixels of each level 1 to ``count`` (0 outside the mask) and each dependence 1 to 9."""
     most = len(NEIGHBOURS) + 1
     alike = sum((other == level).astype(jnp.int32) for other in neighbours(level, row))
     return jnp.zeros((count + 1) * most, jnp.int32).at[level * most + alike].add(1).reshape(count + 1, most)[1:]

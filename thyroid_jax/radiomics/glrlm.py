@@ -1,9 +1,10 @@
 """Grey level run length: how long pixels of one level follow each other. One image at a time; ``jax.vmap`` for a batch.
 
-A run is a row of neighbouring pixels of one level inside the mask, as long as it gets, in one of four directions (0,
-45, 90, 135 degrees); c(i, j) counts the runs of level i and length j. A feature is the mean over the directions in
-which any line holds two pixels of the mask at least; without any it is undefined. Formulas:
-:mod:`thyroid_jax.radiomics.sizes`.
+A run is a longest possible row of neighbouring pixels of one level inside the mask, in one of four directions (0, 45,
+90, 135 degrees). c(i,j) is the number of runs of level i and length j.
+
+A feature is the mean over the directions in which some line holds at least two pixels of the mask. Where no direction
+has such a line the feature is undefined. Formulas: :mod:`thyroid_jax.radiomics.sizes`.
 """
 
 from __future__ import annotations
@@ -17,68 +18,75 @@ from thyroid_jax.shapes import Array, Bool, Int
 
 
 def runs(level: Int[Array, "n"], row: Row, count: int, longest: int) -> tuple[Int[Array, "a l s"], Bool[Array, "a"]]:
-    """How many runs there are of each level 1 to ``count`` and length 1 to ``longest`` in each of ``ANGLES``, and
-    which say anything.
+    """The number of runs of each level and length in each of ``ANGLES``, and which directions define a feature.
 
-    The pixels that are the j-th of their run are as many as there are runs of length j or more, so counting every
-    pixel by its place in its run gives c(i, j) as a difference.
+    Levels run from 1 to ``count``, lengths from 1 to ``longest``. The number of pixels that are the j-th of their run
+    is the number of runs of length j or more. So c(i,j) is a difference of counts of pixels by their place in the run.
     """
     width = longest + 1
 
-    def one(place: Int[Array, "n"]) -> Int[Array, "l s"]:
-        at_least = (
-            jnp.zeros((count + 1) * width, jnp.int32).at[level * width + place].add(1).reshape(count + 1, width)[1:, 1:]
-        )
+    def runs_of_direction(place: Int[Array, "n"]) -> Int[Array, "l s"]:
+        counts = jnp.zeros((count + 1) * width, jnp.int32).at[level * width + place].add(1)
+        at_least = counts.reshape(count + 1, width)[1:, 1:]
         return at_least - jnp.pad(at_least[:, 1:], ((0, 0), (0, 1)))
 
-    return jnp.stack([one(place) for place in places(level, row, longest)]), _several(level > 0, row)
+    counted = [runs_of_direction(place) for place in places(level, row, longest)]
+    return jnp.stack(counted), _line_holds_two(level > 0, row)
 
 
 def places(level: Int[Array, "n"], row: Row, longest: int) -> Int[Array, "a n"]:
-    """The number of every pixel within its run in each of ``ANGLES``, from 1; 0 outside the mask. No run is longer
-    than ``longest``.
+    """The place of every pixel within its run in each of ``ANGLES``, from 1; 0 outside the mask.
 
-    How many of a run come before a pixel is known up to 1 from its neighbour, then up to 2, 4, 8, ...: where there
-    are as many as is known, those before the pixel so far back are added.
+    No run is longer than ``longest``.
     """
-    neighbour = neighbours(level, row, tuple((-y, -x) for y, x in ANGLES))
-    alike = [(level > 0) & (one == level) for one in neighbour]
-    before = [_before(one.astype(jnp.int32), y * row + x, longest) for one, (y, x) in zip(alike, ANGLES)]
-    return jnp.stack([jnp.where(level > 0, 1 + one, 0) for one in before])
+    previous = neighbours(level, row, tuple((-y, -x) for y, x in ANGLES))
+    found = []
+    for value, (y, x) in zip(previous, ANGLES):
+        same_level = ((level > 0) & (value == level)).astype(jnp.int32)
+        found.append(jnp.where(level > 0, 1 + _pixels_before(same_level, y * row + x, longest), 0))
+    return jnp.stack(found)
 
 
-def _before(before: Int[Array, "n"], step: Row, longest: int) -> Int[Array, "n"]:
-    known = 1
+def _pixels_before(same_level: Int[Array, "n"], step: Row, longest: int) -> Int[Array, "n"]:
+    """The number of pixels before each pixel in its run, given whether the previous pixel has the same level.
+
+    ``step`` is the number of places from the previous pixel. The number is known up to 1, then up to 2, 4, 8, ...:
+    where it has reached the limit, the number at the pixel so many steps back is added.
+    """
+    before, known = same_level, 1
     while known < longest - 1:
-        full = (
-            before == known
-        )  # a branch, not only to save work: without it the compiler computes each step again for its two readers
-        doubled = lambda before, full=full, known=known: jnp.where(full, before + moved(before, -known * step), before)
-        before, known = jax.lax.cond(full.any(), doubled, lambda before: before, before), 2 * known
+        at_limit = before == known
+        doubled = lambda before, at_limit=at_limit, known=known: jnp.where(
+            at_limit, before + moved(before, -known * step), before
+        )
+        # A branch saves work; and without it the compiler computes each step again for each of its two readers.
+        before, known = jax.lax.cond(at_limit.any(), doubled, lambda before: before, before), 2 * known
     return before
 
 
-def _several(mask: Bool[Array, "n"], row: Row) -> Bool[Array, "a"]:
-    """Whether, in each of ``ANGLES``, any line holds two pixels of the mask: looked for side by side, then two apart,
-    and so on.
+def _line_holds_two(mask: Bool[Array, "n"], row: Row) -> Bool[Array, "a"]:
+    """Whether, in each of ``ANGLES``, some line holds two pixels of the mask.
+
+    Pairs are looked for side by side, then two pixels apart, and so on.
     """
     n = mask.shape[0]
     place, padded = jnp.arange(n), jnp.pad(mask, n)
     _, column = positions(n, row)
 
-    def other(far: jax.Array, y: int, x: int) -> jax.Array:  # is there a pixel so far along, on the same line
+    def has_partner(far: jax.Array, y: int, x: int) -> jax.Array:
+        """Whether the pixel ``far`` steps along the same line is in the mask."""
         step, across = far * (y * row + x), column + far * x
         return jax.lax.dynamic_slice(padded, (n + step,), (n,)) & (place + step < n) & (across >= 0) & (across < row)
 
-    def look(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def look_farther(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         found, far = state
-        return found | jnp.stack([(mask & other(far, y, x)).any() for y, x in ANGLES]), far + 1
+        return found | jnp.stack([(mask & has_partner(far, y, x)).any() for y, x in ANGLES]), far + 1
 
-    def on(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def not_done(state: tuple[jax.Array, jax.Array]) -> jax.Array:
         found, far = state
         return ~found.all() & ((far * row < n) | (far < row)) & (mask.sum() > 1)
 
-    return jax.lax.while_loop(on, look, (jnp.zeros(len(ANGLES), bool), jnp.int32(1)))[0]
+    return jax.lax.while_loop(not_done, look_farther, (jnp.zeros(len(ANGLES), bool), jnp.int32(1)))[0]
 
 
 FEATURES = {

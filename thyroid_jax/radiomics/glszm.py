@@ -1,7 +1,7 @@
 """Grey level size zone: how large the patches of one level are. One image at a time; ``jax.vmap`` for a batch.
 
-A zone is a patch of pixels of one level inside the mask, each touching another by an edge or a corner; c(i, j) counts
-the zones of level i and j pixels. Formulas: :mod:`thyroid_jax.radiomics.sizes`.
+A zone is a largest possible patch of pixels of one level inside the mask that touch by edges or corners. c(i,j) is the
+number of zones of level i and j pixels. Formulas: :mod:`thyroid_jax.radiomics.sizes`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _SMALL = 64  # sizes up to this have a column of their own
 
 
 def zones(level: Int[Array, "n"], row: Row, count: int) -> tuple[Int[Array, "l s"], Int[Array, "s"]]:
-    """How many zones there are of each level 1 to ``count`` (0 outside the mask) and each of the sizes, and the sizes.
+    """The number of zones of each level 1 to ``count`` (0 outside the mask) and each of some sizes, and these sizes.
 
-    Sizes run up to the number of pixels, but of large zones there are few: small sizes have a column each, and after
-    them every large zone, unless an earlier one has its size.
+    A size can be as large as the number of pixels, but few zones are large. So every size up to 64 has a column of
+    its own. After them comes one column for each large zone; it is empty where an earlier zone has the same size.
     """
     n = level.shape[0]
     size = jnp.zeros(n + 1, jnp.int32).at[patches(level, row)].add(1)[:n]  # of the zone that starts here; else 0
@@ -40,26 +40,31 @@ def zones(level: Int[Array, "n"], row: Row, count: int) -> tuple[Int[Array, "l s
 def patches(level: Int[Array, "n"], row: Row) -> Int[Array, "n"]:
     """For every pixel the number of the first place of its zone; n outside the mask.
 
-    Every pixel points to one of its zone, itself at first. In turns, whatever a pixel points to is made to point to
-    the lowest number that a neighbour's points to, and every pixel to where its own points to (Zhang, Azad & Hu 2020,
-    FastSV), until nothing is lower next to it, after about as many turns as the zone's size has binary digits.
+    Every pixel points to a pixel of its zone, its parent; at first to itself. Each turn lowers the parents: the parent
+    of a pixel gets the lowest parent among the pixel's neighbours, and then every pixel gets its parent's parent. The
+    turns end when no neighbour has a lower parent, after about log2(size of the zone) turns.
+
+    Source: Zhang, Azad & Hu 2020 (FastSV).
     """
     n = level.shape[0]
     same = [(level > 0) & (other == level) for other in neighbours(level, row)]
     start = jnp.where(level > 0, jnp.arange(n, dtype=jnp.int32), n)
 
-    def lowest(parent: jax.Array) -> jax.Array:
-        around = [jnp.where(alike, other, n) for alike, other in zip(same, neighbours(parent, row))]
-        return reduce(jnp.minimum, around, parent)
+    def lowest_around(parent: jax.Array) -> jax.Array:
+        of_neighbours = [jnp.where(alike, other, n) for alike, other in zip(same, neighbours(parent, row))]
+        return reduce(jnp.minimum, of_neighbours, parent)
 
     def turn(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         parent, low = state
         hooked = jnp.append(low, n).at[parent].min(low)
         parent = hooked[hooked[:n]]
         parent = jnp.append(parent, n)[parent]
-        return parent, lowest(parent)
+        return parent, lowest_around(parent)
 
-    return jax.lax.while_loop(lambda state: (state[0] != state[1]).any(), turn, (start, lowest(start)))[0]
+    def not_done(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return (state[0] != state[1]).any()
+
+    return jax.lax.while_loop(not_done, turn, (start, lowest_around(start)))[0]
 
 
 FEATURES = {

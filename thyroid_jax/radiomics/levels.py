@@ -1,4 +1,4 @@
-"""Grey values to grey levels, the same bins as float64 arithmetic gives. One image at a time; ``jax.vmap`` for a batch."""
+"""Grey values to grey levels, in the bins of exact arithmetic. One image at a time; ``jax.vmap`` for a batch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from thyroid_jax.shapes import Array, Bool, Float, Int
 
 
 def by_count(image: Float[Array, "*n"], mask: Bool[Array, "*n"], bins: int) -> Int[Array, "*n"]:
-    """``bins`` equal bins from the masked minimum to the maximum: level 1 + floor(bins (x - min) / (max - min)); 0
-    outside the mask.
+    """Grey levels of ``bins`` equal bins from the masked minimum to the maximum; pyradiomics' ``binCount``.
 
-    A value on an edge belongs to the bin above it, the maximum to the last; one grey value alone is level 1 + bins //
-    2, as numpy's histogram (and so pyradiomics' ``binCount``) has it. ``bins`` at most 4096.
+        level = 1 + floor(bins (x - min) / (max - min))        0 outside the mask
+
+    A value on an edge belongs to the bin above it, the maximum to the last bin. Where the mask holds one grey value
+    only, the level is 1 + bins // 2, as in numpy's histogram. ``bins`` is at most 4096.
     """
     image, lowest, highest = _inside(image, mask)
     distance, spread = _difference(image, lowest), _difference(highest, lowest)
@@ -31,11 +32,11 @@ def by_count(image: Float[Array, "*n"], mask: Bool[Array, "*n"], bins: int) -> I
 
 
 def by_width(image: Float[Array, "*n"], mask: Bool[Array, "*n"], width: float) -> Int[Array, "*n"]:
-    """Bins of one width whose edges are its multiples: level 1 + floor(x / width) - floor(min / width); 0 outside the
-    mask.
+    """Grey levels of bins of one width, whose edges are its multiples; pyradiomics' ``binWidth``.
 
-    pyradiomics' ``binWidth``. Exact for values up to 4096 widths; beyond, a value within rounding of an edge may fall
-    beside it.
+        level = 1 + floor(x / width) - floor(min / width)        0 outside the mask
+
+    Exact for values up to 4096 widths. Beyond, a value within rounding of an edge may fall on its other side.
     """
     image, lowest, _ = _inside(image, mask)
     pieces = _pieces(width, image.dtype)
@@ -48,7 +49,7 @@ def by_width(image: Float[Array, "*n"], mask: Bool[Array, "*n"], width: float) -
 
 
 def histogram(level: Int[Array, "*n"], count: int) -> Float[Array, "l"]:
-    """How many pixels there are of each of the levels 1 to ``count``."""
+    """The number of pixels of each of the levels 1 to ``count``."""
     return jnp.zeros(count + 1, float).at[level.ravel()].add(1)[1:]
 
 
@@ -62,9 +63,7 @@ def _inside(
 
 
 def _settled(guess: jax.Array, reached) -> jax.Array:
-    """The highest k with reached(k), among the guess and its neighbours: division alone may miss an edge by its
-    rounding.
-    """
+    """The highest k with ``reached(k)`` among guess - 1, guess and guess + 1: division may miss an edge by rounding."""
     return guess + reached(guess + 1) - ~reached(guess)
 
 
@@ -76,14 +75,14 @@ def _difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _halves(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A number as the sum of two that have half of its digits each: their products with integers up to 4096 are exact."""
+    """A number as the sum of two of half its digits each: their products with integers up to 4096 are exact."""
     whole, keep = (jnp.int64, -(1 << 26)) if a.dtype == jnp.float64 else (jnp.int32, -(1 << 12))
     high = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(a, whole) & keep, a.dtype)
     return high, a - high
 
 
 def _pieces(number: float, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
-    """A number as the sum of four, each of half a precision's digits but for the last, which has the rest."""
+    """A number as the sum of four: three of half a precision's digits each, and the rest."""
     digits, pieces = (26 if dtype == jnp.float64 else 12), []
     for _ in range(3):
         mantissa, exponent = np.frexp(number)

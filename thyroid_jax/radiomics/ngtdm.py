@@ -1,10 +1,11 @@
-"""Neighbouring grey tone difference: how far a pixel is from the mean of those around it. One image at a time;
-``jax.vmap`` for a batch.
+"""Neighbouring grey tone difference: pixels against the mean around. One image at a time; ``jax.vmap`` for a batch.
 
-For level i, N_i is the number of pixels of that level, p_i = N_i / N, and s_i the sum over them of |i - mean of the
-levels of the neighbours|, over those of the eight neighbours that lie inside the mask; 0 for a pixel without any. m
-is the number of levels that occur, and sums over i and j run over those. Amadasun & King 1989; definitions and names
-as in pyradiomics 3.0.1, codes of the IBSI manual.
+N_i is the number of pixels of level i and p_i = N_i / N. s_i is the sum over these pixels of |i - mean level of the
+neighbours|, taken over those of the eight neighbours that lie inside the mask; a pixel without any adds 0. m is the
+number of levels that occur, and sums over i and j run over these.
+
+Source: Amadasun & King 1989. Definitions and names are those of pyradiomics 3.0.1, codes those of the IBSI reference
+manual.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from thyroid_jax.shapes import Array, Float, Int
 
 
 class Differences(NamedTuple):
-    """p_i and s_i of the levels 1 to n, and the number of pixels N."""
+    """p_i and s_i of the levels 1 to n, and the number N of pixels."""
 
     p: Float[Array, "n"]
     s: Float[Array, "n"]
@@ -28,7 +29,7 @@ class Differences(NamedTuple):
 
 
 def differences(level: Int[Array, "n"], row: Row, count: int) -> Differences:
-    """Measure a raster of levels 1 to ``count``, 0 outside the mask."""
+    """The differences of a raster of levels 1 to ``count``, 0 outside the mask."""
     around = neighbours(level, row)
     known = sum((other > 0).astype(float) for other in around)
     mean = sum(around).astype(float) / jnp.maximum(known, 1)
@@ -43,7 +44,7 @@ def _ratio(a: jax.Array, b: jax.Array, otherwise: float) -> jax.Array:
 
 
 def _pairs(d: Differences) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(which pairs i, j both occur, |i - j|, i)."""
+    """Which levels i and j both occur [n n], |i - j| [n n], and i [n]."""
     i = jnp.arange(1, d.p.shape[0] + 1, dtype=d.p.dtype)
     return (d.p[:, None] > 0) & (d.p[None, :] > 0), jnp.abs(i[:, None] - i[None, :]), i
 
@@ -65,18 +66,18 @@ def contrast(d: Differences) -> Float[Array, ""]:
 def busyness(d: Differences) -> Float[Array, ""]:
     """sum_i p_i s_i / sum_ij |i p_i - j p_j|, >= 0. IBSI NQ30.
 
-    0 where the divisor is 0: undefined, for one level; or for two with i p_i = j p_j, where pyradiomics may divide by
-    its rounding instead.
+    0 where the divisor is 0: for one level, where it is undefined, and for two levels with i p_i = j p_j, where
+    pyradiomics may divide by a rounding error instead.
     """
     both, _, i = _pairs(d)
-    weighted = i * jnp.round(d.p * d.total)  # whole numbers: equal ones differ by nothing
+    weighted = i * jnp.round(d.p * d.total)  # whole numbers: the difference of equal ones is exactly 0
     return _ratio(
         (d.p * d.s).sum() * d.total, jnp.where(both, jnp.abs(weighted[:, None] - weighted[None, :]), 0).sum(), 0.0
     )
 
 
 def complexity(d: Differences) -> Float[Array, ""]:
-    """1 / N sum_ij |i - j| (p_i s_i + p_j s_j) / (p_i + p_j), >= 0. IBSI HDEZ."""
+    """(1/N) sum_ij |i - j| (p_i s_i + p_j s_j) / (p_i + p_j), >= 0. IBSI HDEZ."""
     both, distance, _ = _pairs(d)
     weighted = d.p * d.s
     ratio = (weighted[:, None] + weighted[None, :]) / jnp.where(both, d.p[:, None] + d.p[None, :], 1)
@@ -84,7 +85,7 @@ def complexity(d: Differences) -> Float[Array, ""]:
 
 
 def strength(d: Differences) -> Float[Array, ""]:
-    """sum_ij (p_i + p_j)(i - j)^2 / sum_i s_i, >= 0. 0, undefined, where the divisor is 0. IBSI 1X9X."""
+    """sum_ij (p_i + p_j) (i - j)^2 / sum_i s_i, >= 0. 0, undefined, where the divisor is 0. IBSI 1X9X."""
     both, distance, _ = _pairs(d)
     return _ratio(jnp.where(both, (d.p[:, None] + d.p[None, :]) * distance**2, 0).sum(), d.s.sum(), 0.0)
 

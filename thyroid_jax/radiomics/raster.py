@@ -1,9 +1,8 @@
-"""An image as one line of pixels: rows one after another, so that a region of any height and width fits a program of
-one length.
+"""An image as one line of pixels, row after row: a region of any height and width fits a program of one length.
 
-Every row begins with an empty pixel, and the first row is empty: so every neighbour of a pixel lies a fixed number of
-places along the line, and whatever lies outside the image is empty. The number of places from a pixel to the one
-below, ``row``, may be traced.
+Every row begins with an empty pixel, and the first row is empty. So every neighbour of a pixel lies a fixed number of
+places along the line, and the neighbours outside the image are empty. ``row``, the number of places from a pixel to
+the one below, may be traced.
 """
 
 from __future__ import annotations
@@ -34,8 +33,9 @@ def of(grid: jax.Array) -> tuple[jax.Array, int]:
 
 
 def neighbours(values: jax.Array, row: Row, offsets: tuple[tuple[int, int], ...] = NEIGHBOURS) -> list[jax.Array]:
-    """[n] -> [n] for each of ``offsets`` (rows, columns, each -1, 0 or 1): at every pixel the value of that neighbour; 0
-    off the line.
+    """The value of every pixel's neighbour, [n] -> [n], for each of ``offsets``; 0 off the line.
+
+    An offset is (rows, columns), each of them -1, 0 or 1.
     """
     reach = values.shape[0] // 2 + 1
     padded = jnp.pad(values, reach)
@@ -43,14 +43,15 @@ def neighbours(values: jax.Array, row: Row, offsets: tuple[tuple[int, int], ...]
 
 
 def moved(values: jax.Array, places: Row) -> jax.Array:
-    """[n] -> [n]: at every place the value so many places further along, up to n either way; 0 off the line."""
+    """[n] -> [n]: at every place the value ``places`` further along, -n to n of them; 0 off the line."""
     n = values.shape[0]
     return lax.dynamic_slice(jnp.pad(values, n), (n + places,), (n,))
 
 
 def each(measure: Callable, *images: jax.Array) -> Any:
-    """``measure`` of every image of a batch: all at once, but on a CPU one after the other, so that they stay in its
-    cache.
+    """``measure`` applied to every image of a batch.
+
+    On a CPU one image follows the other, so that each stays in the cache; elsewhere all are measured at once.
     """
     if jax.default_backend() == "cpu":
         return lax.map(lambda one: measure(*one), images)
@@ -58,7 +59,7 @@ def each(measure: Callable, *images: jax.Array) -> Any:
 
 
 def positions(n: int, row: Row, dtype: jnp.dtype = jnp.int32) -> tuple[jax.Array, jax.Array]:
-    """(row number, column) of every place; those of pixels start at 1. Exact for lines of up to 4 million places."""
+    """(row, column) of every place; those of pixels start at 1. Exact for lines of up to 4 million places."""
     place = jnp.arange(n)
     y = jnp.floor((place + 0.5) / row).astype(jnp.int32)
     return y.astype(dtype), (place - y * row).astype(dtype)

@@ -1,8 +1,10 @@
 """Shape of a hard mask: marching-squares outline and moment ellipse. One raster at a time; ``jax.vmap`` for a batch.
 
-Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; (1, 1) gives pixels. P and A are
-perimeter and area of the outline, l1 >= l2 the eigenvalues of the second moments of the pixel centres. Features:
-definitions and names as in pyradiomics 3.0.1.
+Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; (1, 1) gives pixels. N is the number
+of pixels and a the area of one. P and A are perimeter and area of the outline, D is the largest distance between two
+of its points, and l1 >= l2 are the eigenvalues of the second moments of the pixel centres.
+
+Definitions and names of the features are those of pyradiomics 3.0.1; IBSI has codes for volumes only.
 """
 
 from __future__ import annotations
@@ -18,11 +20,10 @@ from thyroid_jax.shapes import Array, Bool, Float
 
 Spacing = tuple[float, float] | tuple[jax.Array, jax.Array]
 
-# What marching squares adds in each 2 x 2 cell, by its corners: bits 1 top-left, 2 top-right, 4 bottom-left, 8
-# bottom-right.
-# Outline: how many half-diagonals, straight rows, straight columns. Area: share of the cell. Diagonal corners count
-# as two cut corners.
-# Euler: share of one part less one hole, where diagonal neighbours touch (Gray 1971).
+# What marching squares adds for each kind of 2 x 2 cell. The kind is the sum of the corners inside the mask: 1
+# top-left, 2 top-right, 4 bottom-left, 8 bottom-right.
+# Outline: the number of half-diagonals, straight rows and straight columns. Two corners on a diagonal are cut off both.
+# Area: share of the cell. Euler: share of (one part less one hole), where diagonal neighbours touch (Gray 1971).
 _HALF_DIAGONALS = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0], float)
 _ALONG_ROW = np.array([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], float)
 _ALONG_COLUMN = np.array([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0], float)
@@ -43,10 +44,10 @@ class Moments(NamedTuple):
 def outline(
     mask: Bool[Array, "n"], row: Row, *, spacing: Spacing = (1.0, 1.0)
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Perimeter and enclosed area of the marching-squares outline at level 0.5 through pixel-edge midpoints.
+    """Perimeter and enclosed area of the marching-squares outline at level 0.5, through the middles of pixel edges.
 
-    A mask that touches the border is closed there. An empty mask gives (0, 0). The same mesh as pyradiomics' shape2D
-    class (Lorensen & Cline 1987 in two dimensions); its area is a little smaller than the pixel count.
+    A mask that touches the border is closed there. An empty mask gives (0, 0). The mesh is that of pyradiomics'
+    shape2D class (Lorensen & Cline 1987, in two dimensions). Its area is a little smaller than that of the pixels.
     """
     cells = _cells(mask, row)
     rows, columns = spacing
@@ -58,22 +59,24 @@ def outline(
 
 
 def euler_number(mask: Bool[Array, "n"], row: Row) -> Float[Array, ""]:
-    """Number of parts less number of holes, where diagonal neighbours touch: the number of spots, when none has a hole.
-    0 if empty.
+    """Number of parts less number of holes, where diagonal neighbours touch; 0 for an empty mask.
+
+    It is the number of spots where no spot has a hole.
     """
     return (_cells(mask, row) * jnp.asarray(_EULER, float)).sum()
 
 
 def _cells(mask: Bool[Array, "n"], row: Row) -> Float[Array, "16"]:
-    """How many 2 x 2 cells there are of each kind; those of the border have empty pixels on one side."""
+    """The number of 2 x 2 cells of each kind; those at the border have empty pixels on one side."""
     corners = neighbours(mask.astype(jnp.int32), row, ((0, 0), (0, 1), (1, 0), (1, 1)))
     kind = sum(corner << bit for bit, corner in enumerate(corners))
     return jnp.zeros(16, float).at[kind].add(1)
 
 
 def moments(mask: Bool[Array, "n"], row: Row, *, spacing: Spacing = (1.0, 1.0)) -> Moments:
-    """Second central moments S of the mask's pixel centres: S = 1/n sum (x - mean)(x - mean)^T. An empty mask gives
-    zeros.
+    """Second central moments of the mask's pixel centres, S = (1/N) sum (x - mean)(x - mean)^T.
+
+    An empty mask gives zeros.
     """
     m = mask.astype(float)
     count = m.sum()
@@ -86,11 +89,12 @@ def moments(mask: Bool[Array, "n"], row: Row, *, spacing: Spacing = (1.0, 1.0)) 
 
 
 def ellipse_perimeter(major: Float[Array, ""], minor: Float[Array, ""]) -> Float[Array, ""]:
-    """Perimeter of the ellipse with second moments ``major`` and ``minor``: semi-axes a = 2 sqrt(major), b = 2
-    sqrt(minor).
+    """Perimeter of the ellipse whose second moments are ``major`` and ``minor``; 0 for a point.
 
-    Ramanujan's second approximation, pi (a + b) (1 + 3 h / (10 + sqrt(4 - 3 h))), h = (a - b)^2 / (a + b)^2; exact
-    for a circle, within 4e-4 relative for a line. 0 for a point.
+        pi (a + b) (1 + 3 h / (10 + sqrt(4 - 3 h)))        h = (a - b)^2 / (a + b)^2
+        semi-axes a = 2 sqrt(major), b = 2 sqrt(minor)
+
+    Ramanujan's second approximation: exact for a circle, within 4e-4 relative for a line.
     """
     a, b = 2 * jnp.sqrt(major), 2 * jnp.sqrt(minor)
     h = (a - b) ** 2 / jnp.maximum((a + b) ** 2, 1e-12)
@@ -98,9 +102,7 @@ def ellipse_perimeter(major: Float[Array, ""], minor: Float[Array, ""]) -> Float
 
 
 class Form(NamedTuple):
-    """What the features need of a mask: perimeter and area of its outline, its diameter, moments, and the area of a
-    pixel.
-    """
+    """What the features need of a mask: P, A and D of its outline, its moments, and the area of a pixel."""
 
     perimeter: Float[Array, ""]
     area: Float[Array, ""]
@@ -110,7 +112,7 @@ class Form(NamedTuple):
 
 
 def form(mask: Bool[Array, "n"], row: Row, columns: int, *, spacing: Spacing = (1.0, 1.0)) -> Form:
-    """Measure a mask of at most so many columns; everything is 0 where it is empty."""
+    """The form of a mask of at most ``columns`` columns; all of it is 0 where the mask is empty."""
     return Form(
         *outline(mask, row, spacing=spacing),
         diameter(mask, row, columns, spacing=spacing),
@@ -120,11 +122,11 @@ def form(mask: Bool[Array, "n"], row: Row, columns: int, *, spacing: Spacing = (
 
 
 def diameter(mask: Bool[Array, "n"], row: Row, columns: int, *, spacing: Spacing = (1.0, 1.0)) -> Float[Array, ""]:
-    """Largest distance between two points of the outline, of a mask of at most so many columns; 0 for an empty mask.
+    """Largest distance between two points of the outline; 0 for an empty mask. ``columns`` is at least the mask's.
 
-    The points that are farthest apart are among the highest and lowest of every column of pixels, and of every line
-    between two columns of which one reaches further: there the outline passes the centre of the further one's last
-    pixel.
+    The two points are among the highest and lowest points of the outline in every column of pixels, and on every line
+    between two columns. On such a line the outline passes beside the centre of the last pixel of the column that
+    reaches further.
     """
     y, x = positions(mask.shape[0], row)
     far = mask.shape[0]
@@ -149,12 +151,12 @@ def diameter(mask: Bool[Array, "n"], row: Row, columns: int, *, spacing: Spacing
 
 
 def mesh_surface(f: Form) -> Float[Array, ""]:
-    """A, area inside the marching-squares outline, > 0; a little less than that of the pixels."""
+    """A, area inside the marching-squares outline, > 0. A little less than the area of the pixels."""
     return f.area
 
 
 def pixel_surface(f: Form) -> Float[Array, ""]:
-    """Number of pixels times the area of one, > 0."""
+    """N a, area of the pixels, > 0."""
     return f.moments.count * f.pixel
 
 
@@ -164,32 +166,32 @@ def perimeter(f: Form) -> Float[Array, ""]:
 
 
 def perimeter_surface_ratio(f: Form) -> Float[Array, ""]:
-    """P / A, > 0, in 1 / unit of length."""
+    """P / A, > 0. In 1 / unit of length."""
     return f.perimeter / jnp.where(f.area > 0, f.area, 1)
 
 
 def sphericity(f: Form) -> Float[Array, ""]:
-    """2 sqrt(pi A) / P, in (0, 1]; 1 for a circle."""
+    """2 sqrt(pi A) / P, in (0, 1]. 1 for a circle."""
     return 2 * jnp.sqrt(jnp.pi * f.area) / jnp.where(f.perimeter > 0, f.perimeter, 1)
 
 
 def maximum_diameter(f: Form) -> Float[Array, ""]:
-    """Largest distance between two points of the outline, > 0."""
+    """D, largest distance between two points of the outline, > 0."""
     return f.diameter
 
 
 def major_axis_length(f: Form) -> Float[Array, ""]:
-    """4 sqrt(l1): the long axis of the ellipse of the same second moments, >= 0."""
+    """4 sqrt(l1), the long axis of the ellipse of the same second moments, >= 0."""
     return 4 * jnp.sqrt(f.moments.major)
 
 
 def minor_axis_length(f: Form) -> Float[Array, ""]:
-    """4 sqrt(l2): the short axis of the ellipse of the same second moments, >= 0; 0 for a line."""
+    """4 sqrt(l2), the short axis of the ellipse of the same second moments, >= 0. 0 for a line."""
     return 4 * jnp.sqrt(f.moments.minor)
 
 
 def elongation(f: Form) -> Float[Array, ""]:
-    """sqrt(l2 / l1), in [0, 1]; 1 for a circle, 0 for a line."""
+    """sqrt(l2 / l1), in [0, 1]. 1 for a circle, 0 for a line."""
     return jnp.sqrt(f.moments.minor / jnp.where(f.moments.major > 0, f.moments.major, 1))
 
 

@@ -1,8 +1,10 @@
-"""Features of a grey-level-by-size table, of which run lengths, size zones and dependences are three kinds.
+"""Features of a table of grey levels by sizes; run lengths, size zones and dependences are its three kinds.
 
-A table counts c(i, j), how many runs (zones, pixels) there are of level i and size j; N = sum c, p = c / N, and c_i,
-c_j, p_i, p_j are sums over the other letter. The three kinds have the same sixteen formulas under different names
-(Galloway 1975; Thibault et al. 2009; Sun & Wee 1983); names and definitions as in pyradiomics 3.0.1, codes of the
+c(i,j) is the number of runs (zones, pixels) of level i and size j. N = sum_ij c(i,j) and p(i,j) = c(i,j) / N; c_i, c_j,
+p_i and p_j are sums over the other letter. n is the number of levels.
+
+The three kinds have the same sixteen formulas under different names. Sources: Galloway 1975 (runs), Thibault et al.
+2009 (zones), Sun & Wee 1983 (dependences). Names and definitions are those of pyradiomics 3.0.1, codes those of the
 IBSI reference manual.
 """
 
@@ -17,7 +19,7 @@ from thyroid_jax.shapes import Array, Float, Int
 
 
 class Table(NamedTuple):
-    """c(i, j) of the levels i = 1 to n and of the ``sizes`` j, and its sums; leading axes, if any, are directions."""
+    """Shares p(i,j) of the levels i = 1 to n and the ``sizes`` j, N, c_i and c_j; leading axes are directions."""
 
     sizes: Float[Array, "s"]
     total: Float[Array, "*a"]
@@ -27,7 +29,7 @@ class Table(NamedTuple):
 
 
 def table(counts: Int[Array, "*a n s"] | Float[Array, "*a n s"], sizes: Int[Array, "s"] | None = None) -> Table:
-    """From counts c(i, j) of the levels 1 to n and of ``sizes``, 1 to s by default."""
+    """The table of counts c(i,j) of the levels 1 to n and of ``sizes``, by default 1 to s."""
     sizes = jnp.arange(1, counts.shape[-1] + 1) if sizes is None else sizes
     counts = counts.astype(float)
     total = counts.sum((-2, -1))
@@ -39,15 +41,16 @@ def _levels(t: Table) -> Float[Array, "n"]:
     return jnp.arange(1, t.of_level.shape[-1] + 1, dtype=t.p.dtype)
 
 
-def _sum(values: jax.Array, numbers: jax.Array, power: int) -> jax.Array:
-    """sum over the last axis of values times numbers^power, power 1, 2 or -2."""
+def _weighted_sum(values: jax.Array, numbers: jax.Array, power: int) -> jax.Array:
+    """Sum over the last axis of values times numbers^power, for power 1, 2 or -2."""
     weights = numbers if power == 1 else numbers * numbers
     weights = weights.reshape((1,) * (values.ndim - 1) + (-1,))
     return (values * weights if power > 0 else values / weights).sum(-1)
 
 
-def _both(t: Table, of_level: int, of_size: int) -> jax.Array:
-    return _sum(_sum(t.p, t.sizes, of_size), _levels(t), of_level)
+def _mean_of_product(t: Table, level_power: int, size_power: int) -> jax.Array:
+    """sum_ij p(i,j) i^level_power j^size_power."""
+    return _weighted_sum(_weighted_sum(t.p, t.sizes, size_power), _levels(t), level_power)
 
 
 def _share(t: Table, counts: jax.Array) -> jax.Array:
@@ -55,48 +58,48 @@ def _share(t: Table, counts: jax.Array) -> jax.Array:
 
 
 def _variance(p: jax.Array, numbers: jax.Array) -> jax.Array:
-    distance = numbers.reshape((1,) * (p.ndim - 1) + (-1,)) - _sum(p, numbers, 1)[..., None]
+    distance = numbers.reshape((1,) * (p.ndim - 1) + (-1,)) - _weighted_sum(p, numbers, 1)[..., None]
     return (p * distance**2).sum(-1)
 
 
 def small(t: Table) -> Float[Array, "*a"]:
     """sum_j p_j / j^2, in (0, 1]. IBSI 22OV (short runs), 5QRC (small zones), SODN (low dependence)."""
-    return _sum(_share(t, t.of_size), t.sizes, -2)
+    return _weighted_sum(_share(t, t.of_size), t.sizes, -2)
 
 
 def large(t: Table) -> Float[Array, "*a"]:
     """sum_j j^2 p_j, >= 1. IBSI W4KF (long runs), 48P8 (large zones), IMOQ (high dependence)."""
-    return _sum(_share(t, t.of_size), t.sizes, 2)
+    return _weighted_sum(_share(t, t.of_size), t.sizes, 2)
 
 
 def low_level(t: Table) -> Float[Array, "*a"]:
     """sum_i p_i / i^2, in (0, 1]. IBSI V3SW (runs), XMSY (zones), TL9H (dependence)."""
-    return _sum(_share(t, t.of_level), _levels(t), -2)
+    return _weighted_sum(_share(t, t.of_level), _levels(t), -2)
 
 
 def high_level(t: Table) -> Float[Array, "*a"]:
     """sum_i i^2 p_i, in [1, n^2]. IBSI G3QZ (runs), 5GN9 (zones), OAE7 (dependence)."""
-    return _sum(_share(t, t.of_level), _levels(t), 2)
+    return _weighted_sum(_share(t, t.of_level), _levels(t), 2)
 
 
 def small_low_level(t: Table) -> Float[Array, "*a"]:
     """sum_ij p(i,j) / (i^2 j^2), in (0, 1]. IBSI HTZT (runs), 5RAI (zones), EQ3F (dependence)."""
-    return _both(t, -2, -2)
+    return _mean_of_product(t, -2, -2)
 
 
 def small_high_level(t: Table) -> Float[Array, "*a"]:
     """sum_ij p(i,j) i^2 / j^2, > 0. IBSI GD3A (runs), HW1V (zones), JA6D (dependence)."""
-    return _both(t, 2, -2)
+    return _mean_of_product(t, 2, -2)
 
 
 def large_low_level(t: Table) -> Float[Array, "*a"]:
     """sum_ij p(i,j) j^2 / i^2, > 0. IBSI IVPO (runs), YH51 (zones), NBZI (dependence)."""
-    return _both(t, -2, 2)
+    return _mean_of_product(t, -2, 2)
 
 
 def large_high_level(t: Table) -> Float[Array, "*a"]:
     """sum_ij p(i,j) i^2 j^2, >= 1. IBSI 3KUM (runs), J17V (zones), 9QMG (dependence)."""
-    return _both(t, 2, 2)
+    return _mean_of_product(t, 2, 2)
 
 
 def level_non_uniformity(t: Table) -> Float[Array, "*a"]:
@@ -120,8 +123,8 @@ def size_non_uniformity_normalised(t: Table) -> Float[Array, "*a"]:
 
 
 def percentage(t: Table) -> Float[Array, "*a"]:
-    """N / sum_j j c_j: runs or zones per pixel, in (0, 1]. IBSI 9ZK5 (runs), P30P (zones)."""
-    return t.total / jnp.maximum(_sum(t.of_size, t.sizes, 1), 1)
+    """N / sum_j j c_j, runs or zones per pixel, in (0, 1]. IBSI 9ZK5 (runs), P30P (zones)."""
+    return t.total / jnp.maximum(_weighted_sum(t.of_size, t.sizes, 1), 1)
 
 
 def level_variance(t: Table) -> Float[Array, "*a"]:

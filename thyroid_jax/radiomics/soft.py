@@ -1,10 +1,12 @@
 """Shape of a soft mask, differentiable: morphology after BI-RADS. One mask at a time; :func:`morphology` takes a batch.
 
-A soft mask m holds probabilities in [0, 1]; rows are depth, y. Outside the image it is 0: one that touches the border
-is closed there. Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; features are shares
-without a unit. All are finite, and so are their gradients, for every mask of finite values: empty, full, flat, a
-line, a single pixel. Paper: arXiv 2511.15968. Its abstract speaks of four differentiable BI-RADS features; these
-definitions are this project's choices.
+A soft mask m holds probabilities in [0, 1]; its rows are the depth y. Outside the image it is 0, so a mask that touches
+the border is closed there. Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; features
+have no unit. Features and their gradients are finite for every mask of finite values: empty, full, flat, a line, a
+single pixel.
+
+Paper: arXiv 2511.15968. Its abstract names four differentiable BI-RADS features without formulas; the definitions here
+are this project's choices.
 
 >>> import jax, jax.numpy as jnp
 >>> y, x = jnp.meshgrid(jnp.arange(64.0) - 31.5, jnp.arange(64.0) - 31.5, indexing="ij")
@@ -25,7 +27,7 @@ from thyroid_jax.radiomics import shape
 from thyroid_jax.shapes import Array, Bool, Float
 
 MORPHOLOGY: tuple[str, ...] = ("non_compactness", "taller_than_wide", "margin_irregularity", "non_ellipticity")
-_FLAT = 1e-6  # slope per pixel below which the gradient's length is rounded off, so that it has a derivative at 0
+_FLAT = 1e-6  # slope per pixel below which the length of the gradient is smoothed, so that it has a derivative at 0
 _PIXEL = 1 / 12  # second central moment of a pixel's own square
 _HARDEST = 1 / 6  # softness in pixels of the hardest ellipse drawn: as soft as a ramp of one pixel
 _STEEPNESS = 10.0  # of the step between wider and taller
@@ -47,14 +49,21 @@ def morphology(
     spacing: tuple[float, float] = (1.0, 1.0),
     features: Sequence[str] = MORPHOLOGY,
 ) -> Float[Array, "b f"]:
-    """Morphology of every soft mask: one column for each name in ``features``, of :data:`FEATURES`, in [0, 1], higher
-    when more suspicious.
+    """Morphology of every soft mask, in [0, 1] and higher when more suspicious.
 
-    ``probability`` m in [0, 1]; only the ratio of ``spacing`` matters. At least float32 inside. A soft disc gives 0,
-    1/2, 0, 0; a hard one 0.1, 1/2, 0.05, 0.02, as a hard edge reads 5 % too long. The mask is taken as it is: islands
-    and a haze far away are shape too (one island takes margin_irregularity to 0, P_ell then outgrows P), and c m with
-    c < 1 looks more compact and smoother than m, A / P^2 and 1 / P being larger, though less like its ellipse. An
-    empty mask gives the values of a single pixel but for non_ellipticity, 1: it has no shape, and
+    Args:
+        probability: soft masks m in [0, 1]; computed in float32 at least.
+        spacing: (row, column) size of a pixel. Only the ratio matters.
+        features: names of :data:`FEATURES`, one for each column; an unknown name raises ValueError.
+
+    A soft disc gives 0, 1/2, 0, 0 by default. A hard disc gives 0.1, 1/2, 0.05, 0.02, because the perimeter of a hard
+    edge is 5 % too long.
+
+    The mask is used as it is. Islands and a faint haze far away belong to the shape: one island takes
+    margin_irregularity to 0, because P_ell grows more than P. A mask c m with c < 1 looks more compact and smoother
+    than m, because A / P^2 and 1 / P are larger, and less like its ellipse.
+
+    An empty mask gives the values of a single pixel, except non_ellipticity, which is 1. It has no shape, and
     :func:`thyroid_jax.losses.consistency.large_enough` leaves it out.
     """
     unknown = [name for name in features if name not in FEATURES]
@@ -65,7 +74,7 @@ def morphology(
 
 
 def non_compactness(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
-    """1 - clip(4 pi A / P^2, 0, 1): 0 for a disc, 0.16 for a 2:1 ellipse, nearer 1 the longer or the more ragged."""
+    """1 - clip(4 pi A / P^2, 0, 1): 0 for a disc, 0.16 for a 2:1 ellipse, towards 1 for a long or ragged mask."""
     spacing = _pixels_of_area_one(spacing)
     a, p = area(probability, spacing=spacing), perimeter(probability, spacing=spacing)
     return 1 - jnp.clip(4 * jnp.pi * jnp.maximum(a, 1.0) / jnp.maximum(p, 1.0) ** 2, 0, 1)
@@ -74,8 +83,9 @@ def non_compactness(probability: Float[Array, "h w"], *, spacing: tuple[float, f
 def taller_than_wide(
     probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> Float[Array, ""]:
-    """sigmoid(10 (sqrt(Syy / Sxx) - 1)): 1/2 for a disc or an ellipse at 45 degrees, 0.01 for a wide 2:1 ellipse, 1 for
-    a tall one.
+    """sigmoid(10 (sqrt(Syy / Sxx) - 1)), in (0, 1).
+
+    1/2 for a disc and for an ellipse at 45 degrees, 0.01 for a wide 2:1 ellipse, 1 for a tall one.
     """
     m = moments(probability, spacing=spacing)
     return jax.nn.sigmoid(_STEEPNESS * (jnp.sqrt(m.rows / m.columns) - 1))
@@ -84,8 +94,9 @@ def taller_than_wide(
 def margin_irregularity(
     probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> Float[Array, ""]:
-    """1 - clip(P_ell / P, 0, 1) with P_ell the perimeter of the ellipse of the same moments: 0 for any ellipse,
-    elongation taken out.
+    """1 - clip(P_ell / P, 0, 1), P_ell the perimeter of the ellipse of the same moments; in [0, 1].
+
+    0 for any ellipse: elongation does not count.
     """
     spacing = _pixels_of_area_one(spacing)
     ellipse = shape.ellipse_perimeter(*axes(moments(probability, spacing=spacing)))
@@ -93,11 +104,11 @@ def margin_irregularity(
 
 
 def non_ellipticity(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
-    """1 - soft IoU(m, e), sum min(m, e) / sum max(m, e), with e the :func:`moment_ellipse` of m: 0 for any ellipse.
+    """1 - sum min(m, e) / sum max(m, e), e the :func:`moment_ellipse` of m; in [0, 1], 0 for any ellipse.
 
-    e has an edge as soft as the mask's, and the IoU is that of fuzzy sets: an ellipse then scores near 0 however soft
-    its edge is. Products instead of minima, or a fixed edge, would measure blur (0.11 for a disc of radius 20 with s
-    = 1) and reward it.
+    e has an edge as soft as the mask's, and the quotient is the IoU of fuzzy sets. So an ellipse gives nearly 0
+    however soft its edge is. Products instead of minima, or a fixed edge, would measure the blur (0.11 for a disc of
+    radius 20 with s = 1) and reward it.
     """
     spacing = _pixels_of_area_one(spacing)
     softness = edge_softness(probability, spacing=spacing)
@@ -106,15 +117,17 @@ def non_ellipticity(probability: Float[Array, "h w"], *, spacing: tuple[float, f
 
 
 def non_convexity(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
-    """1 - clip(A / A_hull, 0, 1), the complement of solidity; ``spacing`` does not matter to it. 0 when no pixel is
-    above one half.
+    """1 - clip(A / A_hull, 0, 1), the complement of solidity; in [0, 1].
+
+    0 when no pixel is above one half. ``spacing`` does not change it.
     """
     return 1 - jnp.clip(jnp.maximum(probability.sum(), 1.0) / jnp.maximum(hull_area(probability), 1.0), 0, 1)
 
 
 def elongation(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
-    """1 - sqrt(minor / major second moment): 0 for a disc, 1/2 for a 2:1 ellipse whichever way it lies, towards 1 for a
-    line.
+    """1 - sqrt(minor / major second moment), in [0, 1).
+
+    0 for a disc, 1/2 for a 2:1 ellipse in any direction, towards 1 for a line.
     """
     major, minor = axes(moments(probability, spacing=spacing))
     return 1 - jnp.sqrt(minor / major)
@@ -136,22 +149,22 @@ def area(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.
 
 
 def perimeter(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
-    """P = sum |grad m| times the area of a pixel, by central differences: the mean length of the contours m = t over
-    0 < t < 1.
+    """P = sum |grad m| times the area of a pixel, by central differences.
 
-    Exact to 1e-3 for edges as soft as sigmoid(d / s), d the distance in pixels and s >= 0.5; 1.4 % too long when the
-    edge is a ramp of one pixel, about 5 % when it is hard (a single pixel: 2). |dx m| + |dy m| would make a disc 27 %
-    too long. Linear in m.
+    It is the mean length of the contours m = t over 0 < t < 1, and linear in m. Exact to 1e-3 for edges as soft as
+    sigmoid(d / s), d the distance in pixels and s >= 0.5; 1.4 % too long when the edge is a ramp of one pixel, about
+    5 % when it is hard; 2 for a single pixel. The sum |dx m| + |dy m| would be 27 % too long for a disc.
     """
     return _steps(probability, spacing).sum()
 
 
 def edge_softness(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
-    """How soft the edge is: the length s of the sigmoid(d / s) that falls like it over the distance d; >= 0, 0 for a
-    hard mask.
+    """Softness s of the edge, a length: the edge falls like sigmoid(d / s) over the distance d; >= 0.
 
-    s = sum m (1 - m) |grad m| / sum |grad m|^2, the least-squares fit of m (1 - m) = s |grad m|. Flat regions, a haze
-    too, have no say. 0.2 pixels for a ramp of one, 0.54 for s = 0.5, 1.02 for s = 1. 0 where nothing changes.
+        s = sum m (1 - m) |grad m| / sum |grad m|^2
+
+    This is the least-squares fit of m (1 - m) = s |grad m|. Flat regions, a haze included, do not count. 0 for a hard
+    mask and where m is constant, 0.2 pixels for a ramp of one pixel, 0.54 for an edge of s = 0.5, 1.02 for s = 1.
     """
     size = spacing[0] * spacing[1]
     slope, m = _steps(probability, spacing) / size, jnp.pad(probability, 1)
@@ -159,12 +172,13 @@ def edge_softness(probability: Float[Array, "h w"], *, spacing: tuple[float, flo
 
 
 def moments(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Moments:
-    """Mean and second central moments of the mask, every pixel a square: S = sum m (x - mean)(x - mean)^T / A +
-    pixel^2 / 12.
+    """Mean and second central moments of the mask, in which every pixel is a square.
 
-    The squares' own 1/12 is what :func:`thyroid_jax.radiomics.shape.moments` lacks; with it a line has a width and a
-    pixel is round. A mask of less than one pixel is filled up to one by a pixel at the image's centre: nothing is
-    divided by 0.
+        S = sum m (x - mean)(x - mean)^T / A + pixel^2 / 12
+
+    The last term is the moment of the squares themselves, which :func:`thyroid_jax.radiomics.shape.moments` leaves
+    out. With it a line has a width and a pixel is round. A mask of less than one pixel is filled up to one by a pixel
+    at the image's centre, so that nothing is divided by 0.
     """
     h, w = probability.shape
     y = jnp.arange(h, dtype=probability.dtype)[:, None] - (h - 1) / 2
@@ -181,8 +195,9 @@ def moments(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = 
 
 
 def axes(m: Moments) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Second moments along the long and the short axis, major >= minor > 0: the eigenvalues of S, differentiable for a
-    disc too.
+    """Second moments along the long and the short axis, major >= minor > 0: the eigenvalues of S.
+
+    They are differentiable for a disc too.
     """
     middle, spread = (m.rows + m.columns) / 2, (m.rows - m.columns) / 2
     major = middle + jnp.sqrt(spread**2 + m.cross**2 + (1e-6 * middle) ** 2)
@@ -192,13 +207,16 @@ def axes(m: Moments) -> tuple[Float[Array, ""], Float[Array, ""]]:
 def moment_ellipse(
     m: Moments, softness: Float[Array, ""], sides: tuple[int, int], *, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> Float[Array, "h w"]:
-    """The ellipse of the same moments, drawn on an image of ``sides`` (h, w) with an edge of ``softness`` s >= 0, a
-    length.
+    """The soft ellipse of the given moments S, drawn on an image of ``sides`` (h, w).
 
-    sigmoid(-d / s), d the distance to x^T (S - t I)^-1 x = 4 to first order: semi-axes 2 sqrt(eigenvalue). A blurred
-    edge adds its variance t = pi^2 s^2 / 3 to both moments, which is therefore taken off first (at most 3/4 of the
-    smaller one): what is drawn has about the moments S. No edge is harder than s = 1/6 pixel, or hardly a pixel would
-    have a gradient; a hard disc of radius r then has a soft IoU of 1 - 0.46 / r with its ellipse.
+        sigmoid(-d / s)        d the distance, to first order, to the ellipse x^T (S - t I)^-1 x = 4
+
+    Its semi-axes are 2 sqrt(eigenvalue), and s = ``softness`` >= 0 is a length. A blurred edge adds its variance
+    t = pi^2 s^2 / 3 to both moments. So t is subtracted first, at most 3/4 of the smaller moment, and the drawn
+    ellipse has about the moments S.
+
+    No edge is harder than s = 1/6 pixel: in a harder one too few pixels would have a gradient. A hard disc of radius r
+    then has a soft IoU of 1 - 0.46 / r with its ellipse.
     """
     h, w = sides
     y = (jnp.arange(h, dtype=m.rows.dtype)[:, None] - (h - 1) / 2) * spacing[0] - m.mean[0]
@@ -217,10 +235,12 @@ def moment_ellipse(
 def hull_area(probability: Float[Array, "h w"]) -> Float[Array, ""]:
     """Area in pixels of the convex hull of the contour m = 1/2; 0 if no pixel is above one half.
 
+        A = 1/2 |sum_k x_k y_{k+1} - x_{k+1} y_k|
+
     The contour runs where m, linear between the centres of neighbours, crosses 1/2, as in marching squares: half-way
-    to the next pixel for a hard mask. Its outermost points in 64 directions are the corners of a polygon, A = 1/2
-    |sum x_k y_{k+1} - x_{k+1} y_k|; a disc loses 0.2 %. The gradient is that of the polygon: its corners move with m,
-    which points they are is taken as given.
+    to the next pixel for a hard mask. Its outermost points in 64 directions are the corners (x_k, y_k) of a polygon; a
+    disc loses 0.2 %. The gradient is that of the polygon: its corners move with m, and the choice of the points is
+    held fixed.
     """
     top, bottom, crossed_down = _crossings(probability.T)
     left, right, crossed_along = _crossings(probability)
@@ -237,14 +257,13 @@ def hull_area(probability: Float[Array, "h w"]) -> Float[Array, ""]:
 
 
 def _crossings(m: Float[Array, "h w"]) -> tuple[Float[Array, "h"], Float[Array, "h"], Bool[Array, "h"]]:
-    """Where each row crosses 1/2 first and last, in pixels from its first one's centre, and whether it does at all."""
+    """Where each row first and last crosses 1/2, in pixels from its first pixel's centre, and whether it does."""
     m = jnp.pad(m, ((0, 0), (1, 1)))
     here, there = m[:, :-1], m[:, 1:]
     crosses = (here > 0.5) != (there > 0.5)
     slope = jnp.where(crosses, there - here, 1.0)
-    slope = jnp.where(
-        jnp.abs(slope) < 1e-3, jnp.copysign(1e-3, slope), slope
-    )  # two pixels at one half: a bounded gradient
+    # Two pixels near one half: keep the gradient bounded.
+    slope = jnp.where(jnp.abs(slope) < 1e-3, jnp.copysign(1e-3, slope), slope)
     at = jnp.arange(-1, m.shape[1] - 2, dtype=m.dtype)[None, :] + (0.5 - here) / slope
     any_ = crosses.any(1)
     first = jnp.min(jnp.where(crosses, at, jnp.inf), axis=1)
@@ -269,6 +288,6 @@ def _steps(probability: Float[Array, "h w"], spacing: tuple[float, float]) -> Fl
 
 
 def _pixels_of_area_one(spacing: tuple[float, float]) -> tuple[float, float]:
-    """The same ratio with pixels of area 1: limits of one pixel then hold in every unit."""
+    """The spacing of the same ratio whose pixels have area 1, so that limits of one pixel hold in every unit."""
     ratio = (spacing[0] / spacing[1]) ** 0.5
     return ratio, 1 / ratio

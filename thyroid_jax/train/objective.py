@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
@@ -90,7 +91,7 @@ def mean_parts(pairs: dict[str, Pair], axis: str | None) -> dict[str, Float[Arra
 
 
 def scheduled_weight(
-    settings: PenaltyConfig, step: Int[Array, ""] | int, total_steps: Float[Array, ""] | float
+    settings: PenaltyConfig, step: Int[Array, ""] | int, total_steps: Float[Array, ""] | np.floating | float
 ) -> Float[Array, ""]:
     """A penalty's weight at a step: 0 up to ``warmup`` of all steps, rising linearly over ``ramp`` of them.
 
