@@ -136,7 +136,7 @@ def work(arguments: Arguments) -> None:
     """Compile one variant, then time some steps for every line that comes in; a JSON line of seconds answers each."""
     config = configure(arguments, variants(arguments)[arguments.worker])
     recipe = recipe_of(config)
-    recipe = recipe.replace(fitted=recipe.fitted._replace(total_steps=np.float32(1000)))
+    recipe = recipe.replace(fitted=recipe.fitted._replace(total_steps=np.array(1000, np.float32)))
     state = init_state(recipe, jax.random.key(0))
     batch = jax.device_put(random_batch(config, arguments.batch_size, recipe.model.grades))
     started = time.perf_counter()

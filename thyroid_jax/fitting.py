@@ -36,12 +36,12 @@ def learn_from(training: Examples, config: Config, *, readers: Collection[int] =
         class_weights=class_weights(batch.grade[batch.grade_valid], config.grading.balance),
         malignant_weights=class_weights(benign_or_malignant[batch.malignant_valid], config.malignancy.balance),
         scaling=target_scaling(training, config, cut) if config.guidance.weight else neutral.scaling,
-        mask_cut=np.float32(cut),
+        mask_cut=np.array(cut, np.float32),
         shape_centre=shape_means(batch.mask[batch.mask_valid], config.consistency)
         if config.consistency.weight
         else neutral.shape_centre,
-        total_steps=np.float32(config.train.epochs * per_epoch),
-        epoch_steps=np.int32(per_epoch),
+        total_steps=np.array(config.train.epochs * per_epoch, np.float32),
+        epoch_steps=np.array(per_epoch, np.int32),
     )
 
 

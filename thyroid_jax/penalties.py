@@ -32,7 +32,7 @@ from thyroid_jax.recipe import (
     example_losses,
 )
 from thyroid_jax.settings import check_within, settings
-from thyroid_jax.shapes import Array, Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float, Number
 
 
 @settings
@@ -142,7 +142,7 @@ def all_defined(batch: Batch, recipe: Recipe, names: tuple[str, ...]) -> Bool[Ar
 
 
 def direction_metrics(
-    directions: rlar.Directions, names: tuple[str, ...], where: Bool[Array, "b"], margin: float | Float[Array, ""]
+    directions: rlar.Directions, names: tuple[str, ...], where: Bool[Array, "b"], margin: Number
 ) -> Metrics:
     """How the directions lie: mean cosine, |cosine| and share above the margin over the pairs; gradient lengths."""
     s = rlar.cosines(directions.unit)

@@ -136,10 +136,10 @@ class Fitted(NamedTuple):
             class_weights=full(grades, 1.0),
             malignant_weights=full(2, 1.0),
             scaling=Scaling(full(radiomics, 0.0), full(radiomics, 1.0)),
-            mask_cut=np.float32(0.5),
+            mask_cut=np.array(0.5, np.float32),
             shape_centre=full(shapes, 0.0),
-            total_steps=np.float32(total_steps),
-            epoch_steps=np.int32(1),
+            total_steps=np.array(total_steps, np.float32),
+            epoch_steps=np.array(1, np.int32),
         )
 
 

@@ -33,5 +33,7 @@ else:
         Bool = Float = Int = _Unchecked()
 
 Key = jax.Array
+Number = float | Float[Array, ""]
+"""a Python number, or a traced one"""
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "Number"]

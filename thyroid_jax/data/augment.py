@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 from thyroid_jax.settings import check_within, settings
-from thyroid_jax.shapes import Array, Float, Int, Key
+from thyroid_jax.shapes import Array, Float, Int, Key, Number
 
 
 @settings
@@ -88,7 +88,7 @@ def source_coordinates(
 
 
 def intensity(
-    key: Key, image: Float[Array, "h w"], *, gain: float | Float[Array, ""], gamma: float | Float[Array, ""]
+    key: Key, image: Float[Array, "h w"], *, gain: Number, gamma: Number
 ) -> Float[Array, "h w"]:
     """exp(u) * image ** exp(v), u and v uniform in +-gain and +-gamma, clipped to [0, 1]."""
     u, v = jax.random.uniform(key, (2,), minval=-1.0) * jnp.array([gain, gamma])

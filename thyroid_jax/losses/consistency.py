@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.losses.reduce import fill, keep, masked_mean
-from thyroid_jax.shapes import Array, Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float, Number
 
 _CONSTANT = 1e-6  # variance below which a probability is called constant: float32 cannot tell much less from 0
 
@@ -82,7 +82,7 @@ def consistency(
     return keep((p - phi) ** 2, where)
 
 
-def large_enough(probability: Float[Array, "b h w"], *, pixels: float = 50.0) -> Bool[Array, "b"]:
+def large_enough(probability: Float[Array, "b h w"], *, pixels: Number = 50.0) -> Bool[Array, "b"]:
     """Whether more than ``pixels`` pixels of the soft mask exceed 1/2: below that it has no shape to speak of.
     Without a gradient.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import optax
 
 from thyroid_jax.losses.reduce import fill, keep
-from thyroid_jax.shapes import Array, Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float, Number
 
 
 def guidance(
     prediction: Float[Array, "b r"],
     target: Float[Array, "b r"],
     *,
-    beta: float = 1.0,
+    beta: Number = 1.0,
     where: Bool[Array, "b"] | None = None,
 ) -> Float[Array, "b"]:
     """SmoothL1 between the predicted and the measured radiomics, mean over the r values, >= 0.

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.losses.reduce import keep
-from thyroid_jax.shapes import Array, Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float, Number
 
 Space = Literal["channel", "full"]
 TaskLosses = Mapping[str, Callable[[jax.Array], jax.Array]]
@@ -99,7 +99,7 @@ def angular_penalty(
     unit: Float[Array, "t b d"],
     *,
     kind: Literal["hinge", "square", "abs"] = "hinge",
-    margin: float | Float[Array, ""] = 0.0,
+    margin: Number = 0.0,
     where: Bool[Array, "b"] | None = None,
 ) -> Float[Array, "b"]:
     """Penalty on excessive alignment, mean over the pairs of tasks; with s a pair's cosine:

@@ -20,7 +20,7 @@ from thyroid_jax.mtl.config import MTLConfig
 from thyroid_jax.mtl.gradients import combine, gramian
 from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
-from thyroid_jax.recipe import Recipe, encode_with, encoder_and_rest, example_losses
+from thyroid_jax.recipe import Recipe, Task, encode_with, encoder_and_rest, example_losses
 from thyroid_jax.shapes import Array, Bool, Float, Int, Key
 from thyroid_jax.train.objective import evaluate, mean_parts, total
 
@@ -125,7 +125,7 @@ def task_gradients(
     found, metrics = {}, {}
     for task in recipe.tasks:
 
-        def mean_loss(rest: Params, latent: Latent, task=task) -> tuple[Array, Array]:
+        def mean_loss(rest: Params, latent: Latent, task: Task = task) -> tuple[Array, Pair]:
             losses = example_losses(task, rest | encoder, latent, batch, recipe)
             sums = {task.name: pair(losses, task.defined(batch))}
             return loss_vector(sums, recipe.replace(tasks=(task,)))[0], sums[task.name]

@@ -13,14 +13,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.losses.reduce import Metrics, Pair, pair, share, summed
 from thyroid_jax.model import Latent, Params
 from thyroid_jax.recipe import PenaltyConfig, Recipe, View, example_losses
-from thyroid_jax.shapes import Array, Float, Int
+from thyroid_jax.shapes import Array, Float, Int, Number
 
 
 class Terms(NamedTuple):
@@ -91,7 +90,7 @@ def mean_parts(pairs: dict[str, Pair], axis: str | None) -> dict[str, Float[Arra
 
 
 def scheduled_weight(
-    settings: PenaltyConfig, step: Int[Array, ""] | int, total_steps: Float[Array, ""] | np.floating | float
+    settings: PenaltyConfig, step: Int[Array, ""] | int, total_steps: Number
 ) -> Float[Array, ""]:
     """A penalty's weight at a step: 0 up to ``warmup`` of all steps, rising linearly over ``ramp`` of them.
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from thyroid_jax.settings import check_within, settings
-from thyroid_jax.shapes import Array, Float, Int
+from thyroid_jax.shapes import Array, Float, Int, Number
 
 
 @settings
@@ -36,7 +36,7 @@ class OptimizerConfig:
 
 
 def learning_rate(
-    settings: OptimizerConfig, step: Int[Array, ""] | int, total_steps: Float[Array, ""] | float
+    settings: OptimizerConfig, step: Int[Array, ""] | int, total_steps: Number
 ) -> Float[Array, ""]:
     """Linear warm-up over w = max(1, round(warmup * total)) steps, then a cosine down to ``final_share``.
 
@@ -55,7 +55,7 @@ def learning_rate(
     return settings.learning_rate * jnp.where(total > 0, scheduled, 1.0)
 
 
-def optimizer(settings: OptimizerConfig, total_steps: Float[Array, ""] | float) -> optax.GradientTransformation:
+def optimizer(settings: OptimizerConfig, total_steps: Number) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW. The form of its state does not depend on any number."""
     decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     highest_norm = jnp.where(jnp.asarray(settings.clip) > 0, settings.clip, jnp.inf)
