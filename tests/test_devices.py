@@ -1,46 +1,119 @@
-"""The same update on one, two and eight devices."""
-
-import dataclasses
+"""The same update on one, two and eight devices, by jit and by pmap, with labels missing unevenly; in float64."""
 
 import chex
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from helpers import assert_close, double_precision
 
-from thyroid_jax.config import Config, ModelConfig, MTLConfig, RLARConfig, TrainConfig
+from thyroid_jax.config import MTLConfig
 from thyroid_jax.errors import InputError
-from thyroid_jax.train import init_state, update
-from thyroid_jax.train.devices import check_divides, copy, data_mesh, spread
+from thyroid_jax.mtl.scalarize import SCALARIZERS
+from thyroid_jax.mtl.weigh import WEIGHERS
+from thyroid_jax.train import init_state
+from thyroid_jax.train.devices import AXIS, SPREADS, by_jit, by_pmap, check_divides
+from thyroid_jax.train.gradient import gradient
 
-CONFIG = Config(
-    model=ModelConfig.preset("tiny", radiomics=11),
-    rlar=RLARConfig(weight=5.0, ramp=0.0),
-    train=TrainConfig(total_steps=10),
-)
-
-
-BY_TASK = dataclasses.replace(
-    CONFIG, rlar=RLARConfig(weight=0.3, ramp=0.0, scale="relative"), mtl=MTLConfig(method="mgda", at="parameters")
-)
+SMALL = {"model": {"width": 2, "groups": 1, "hidden": 4}}
+PENALISED = {"rlar": {"weight": 1.0, "kind": "square", "ramp": 0.0}}
+METHODS = [name for name in [*SCALARIZERS, *WEIGHERS] if name != "equal"]
 
 
-@pytest.mark.parametrize("config, counts", [(CONFIG, (1, 2, 8)), (BY_TASK, (1, 8))], ids=["reverse", "by task"])
-def test_the_number_of_devices_does_not_change_the_update(config, counts, make_batch):
-    batch = make_batch(b=8)
-    found = []
-    for count in counts:
-        mesh = data_mesh(jax.devices()[:count])
-        state = copy(init_state(config), mesh)
-        chex.clear_trace_counter()
-        step = jax.jit(chex.assert_max_traces(update, 1), static_argnums=2, donate_argnums=0)
-        for _ in range(3):
-            state, metrics = step(state, spread(batch, mesh), config)
-        for leaf in jax.tree.leaves(state):
-            assert len(leaf.sharding.device_set) == count and leaf.is_fully_replicated
-        found.append(jax.device_get((state.params, metrics)))
-    for other in found[1:]:
-        chex.assert_trees_all_close(other, found[0], rtol=2e-3, atol=2e-5)
+@pytest.fixture(scope="module")
+def uneven(make_batch):
+    """Eight examples whose labels are missing on some devices and not on others; the last one is padding."""
+    flags = lambda *missing: np.array([place not in missing for place in range(8)])
+    return make_batch(b=8)._replace(
+        mask_valid=flags(0, 1, 5),
+        grade_valid=flags(0, 2, 3, 6),
+        malignant_valid=flags(1, 7),
+        radiomics_valid=flags(0, 1, 4),
+        example_valid=flags(7),
+    )
+
+
+def means(metrics):
+    return {name: np.asarray(value.sum) / np.asarray(value.count) for name, value in metrics.items()}
+
+
+def two_updates(spread, recipe, batch):
+    """Whole parameters and the last metrics' means after two updates."""
+    state = spread.put_state(double_precision(init_state(recipe, jax.random.key(0))))
+    for _ in range(2):
+        state, metrics = spread.step(state, spread.put_batch(batch), recipe)
+    whole = spread.whole_state(state)
+    for leaf in jax.tree.leaves(whole):
+        assert len(leaf.sharding.device_set) == spread.mesh.size and leaf.is_fully_replicated
+    return jax.device_get(whole.params), means(jax.device_get(metrics))
+
+
+EXTRAS = {
+    "RLAR and consistency": PENALISED
+    | {"consistency": {"weight": 0.5, "warmup": 0.0, "ramp": 0.0, "min_pixels": 1.0}, "guidance": {"weight": 0.0}},
+    "at the parameters": {"mtl": {"method": "upgrad", "at": "parameters"},
+                                       "guidance": {"weight": 0.0}, "malignancy": {"weight": 0.0}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("groups", EXTRAS.values(), ids=EXTRAS)
+def test_the_number_of_devices_and_the_way_to_spread_do_not_change_the_update(groups, tiny_recipe, uneven, x64):
+    recipe, batch = double_precision(tiny_recipe(**SMALL, **groups)), double_precision(uneven)
+    devices = jax.devices()
+    params, metrics = two_updates(by_jit(devices[:1]), recipe, batch)
+    others = (by_jit(devices), by_pmap(devices[:2]), by_pmap(devices))
+    for spread in others:
+        other_params, other_metrics = two_updates(spread, recipe, batch)
+        chex.assert_trees_all_close(other_params, params, rtol=1e-6, atol=1e-9)
+        chex.assert_trees_all_close(other_metrics, metrics, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_multitask_methods_gradient_is_that_of_the_whole_batch(method, tiny_recipe, uneven, x64):
+    """By pmap over two devices, RLAR on; the method's next state too."""
+    chosen = {"mtl": {"method": method}} | PENALISED | {"guidance": {"weight": 0.0}, "malignancy": {"weight": 0.0}}
+    recipe, batch = double_precision(tiny_recipe(**SMALL, **chosen)), double_precision(uneven)
+    state = double_precision(init_state(recipe, jax.random.key(1)))
+    whole = lambda params, batch, mtl_state, recipe: gradient(
+        params, batch, recipe, mtl_state=mtl_state, key=jax.random.key(2)
+    )
+    expected = jax.jit(whole)(state.params, batch, state.mtl_state, recipe)
+    by_two = jax.pmap(whole, AXIS, in_axes=(None, 0, None, None), devices=jax.devices()[:2])
+    halves = jax.tree.map(lambda a: a.reshape(2, -1, *a.shape[1:]), batch)
+    found = by_two(state.params, halves, state.mtl_state, recipe.replace(axis=AXIS))
+    numbers = lambda tree: jax.tree.map(lambda a: jax.random.key_data(a) if a.dtype == state.key.dtype else a, tree)
+    for device in range(2):
+        assert_close(jax.tree.map(lambda a, d=device: a[d], found.params), expected.params, 1e-6)
+        one = jax.tree.map(lambda a, d=device: a[d], numbers(found.mtl_state))
+        chex.assert_trees_all_close(one, numbers(expected.mtl_state), rtol=1e-6, atol=1e-9)
+    summed = jax.tree.map(lambda a: a.sum(0), found.metrics)
+    chex.assert_trees_all_close(means(summed), means(expected.metrics), rtol=1e-6, atol=1e-9)
+
+
+def test_states_come_back_from_either_way_as_they_went(tiny_recipe):
+    recipe = tiny_recipe(**SMALL, mtl={"method": "rlw"})
+    numbers = lambda state: jax.tree.map(
+        lambda a: jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a, state
+    )
+    for make in SPREADS.values():
+        state = init_state(recipe, jax.random.key(4))
+        expected = jax.device_get(numbers(state))
+        spread = make()
+        chex.assert_trees_all_equal(numbers(spread.whole_state(spread.put_state(state))), expected)
+
+
+def test_batches_come_back_from_either_way_as_they_went(uneven):
+    for make in SPREADS.values():
+        spread = make()
+        chex.assert_trees_all_equal(spread.whole_batch(spread.put_batch(uneven)), uneven)
 
 
 def test_a_batch_that_devices_cannot_share_evenly_is_refused():
     with pytest.raises(InputError, match=r"batch_size is 12.*multiple of the number of devices, 8"):
-        check_divides(12, data_mesh())
+        check_divides(12, 8)
+
+
+def test_every_method_is_tested():
+    import typing
+
+    assert set(METHODS) | {"equal"} == set(typing.get_args(typing.get_type_hints(MTLConfig)["method"]))

@@ -1,6 +1,4 @@
-"""One update: the plain multitask step bit for bit without RLAR, one compilation, donated state, learning."""
-
-import dataclasses
+"""One update: the plain multitask step bit for bit without RLAR, one program for a sweep, donated state, learning."""
 
 import chex
 import jax
@@ -8,257 +6,211 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import flat
 
 from thyroid_jax import model
-from thyroid_jax.config import (
-    AugmentConfig,
-    Config,
-    ConsistencyConfig,
-    GuidanceConfig,
-    ModelConfig,
-    MTLConfig,
-    RLARConfig,
-    TrainConfig,
-)
+from thyroid_jax.config import Config, recipe_of, replace_groups
 from thyroid_jax.data.augment import augment
-from thyroid_jax.losses import grading, guidance, masked_mean, segmentation
+from thyroid_jax.losses import grading, guidance, malignancy, masked_mean, segmentation
 from thyroid_jax.mtl import scalarize
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.train import evaluate_step, init_state, learning_rate, objective, train_step, update
-from thyroid_jax.train.objective import trained
-from thyroid_jax.train.step import at_step, compiled_step, measured, optimizer, ramps_at
+from thyroid_jax.recipe import Fitted
+from thyroid_jax.train import evaluate_step, init_state, objective, train_step, update
+from thyroid_jax.train.optimizer import optimizer
+from thyroid_jax.train.step import in_unit_range, measured, seen_by_the_network
 
-STILL = AugmentConfig(**{field.name: 0.0 for field in dataclasses.fields(AugmentConfig)})
-CONFIG = Config(model=ModelConfig.preset("tiny", radiomics=11), train=TrainConfig(total_steps=20))
+KEY = jax.random.key(0)
+STILL = dict.fromkeys(("flip", "rotate", "scale", "shift", "gamma", "gain", "speckle", "blur", "shadow"), 0.0)
+NAMES = ("segmentation", "grading", "malignancy", "guidance")
 
 
-def test_rlar_weight_zero_is_the_plain_multitask_step_bit_for_bit(make_batch):
+def test_rlar_weight_zero_is_the_plain_multitask_step_bit_for_bit(tiny_recipe, make_batch):
     """Against a step written out here without any of RLAR's code."""
-    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0))
-    batch = make_batch()
+    recipe, batch = tiny_recipe(total_steps=20.0), make_batch(b=2, h=8, w=12)
+    shape = recipe.model
+    ones = jnp.ones(5)
 
     def plain_step(state, batch):
-        image, mask = augment(jax.random.fold_in(state.key, state.step), batch.image, batch.mask, config.augment)
-        seg, cls, rad = (
-            valid & batch.example_valid for valid in (batch.mask_valid, batch.grade_valid, batch.radiomics_valid)
-        )
+        key = jax.random.fold_in(state.key, state.step)
+        image, mask = augment(key, batch.image, batch.mask, recipe.settings["augment"])
+        flags = (batch.mask_valid, batch.grade_valid, batch.malignant_valid, batch.radiomics_valid)
+        seg, cls, mal, rad = (flag & batch.example_valid for flag in flags)
 
         def loss(params):
-            latent = model.encode(params, config.model, image)
-            logits = model.decode(params, config.model, latent)
-            outline = 0.5 * segmentation.bce(logits, mask, where=seg) + 0.5 * segmentation.soft_dice(
-                logits, mask, where=seg
-            )
-            embedding = model.embed(params, config.model, latent.z)
-            grade = grading.cross_entropy(model.classify(params, config.model, embedding), batch.grade, where=cls)
-            embedding = model.embed(params, config.model, latent.z)
-            predicted = model.predict_radiomics(params, config.model, embedding)
+            latent = model.encode(params, shape, image)
+            embed = lambda: model.embed(params, shape, latent)
+            logits = model.decode(params, shape, latent)
+            outline = 0.5 * segmentation.bce(logits, mask, where=seg)
+            outline = outline + 0.5 * segmentation.soft_dice(logits, mask, where=seg)
+            logits = model.classify(params, shape, embed())
+            grade = grading.cross_entropy(logits, batch.grade, class_weights=ones, where=cls)
+            logit = model.malignancy(params, shape, embed())
+            malignant = malignancy.malignancy(logit, batch.malignant, class_weights=ones[:2], where=mal)
+            predicted = model.predict_radiomics(params, shape, embed())
             radiomics = guidance.guidance(predicted, batch.radiomics, where=rad)
-            return masked_mean(outline, seg) + masked_mean(grade, cls) + 0.1 * masked_mean(radiomics, rad)
+            total = masked_mean(outline, seg) + masked_mean(grade, cls) + masked_mean(malignant, mal)
+            return total + 0.1 * masked_mean(radiomics, rad)
 
-        change, opt_state = optimizer(config).update(jax.grad(loss)(state.params), state.opt_state, state.params)
+        transform = optimizer(recipe.settings["optimizer"], recipe.fitted.total_steps)
+        change, opt_state = transform.update(jax.grad(loss)(state.params), state.opt_state, state.params)
         return state._replace(
             step=state.step + 1, params=optax.apply_updates(state.params, change), opt_state=opt_state
         )
 
-    state = init_state(config)
+    state = init_state(recipe, KEY)
     state = state._replace(step=state.step + 5)  # past the first steps, so that rates and moments are not zero
     with (
         jax.disable_jit()
     ):  # operation by operation: what a compiler fuses, and so rounds, depends on what else it sees
-        ours, _ = update(state, batch, config)
+        ours, _ = update(state, batch, recipe)
         plain = plain_step(state, batch)
     chex.assert_trees_all_equal(ours.params, plain.params)
 
 
-def test_with_weight_the_penalty_changes_the_update(make_batch):
+def test_with_weight_the_penalty_changes_the_update(tiny_recipe, make_batch):
     states = []
-    for weight in (0.0, 5.0):
-        config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=weight, ramp=0.0))
-        state, _ = train_step(init_state(config), make_batch(), config)
-        state, _ = train_step(state, make_batch(), config)
-        states.append(state.params)
-    difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), *states)
-    assert max(map(float, jax.tree.leaves(difference["encoder"]))) > 1e-6
+    for groups in ({}, {"rlar": {"weight": 5.0, "ramp": 0.0}}):
+        recipe = tiny_recipe(**groups)
+        state, _ = train_step(init_state(recipe, KEY), make_batch(), recipe)
+        states.append(flat(state.params["encoder"]))
+    assert float(jnp.abs(states[0] - states[1]).max()) > 1e-6
 
 
-def test_it_is_compiled_once_and_its_state_donated(make_batch):
+def sweep():
+    """Five weights, two learning rates and three folds: recipes of different numbers and different training parts."""
+    for weight in (0.03, 0.1, 0.3, 1.0, 3.0):
+        for rate in (1e-3, 3e-3):
+            for fold in range(3):
+                config = replace_groups(
+                    Config(),
+                    model=model.PRESETS["tiny"],
+                    data={"fold": fold},
+                    guidance={"weight": 0.1, "view": "original"},
+                    rlar={"weight": weight, "margin": 0.01 * fold},
+                    optimizer={"learning_rate": rate},
+                    train={"seed": fold, "epochs": 10 + fold},
+                )
+                learned = Fitted.neutral(5, 13, total_steps=70.0 + fold)
+                weights = np.linspace(0.5, 1.5 + fold, 5, dtype=np.float32)
+                yield recipe_of(config, fitted=learned._replace(class_weights=weights))
+
+
+def test_one_program_serves_a_sweep_and_its_state_is_donated(make_batch):
     chex.clear_trace_counter()
-    step = jax.jit(chex.assert_max_traces(update, 1), static_argnums=2, donate_argnums=0)
-    state = init_state(CONFIG)
-    kept = jax.tree.leaves(state.params)[0]
-    for seed in range(3):
-        state, _ = step(state, make_batch(seed=seed), CONFIG)
-    assert int(state.step) == 3
-    assert kept.is_deleted()
-    before = compiled_step._cache_size()
-    state, _ = train_step(state, make_batch(), CONFIG)
-    state, _ = train_step(state, make_batch(seed=1), CONFIG)
-    assert compiled_step._cache_size() - before <= 1
+    step = jax.jit(chex.assert_max_traces(update, 1), donate_argnums=0)
+    batch = make_batch()
+    for seed, recipe in enumerate(sweep()):
+        state = init_state(recipe, jax.random.key(seed))
+        kept = jax.tree.leaves(state.params)[0]
+        state, metrics = step(state, batch, recipe)
+        assert kept.is_deleted() and np.isfinite(metrics["loss"].sum)
+    assert seed == 29
 
 
-def test_a_step_is_a_function_of_state_and_batch(make_batch):
-    one, _ = update(init_state(CONFIG), make_batch(), CONFIG)
-    two, _ = update(init_state(CONFIG), make_batch(), CONFIG)
+def test_other_structures_are_other_programs(tiny_recipe):
+    structure = lambda **groups: jax.tree.structure(tiny_recipe(**groups))
+    plain = structure()
+    assert structure(optimizer={"learning_rate": 1.0}) == plain == structure(segmentation={"weight": 0.3})
+    for groups in ({"rlar": {"weight": 1.0}}, {"grading": {"kind": "corn"}}, {"grading": {"weight": 0.0}},
+                   {"mtl": {"method": "gls"}}, {"model": {"width": 8}}):  # fmt: skip
+        assert structure(**groups) != plain
+
+
+def test_a_step_is_a_function_of_state_and_batch(tiny_recipe, make_batch):
+    recipe = tiny_recipe()
+    one, _ = train_step(init_state(recipe, KEY), make_batch(), recipe)
+    two, _ = train_step(init_state(recipe, KEY), make_batch(), recipe)
     chex.assert_trees_all_equal(one.params, two.params)
+    assert int(one.step) == 1
 
 
-def test_every_nth_step_has_the_penalty_n_times_as_heavy_and_the_others_are_plain():
-    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=2.0, every=3))
-    assert [at_step(config, step).rlar.weight for step in range(5)] == [6, 0, 0, 6, 0]
-    assert {at_step(config, step).rlar.every for step in range(5)} == {1}
-    assert at_step(CONFIG, 7) == CONFIG
+def test_images_and_masks_may_come_as_bytes(tiny_recipe, make_batch):
+    recipe, batch = tiny_recipe(), make_batch()
+    as_bytes = lambda a: np.round(255 * a).astype(np.uint8)
+    packed = batch._replace(image=as_bytes(batch.image), mask=as_bytes(batch.mask))
+    unpacked = batch._replace(image=as_bytes(batch.image) / np.float32(255), mask=batch.mask)
+    chex.assert_trees_all_equal(in_unit_range(packed), in_unit_range(unpacked))
+    ours, _ = train_step(init_state(recipe, KEY), packed, recipe)
+    theirs, _ = train_step(init_state(recipe, KEY), unpacked, recipe)
+    chex.assert_trees_all_close(ours.params, theirs.params, rtol=1e-4, atol=1e-7)
 
 
-def test_every_nth_step_in_a_row(make_batch):
-    config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=2.0, every=2))
-    seen, state, by_hand = [], init_state(config), init_state(config)
-    for step in range(3):
-        state, metrics = train_step(state, make_batch(seed=step), config)
-        by_hand, _ = train_step(by_hand, make_batch(seed=step), at_step(config, step))
-        seen.append("rlar" in metrics)
-    assert seen == [True, False, True]
-    chex.assert_trees_all_equal(state.params, by_hand.params)
-    with pytest.raises(ValueError, match="at_step"):
-        update(state, make_batch(), config)
-
-
-def test_famo_is_told_the_losses_after_the_update_on_the_same_batch(make_batch):
-    config = dataclasses.replace(
-        CONFIG, rlar=RLARConfig(weight=0.0), mtl=MTLConfig(method="famo"), augment=STILL, train=TrainConfig()
+def test_famo_is_told_the_losses_after_the_update_on_the_same_batch(tiny_recipe, make_batch):
+    recipe, batch = tiny_recipe(mtl={"method": "famo"}, augment=STILL), make_batch()
+    state = init_state(recipe, KEY)
+    weighted_means = lambda params: jnp.array(
+        [
+            recipe.settings[name].weight * total / count
+            for name in NAMES
+            for total, count in [objective(params, batch, recipe)[1][f"loss_{name}"]]
+        ]
     )
-    state, batch = init_state(config), make_batch()
-    before = objective_losses(state.params, batch, config)
-    state, _ = train_step(state, batch, config)
-    after = objective_losses(state.params, batch, config)
-    _, expected = scalarize.famo(before, scalarize.init("famo", 3))
-    expected = scalarize.famo_observe(expected, after)
+    before = weighted_means(state.params)
+    state, _ = train_step(state, batch, recipe)
+    _, expected = scalarize.famo(before, scalarize.init("famo", 4))
+    expected = scalarize.famo_observe(expected, weighted_means(state.params))
     np.testing.assert_allclose(state.mtl_state.logits, expected.logits, rtol=1e-3, atol=1e-6)
     assert float(jnp.abs(state.mtl_state.logits).max()) > 1e-3
 
 
-def objective_losses(params, batch, config):
-    metrics = objective(params, batch, config)[1]
-    return jnp.array(
-        [
-            weight * metrics[f"loss_{name}"].sum / metrics[f"loss_{name}"].count
-            for name, weight in trained(config).items()
-        ]
-    )
-
-
-def test_it_learns_one_batch(make_batch):
-    config = dataclasses.replace(
-        CONFIG,
-        augment=STILL,
-        train=TrainConfig(total_steps=150),
-        optimizer=dataclasses.replace(CONFIG.optimizer, learning_rate=2e-2),
-    )
-    state, batch, losses = init_state(config), make_batch(b=4), []
+def test_it_learns_one_batch(tiny_recipe, make_batch):
+    recipe = tiny_recipe(total_steps=150.0, augment=STILL, rlar={"weight": 0.1}, optimizer={"learning_rate": 2e-2})
+    state, batch, losses = init_state(recipe, KEY), make_batch(b=4), []
     for _ in range(150):
-        state, metrics = train_step(state, batch, config)
+        state, metrics = train_step(state, batch, recipe)
         losses.append({name: float(total / count) for name, (total, count) in metrics.items()})
     assert losses[-1]["loss_segmentation"] < 0.4 * losses[0]["loss_segmentation"]
     assert losses[-1]["loss_grading"] < 0.1 * losses[0]["loss_grading"]
+    assert losses[-1]["loss_malignancy"] < 0.1 * losses[0]["loss_malignancy"]
     assert losses[-1]["loss_guidance"] < 0.5 * losses[0]["loss_guidance"]
-    quality = evaluate_step(state.params, batch, config)
-    assert float(quality["dice"].sum / quality["dice"].count) > 0.8
+    assert float(evaluate_step(state.params, batch, recipe)["segmentation"].mean()) > 0.8
 
 
-def test_schedule_warms_up_falls_as_a_cosine_and_is_a_function_of_the_step():
-    config = dataclasses.replace(CONFIG, train=TrainConfig(total_steps=1000))
-    rate = learning_rate(config)
-    highest = config.optimizer.learning_rate
-    assert float(rate(0)) == 0
-    assert float(rate(25)) == pytest.approx(highest / 2)
-    assert float(rate(50)) == pytest.approx(highest)
-    assert float(rate(525)) == pytest.approx(highest * (1 + config.optimizer.final_share) / 2, rel=1e-3)
-    assert float(rate(1000)) == pytest.approx(highest * config.optimizer.final_share, rel=1e-3)
-
-
-def test_ramp_of_the_penalty():
-    config = dataclasses.replace(CONFIG, train=TrainConfig(total_steps=1000))
-    assert [float(ramps_at(jnp.int32(step), config).rlar) for step in (0, 50, 100, 900)] == [0, 0.5, 1, 1]
-    flat = dataclasses.replace(config, rlar=RLARConfig(ramp=0.0))
-    assert float(ramps_at(jnp.int32(0), flat).rlar) == 1
-
-
-def test_the_consistency_waits_for_the_outline():
-    config = dataclasses.replace(CONFIG, train=TrainConfig(total_steps=1000))
-    assert [float(ramps_at(jnp.int32(step), config).consistency) for step in (0, 100, 150, 200, 900)] == [
-        0,
-        0,
-        0.5,
-        1,
-        1,
-    ]
-    at_once = dataclasses.replace(config, consistency=ConsistencyConfig(ramp=0.0))
-    assert [float(ramps_at(jnp.int32(step), at_once).consistency) for step in (99, 100)] == [0, 1]
-
-
-def test_the_guidance_target_is_measured_on_the_augmented_view(make_batch):
-    values, spread = (np.linspace(*ends, len(clinical.TARGET)).astype(np.float32) for ends in ((-1, 1), (1, 2)))
-    known = GuidanceConfig(centre=tuple(values.tolist()), spread=tuple(spread.tolist()))
+def test_the_guidance_target_is_measured_on_the_augmented_view_with_the_fitted_cut_and_scaling(tiny_recipe, make_batch):
+    r = len(clinical.TARGET)
+    centre, spread = (np.linspace(*ends, r).astype(np.float32) for ends in ((-1, 1), (1, 2)))
+    fitted = Fitted.neutral(5, r)._replace(
+        scaling=clinical.Scaling(centre, spread), mask_cut=np.array(0.25, np.float32)
+    )
+    recipe = tiny_recipe(guidance={"view": "augmented"}).replace(fitted=fitted)
     batch = make_batch(b=4, h=48, w=48)
-    batch = batch._replace(
-        radiomics_valid=np.array([True, True, False, True]), mask=batch.mask * np.array([1, 1, 1, 0])[:, None, None]
-    )
-    found = measured(batch, dataclasses.replace(CONFIG, guidance=known))
-    target, valid = clinical.target(batch.image[..., 0], batch.mask >= 0.5)
+    soft = 0.4 * batch.mask * np.array([1, 1, 1, 0], np.float32)[:, None, None]  # above the cut, below one half
+    batch = batch._replace(radiomics_valid=np.array([True, True, False, True]), mask=soft)
+    found = jax.jit(measured)(batch, recipe)
+    target, valid = clinical.target(batch.image[..., 0], soft, cut=0.25)
     assert np.asarray(valid).all(1).tolist() == [True, True, True, False]
-    np.testing.assert_allclose(
-        found.radiomics, np.clip((np.asarray(target) - values) / spread, -3, 3), rtol=1e-5, atol=1e-6
-    )
+    expected = np.clip((np.asarray(target) - centre) / spread, -3, 3)
+    np.testing.assert_allclose(found.radiomics[:3], expected[:3], rtol=1e-4, atol=1e-5)
     assert found.radiomics_valid.tolist() == [True, True, False, False]
-    assert measured(batch, CONFIG) is batch  # the scaling is not known
+    seen = jax.jit(seen_by_the_network)(KEY, batch, recipe)
+    image, mask = augment(KEY, batch.image, batch.mask, recipe.settings["augment"])
+    again = measured(batch._replace(image=image, mask=mask), recipe)
+    np.testing.assert_allclose(seen.radiomics[:2], again.radiomics[:2], rtol=1e-3, atol=1e-3)
+    kept = jax.jit(seen_by_the_network)(KEY, batch, tiny_recipe(guidance={"view": "original"}))
+    np.testing.assert_array_equal(kept.radiomics, batch.radiomics)
 
 
-def test_a_step_takes_the_target_of_its_own_view_unless_told_otherwise(make_batch):
-    known = {"centre": (0.0,) * len(clinical.TARGET), "spread": (1.0,) * len(clinical.TARGET)}
-    batch, losses = make_batch(b=4, h=48, w=48, r=len(clinical.TARGET)), {}
-    for view in ("augmented", "original"):
-        config = dataclasses.replace(CONFIG, rlar=RLARConfig(weight=0.0), guidance=GuidanceConfig(view=view, **known))
-        config = dataclasses.replace(config, model=dataclasses.replace(CONFIG.model, radiomics=len(clinical.TARGET)))
-        state = init_state(config)
-        image, mask = augment(jax.random.fold_in(state.key, state.step), batch.image, batch.mask, config.augment)
-        seen = batch._replace(image=image, mask=mask)
-        expected = objective(state.params, measured(seen, config) if view == "augmented" else seen, config)[0]
-        _, metrics = train_step(state, batch, config)
-        losses[view] = float(metrics["loss"].sum)
-        assert losses[view] == pytest.approx(float(expected), rel=1e-4)
-    assert abs(losses["augmented"] - losses["original"]) > 1e-3
+def test_validation_scores_are_those_of_each_task(tiny_recipe, make_batch):
+    recipe, batch = tiny_recipe(), make_batch(b=3)
+    params = init_state(recipe, KEY).params
+    scores = evaluate_step(params, batch, recipe)
+    outputs = model.apply(params, recipe.model, batch.image)
+    predicted, reference = np.asarray(outputs.mask_logits) > 0, batch.mask >= 0.5
+    dice = 2 * (predicted & reference).sum((1, 2)) / (predicted.sum((1, 2)) + reference.sum((1, 2)))
+    np.testing.assert_allclose(scores["segmentation"], dice, rtol=1e-6)
+    np.testing.assert_allclose(scores["grading"], jax.nn.softmax(outputs.grade_logits), rtol=1e-5)
+    np.testing.assert_allclose(scores["malignancy"], jax.nn.sigmoid(outputs.malignant_logit), rtol=1e-5)
+    np.testing.assert_allclose(scores["guidance"], outputs.radiomics, rtol=1e-5, atol=1e-6)
 
 
-def test_without_a_known_length_rate_and_penalty_are_constant():
-    config = dataclasses.replace(CONFIG, train=TrainConfig())
-    assert [float(learning_rate(config)(step)) for step in (0, 1, 1000)] == 3 * [
-        pytest.approx(config.optimizer.learning_rate)
-    ]
-    assert float(ramps_at(jnp.int32(0), config).rlar) == 1
-
-
-def test_weight_decay_leaves_biases_and_scales_alone(make_batch):
-    config = dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, warmup=0.0))
-    state = init_state(config)
-    zero = jax.tree.map(jnp.zeros_like, state.params)
-    tx = optimizer(config)
-    change = zero
-    opt_state = state.opt_state
-    for _ in range(2):  # the schedule's first rate is 0
-        change, opt_state = tx.update(zero, opt_state, state.params)
-    for path, (parameter, moved) in jax.tree_util.tree_leaves_with_path(
-        jax.tree.map(lambda p, c: (p, c), state.params, change), is_leaf=lambda x: isinstance(x, tuple)
-    ):
-        decayed = parameter.ndim > 1 and float(jnp.abs(parameter).max()) > 0
-        assert (float(jnp.abs(moved).max()) > 0) == decayed, jax.tree_util.keystr(path)
-
-
-def test_validation_sums_ignore_padding_and_count_what_is_there(make_batch):
-    state = init_state(CONFIG)
-    batch = make_batch(b=3)
-    rows = jax.tree.map(lambda a: np.concatenate([a, np.zeros((2, *a.shape[1:]), a.dtype)]), batch)
-    one, two = evaluate_step(state.params, batch, CONFIG), evaluate_step(state.params, rows, CONFIG)
-    chex.assert_trees_all_close(one, two, rtol=1e-6)
-    assert float(two["dice"].count) == 3
-    assert float(two["confusion"].sum.sum()) == 3
-    np.testing.assert_array_equal(two["confusion"].sum.sum(1), batch.grade.sum(0))
+@pytest.mark.parametrize("method", ["equal", "dwa", "rlw", "famo", "mgda"])
+def test_a_multitask_method_begins_with_its_own_state(tiny_recipe, method):
+    recipe = tiny_recipe(mtl={"method": method})
+    recipe = recipe.replace(fitted=recipe.fitted._replace(epoch_steps=np.array(7, np.int32)))
+    state = init_state(recipe, KEY).mtl_state
+    if method == "dwa":
+        assert int(state.steps_per_epoch) == 7
+    if method == "famo":
+        assert state.logits.shape == (4,)
+    if method in ("equal", "mgda"):
+        assert state == ()

@@ -44,7 +44,7 @@ def init_prior(count: int = 4, centre: Sequence[float] | Float[Array, "n"] | Non
     return {
         "weight": weight,
         "bias": jnp.zeros(()),
-        "centre": jnp.zeros(count) if centre is None else jnp.asarray(centre, weight.dtype),
+        "centre": jnp.zeros(count) if centre is None else jnp.array(centre, weight.dtype),  # a copy: states are donated
     }
 
 

@@ -138,8 +138,3 @@ def _normal_gradient(image: Float[Array, "h w"], mask: Bool[Array, "h w"]) -> Fl
     (gy, gx), (ny, nx) = jnp.gradient(image), jnp.gradient(soft)
     along = jnp.abs(gy * ny + gx * nx) / jnp.sqrt(ny**2 + nx**2 + 1e-12)
     return jnp.where(band, along, 0.0).sum() / jnp.maximum(band.sum(), 1)
-
-
-def mask_cut(readers) -> float:
-    """Stub until merged."""
-    return 0.25 if 2 in readers else 0.5

@@ -1,0 +1,62 @@
+"""The schedule is optax's with numbers that may be traced; weight decay leaves biases and scales alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from thyroid_jax.errors import InputError
+from thyroid_jax.train.optimizer import OptimizerConfig, learning_rate, optimizer
+
+
+@pytest.mark.parametrize("total, warmup, share", [(1000, 0.05, 0.01), (37, 0.1, 0.0), (8, 0.0, 0.5), (1, 1.0, 0.1)])
+def test_the_schedule_is_optaxs(total, warmup, share):
+    settings = OptimizerConfig(learning_rate=0.02, warmup=warmup, final_share=share)
+    steps = max(1, round(warmup * total))
+    theirs = optax.warmup_cosine_decay_schedule(0.0, 0.02, steps, max(total, steps + 1), end_value=0.02 * share)
+    ours = jax.jit(lambda settings, step, total: learning_rate(settings, step, total))
+    for step in range(total + 3):
+        assert float(ours(settings, step, float(total))) == pytest.approx(float(theirs(step)), rel=1e-5, abs=1e-9)
+
+
+def test_without_a_known_length_the_rate_is_constant():
+    settings = OptimizerConfig()
+    assert [float(learning_rate(settings, step, 0.0)) for step in (0, 1, 1000)] == 3 * [pytest.approx(3e-3)]
+
+
+@pytest.fixture
+def params():
+    return {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 2.0), "scale": jnp.ones(())}
+
+
+def test_weight_decay_leaves_biases_and_scales_alone(params):
+    transform = optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.5), 0.0)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    change, _ = transform.update(nothing, transform.init(params), params)
+    np.testing.assert_allclose(change["kernel"], -0.1 * 0.5 * params["kernel"], rtol=1e-6)
+    assert float(jnp.abs(change["bias"]).max()) == float(change["scale"]) == 0
+
+
+def test_the_update_is_that_of_optax_with_the_same_numbers(params):
+    """Clipping on and off, by traced numbers, in one program."""
+    gradient = jax.tree.map(lambda p: 3.0 * p, params)
+
+    @jax.jit
+    def ours(settings, state):
+        return optimizer(settings, 0.0).update(gradient, state, params)[0]
+
+    for clip in (1.0, 0.0):
+        settings = OptimizerConfig(learning_rate=0.05, clip=clip, b1=0.8, b2=0.95)
+        adamw = optax.adamw(0.05, b1=0.8, b2=0.95, weight_decay=1e-2, mask=jax.tree.map(lambda p: p.ndim > 1, params))
+        theirs = optax.chain(optax.clip_by_global_norm(clip), adamw) if clip else adamw
+        expected, _ = theirs.update(gradient, theirs.init(params), params)
+        found = ours(settings, optimizer(settings, 0.0).init(params))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+    assert ours._cache_size() == 1
+
+
+@pytest.mark.parametrize("field, value", [("b1", 1.0), ("learning_rate", -1e-3), ("final_share", 1.1), ("clip", -1.0)])
+def test_impossible_numbers_are_named(field, value):
+    with pytest.raises(InputError, match=rf"optimizer\.{field} is"):
+        OptimizerConfig(**{field: value})
