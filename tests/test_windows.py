@@ -14,6 +14,7 @@ windowed = {
     name: jax.jit(getattr(windows, name), static_argnums=1)
     for name in ("highest", "lowest", "box_mean", "white_top_hat", "dilate")
 }
+binomial = jax.jit(windows.binomial)
 
 
 @pytest.mark.parametrize("radius", RADII)
@@ -38,6 +39,28 @@ def test_box_mean_counts_what_lies_inside(radius):
     np.testing.assert_allclose(
         windowed["box_mean"](IMAGE, radius)[inner], ndimage.uniform_filter(IMAGE, size)[inner], rtol=1e-5
     )
+
+
+def test_box_mean_slides_over_the_image_alone():
+    """Its counts are numbers in the program: a window over a constant is folded by the compiler, which takes long."""
+    program = str(jax.make_jaxpr(lambda image: windows.box_mean(image, 1))(IMAGE))
+    assert program.count("reduce_window") == 2
+
+
+def test_binomial_is_the_weighted_mean_with_zeros_outside():
+    expected = IMAGE.astype(float)
+    for axis in (0, 1):
+        expected = ndimage.correlate1d(expected, np.array([1, 4, 6, 4, 1]) / 16, axis, mode="constant")
+    np.testing.assert_allclose(binomial(IMAGE), expected, rtol=1e-5)
+
+
+def test_binomial_keeps_the_sum_and_adds_a_variance_of_one_pixel():
+    spot = np.zeros((11, 13), np.float32)
+    spot[5, 6] = 1
+    y, x = np.mgrid[:11, :13]
+    blurred = np.asarray(binomial(spot))
+    assert blurred.sum() == pytest.approx(1)
+    assert (blurred * (y - 5) ** 2).sum() == pytest.approx(1) and (blurred * (x - 6) ** 2).sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("radius", [1, 2, 3])
