@@ -159,8 +159,8 @@ def _outline(
 ) -> tuple[list[Float[Array, ""]], Float[Array, ""]]:
     """The values of shape and of the outline's smoothness, and the mean second moment across the parts in pixel^2.
 
-    The mask is blurred by one pixel before its perimeter is taken: a hard edge reads 5 % too long, an interpolated one
-    less, both blurred the same.
+    The mask is blurred a little before its perimeter is taken: a hard edge reads 5 % too long, an interpolated one
+    less, both blurred nearly the same. More blur would be steadier still, but wipe out spicules.
     """
     rows, columns = spacing
     label = islands.labels(nodule, mask > 0)
@@ -180,7 +180,7 @@ def _outline(
 
     area, tall, round_, across, ellipses, circles = islands.total(label, of_part)
     area = jnp.maximum(area, _TINY)
-    perimeter = jnp.maximum(soft.perimeter(windows.binomial(jnp.pad(mask, 2)), spacing=spacing), _TINY)
+    perimeter = jnp.maximum(soft.perimeter(windows.binomial(jnp.pad(mask, 1)), spacing=spacing), _TINY)
     return [tall / area, round_ / area, ellipses / perimeter, circles / perimeter], across / area
 
 
