@@ -14,7 +14,6 @@ windowed = {
     name: jax.jit(getattr(windows, name), static_argnums=1)
     for name in ("highest", "lowest", "box_mean", "white_top_hat", "dilate")
 }
-binomial = jax.jit(windows.binomial)
 
 
 @pytest.mark.parametrize("radius", RADII)
@@ -45,23 +44,6 @@ def test_box_mean_slides_over_the_image_alone():
     """Its counts are numbers in the program: a window over a constant is folded by the compiler, which takes long."""
     program = str(jax.make_jaxpr(lambda image: windows.box_mean(image, 1))(IMAGE))
     assert program.count("reduce_window") == 2
-
-
-def test_binomial_is_the_weighted_mean_with_zeros_outside():
-    expected = IMAGE.astype(float)
-    for axis in (0, 1):
-        expected = ndimage.correlate1d(expected, np.array([1, 2, 1]) / 4, axis, mode="constant")
-    np.testing.assert_allclose(binomial(IMAGE), expected, rtol=1e-5)
-
-
-def test_binomial_keeps_the_sum_and_adds_a_variance_of_half_a_pixel():
-    spot = np.zeros((11, 13), np.float32)
-    spot[5, 6] = 1
-    y, x = np.mgrid[:11, :13]
-    blurred = np.asarray(binomial(spot))
-    assert blurred.sum() == pytest.approx(1)
-    for distance in (y - 5, x - 6):
-        assert (blurred * distance**2).sum() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("radius", [1, 2, 3])

@@ -20,9 +20,9 @@ import numpy as np
 from thyroid_jax.radiomics import first_order, glcm, islands, levels, raster, shape, soft, windows
 from thyroid_jax.shapes import Array, Bool, Float
 
-# The first two are averages over the connected parts of the mask, by area. "Smoothed" is the mean of 3 x 3 pixels, and
-# the white top-hat (spots narrower than 5 pixels) is that of the smoothed image. * A pixel at the limit counts half:
-# its weight falls linearly from 1 to 0 within 1/2 SD of the ring either side (1 SD of the ring's top-hat for foci).
+# The first two are averages over the connected parts of the mask, by area. "Smoothed" is the mean of 3 x 3 pixels: the
+# perimeter is that of the smoothed mask, the white top-hat (spots narrower than 5 pixels) that of the smoothed image.
+# * A pixel at the limit counts half, its weight is linear within 1/2 SD of the ring (for foci 1 SD of its top-hat).
 TARGET: tuple[str, ...] = (
     "log_height_to_width",  # shape: log sqrt(Syy / Sxx), y the depth; above 0 is taller than wide
     "elongation",  # shape: sqrt(minor / major second moment), in (0, 1], 1 for a circle
@@ -30,8 +30,8 @@ TARGET: tuple[str, ...] = (
     "circle_to_perimeter",  # margin: perimeters of circles of the parts' areas / perimeter; near 1 for a circle
     "boundary_sharpness",  # margin: mean |normal gradient| within 3 px of the outline / standard deviation of the ring
     "echogenicity",  # echogenicity: log(mean of the nodule / mean of the ring); below 0 is hypoechoic
-    "echogenicity_low",  # echogenicity: (10th percentile of the nodule - median of the ring) / SD of the ring
-    "root_anechoic_share",  # composition: sqrt of the share of the smoothed nodule below the ring's 5th percentile *
+    "echogenicity_low",  # echogenicity: 10th percentile of the smoothed nodule / median of the smoothed ring; >= 0
+    "root_anechoic_share",  # composition: sqrt of the share below the ring's 5th percentile, both smoothed *
     "smoothed_entropy",  # composition: entropy of 32 grey bins of the smoothed nodule, in bits
     "log_smoothed_contrast",  # texture: log(1 + mean squared difference of neighbouring grey levels, of 32), smoothed
     "smoothed_idm",  # texture: inverse difference moment of the same, in (0, 1]; 1 for one grey
@@ -159,8 +159,8 @@ def _outline(
 ) -> tuple[list[Float[Array, ""]], Float[Array, ""]]:
     """The values of shape and of the outline's smoothness, and the mean second moment across the parts in pixel^2.
 
-    The mask is blurred a little before its perimeter is taken: a hard edge reads 5 % too long, an interpolated one
-    less, both blurred nearly the same. More blur would be steadier still, but wipe out spicules.
+    The mask is smoothed before its perimeter is taken: a hard edge reads 5 % too long, an interpolated one less, both
+    smoothed nearly the same. More smoothing would be steadier still, but wipe out spicules.
     """
     rows, columns = spacing
     label = islands.labels(nodule, mask > 0)
@@ -180,7 +180,7 @@ def _outline(
 
     area, tall, round_, across, ellipses, circles = islands.total(label, of_part)
     area = jnp.maximum(area, _TINY)
-    perimeter = jnp.maximum(soft.perimeter(windows.binomial(jnp.pad(mask, 1)), spacing=spacing), _TINY)
+    perimeter = jnp.maximum(soft.perimeter(windows.box_mean(jnp.pad(mask, 2), 1), spacing=spacing), _TINY)
     return [tall / area, round_ / area, ellipses / perimeter, circles / perimeter], across / area
 
 
@@ -202,12 +202,12 @@ def _echogenicity(
     ring_deviation: Float[Array, ""],
 ) -> list[Float[Array, ""]]:
     mean, _ = first_order.mean_and_deviation(image, nodule)
-    (ring_low, ring_median), (low,) = first_order.percentiles(image, (ring, (5, 50)), (nodule, (10,)))
-    deviation = jnp.maximum(ring_deviation, _TINY)
+    (ring_low, ring_median), (low,) = first_order.percentiles(smooth, (ring, (5, 50)), (nodule, (10,)))
+    below = (ring_low - smooth) / jnp.maximum(ring_deviation, _TINY)
     return [
         jnp.log(jnp.maximum(mean, _TINY) / jnp.maximum(ring_mean, _TINY)),
-        (low - ring_median) / deviation,
-        jnp.sqrt(_mean(_above((ring_low - smooth) / deviation, 0.0, 0.5), nodule)),
+        low / jnp.maximum(ring_median, _TINY),
+        jnp.sqrt(_mean(_above(below, 0.0, 0.5), nodule)),
     ]
 
 

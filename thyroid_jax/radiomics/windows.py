@@ -39,16 +39,6 @@ def _inside(side: int, radius: int) -> np.ndarray:
     return np.minimum(place + radius, side - 1) - np.maximum(place - radius, 0) + 1
 
 
-def binomial(x: Float[Array, "h w"]) -> Float[Array, "h w"]:
-    """Weighted mean with (1 2 1) / 4 along rows and columns, of variance 1/2 pixel^2 each way; outside the image x is
-    0.
-    """
-    h, w = x.shape
-    x = jnp.pad(x, 1)
-    x = (x[:h] + 2 * x[1 : h + 1] + x[2:]) / 4
-    return (x[:, :w] + 2 * x[:, 1 : w + 1] + x[:, 2:]) / 4
-
-
 def dilate(mask: Bool[Array, "h w"], radius: int) -> Bool[Array, "h w"]:
     """Pixels within ``radius`` of the mask in the chessboard distance.
 
