@@ -87,8 +87,8 @@ def target(
     soft in [0, 1] (after interpolation, or the mean of several readers); ``spacing`` (row, column) size of a pixel.
     The first four values are those of the soft mask: the perimeter is the mean length of its contours, that is, of its
     readers' outlines where they lie inside each other. The others look at the pixels with mask >= ``cut``, which may
-    be traced; :func:`mask_cut` gives one that lies on no plateau. A bool mask has no need of it. Cut a prediction first:
-    a haze around it would lengthen its perimeter.
+    be traced; :func:`mask_cut` gives one that lies on no plateau. A bool mask has no need of it. Cut a prediction
+    first: a haze around it would lengthen its perimeter.
 
     Everything is undefined for a nodule of fewer than 16 pixels or one that is a line one pixel wide; what compares
     with the ring (10 pixels of dilation minus the nodule, inside the scan) also where fewer than 16 ring pixels remain,
