@@ -1,11 +1,15 @@
-"""What each value of the guidance target has to do with grades, malignancy and written findings: rank correlations,
-and a plain regression.
+"""How well each value of the guidance target survives a random training view, and what it has to do with grades,
+malignancy and written findings.
 
 python -m experiments.target_study --data.name ddti --data.dir data
+python -m experiments.target_study --data.name phantom --data.dir data --data.labels readers --data.height 96 \\
+    --data.width 96 --alone
 
-Spearman's rank correlation with 95 % intervals, whole groups resampled, and the AUROC of a logistic regression on the
-target alone, its predictions made for groups that it was not fitted on. Measured once on the unaugmented, letterboxed
-images, as training does.
+First table: Spearman's rank correlation between the value of an image and that of its augmented views, and the mean
+and the clipped share of the views' z-scores, the scaling fitted on the views of every second group and judged on the
+other groups'. With ``--alone`` also the rank correlation under each augmentation alone. Then the correlation with
+every label, 95 % intervals, whole groups resampled, and the AUROC of a logistic regression on the target alone, its
+predictions made for groups that it was not fitted on: both on the unaugmented, letterboxed images.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+import jax
 import numpy as np
 import tyro
 from scipy import stats
@@ -26,7 +32,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments.runtime import prepare
-from thyroid_jax.data.pipeline import letterbox, measure
+from thyroid_jax.config import AugmentConfig
+from thyroid_jax.data.augment import augment
+from thyroid_jax.data.pipeline import letterbox
 from thyroid_jax.data.record import Record
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError, exits_cleanly
@@ -43,11 +51,11 @@ FINDINGS: dict[str, tuple[Mapping[str, int], tuple[str, ...]]] = {
     ),
     "composition": (
         {"cystic": 0, "predominantly cystic": 1, "spongiform": 1, "predominantly solid": 2, "solid": 3, "dense": 3},
-        ("anechoic_share", "firstorder_Entropy"),
+        ("root_anechoic_share", "smoothed_entropy"),
     ),
     "shape": (
         {"oval": 0, "round": 0, "irregular": 1},
-        ("ellipse_to_perimeter", "shape2D_Sphericity", "shape2D_Elongation"),
+        ("ellipse_to_perimeter", "circle_to_perimeter", "elongation"),
     ),
     "margins": (
         {
@@ -59,12 +67,12 @@ FINDINGS: dict[str, tuple[Mapping[str, int], tuple[str, ...]]] = {
             "spiculated": 2,
         }
         | {"circumscribed": 0, "indistinct": 1, "angular": 2},
-        ("ellipse_to_perimeter", "shape2D_Sphericity", "boundary_sharpness"),
+        ("ellipse_to_perimeter", "circle_to_perimeter", "boundary_sharpness"),
     ),
     "calcifications": (
         {"none": 0, "macrocalcifications": 1, "microcalcifications": 2}
         | {"no": 0, "intraductal": 1, "in a mass": 1, "indefinable": 1},
-        ("foci_share", "foci_density"),
+        ("root_foci_share", "foci_strength"),
     ),
 }
 
@@ -77,15 +85,112 @@ class Data:
     dir: Path = Path("data")
     height: int = 128
     width: int = 192
+    labels: Literal["reference", "readers"] = "reference"
+    """the reference outline, or the mean of all readers' outlines where there are several"""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What each value of the guidance target has to do with grades, malignancy and written findings."""
+    """How well each value of the guidance target survives a training view, and what it has to do with labels."""
 
     data: Data
+    views: int = 4
+    """augmented views of every image"""
+    alone: bool = False
+    """measure also under each augmentation alone"""
     samples: int = 1000
     """bootstrap replicates"""
+
+
+_CHUNK = 32  # images measured at once
+_USUAL = AugmentConfig()
+_augmented = jax.jit(augment, static_argnums=3)
+
+
+class Stability(NamedTuple):
+    """What random views do to the target: rank correlations f[views r], mean z-score f[r], clipped share f[r]."""
+
+    rank: np.ndarray
+    mean: np.ndarray
+    clipped: np.ndarray
+
+
+def outlines(records: Sequence[Record], kind: str) -> tuple[list[np.ndarray], float]:
+    """One uint8 mask a record, and the cut that no number of readers has a plateau at."""
+    drawn = [record.reader_masks if kind == "readers" and record.reader_masks else (record.mask,) for record in records]
+    means = [np.round(255 * np.mean(masks, axis=0)).astype(np.uint8) for masks in drawn]
+    return means, clinical.mask_cut({len(masks) for masks in drawn})
+
+
+def targets(
+    image: np.ndarray, mask: np.ndarray, cut: float, *, view: int | None = None, config: AugmentConfig = _USUAL
+) -> tuple[np.ndarray, np.ndarray]:
+    """The target of uint8[n h w] images and masks as they are, or of their random view number ``view``: (f[n r],
+    bool[n r]).
+    """
+    values, valid = [], []
+    for start in range(0, len(image), _CHUNK):
+        rows = np.minimum(np.arange(start, start + _CHUNK), len(image) - 1)  # the last chunk is filled up
+        x, m = image[rows].astype(np.float32) / 255, mask[rows].astype(np.float32) / 255
+        if view is not None:
+            x, m = _augmented(jax.random.fold_in(jax.random.key(view), start), x[..., None], m, config)
+            x = x[..., 0]
+        v, ok = clinical.target(x, m, cut=cut)
+        values.append(np.asarray(v))
+        valid.append(np.asarray(ok))
+    return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]
+
+
+def stability(
+    original: tuple[np.ndarray, np.ndarray], views: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray
+) -> Stability:
+    """Compare (values f[n r], valid bool[n r]) of the images with those of their views.
+
+    Ranks: all images that are valid both times. z-scores: fitted on the views of every second group, judged on those
+    of the others; |z| >= 3 is clipped.
+    """
+    values, valid = (np.stack(parts) for parts in zip(*views))
+    fitted = np.isin(groups, np.unique(groups)[::2])
+    scaling = clinical.fit_scaling(values[:, fitted], valid[:, fitted])
+    rank = np.array(
+        [
+            [spearman(*(a[both[:, column], column] for a in (original[0], v))) for column in range(values.shape[-1])]
+            for v, ok in views
+            for both in [original[1] & ok]
+        ]
+    )
+    z = (values[:, ~fitted] - scaling.centre[None, None, :]) / scaling.spread[None, None, :]
+    judged = valid[:, ~fitted]
+    average = lambda a: np.where(judged, a, 0).sum((0, 1)) / np.maximum(judged.sum((0, 1)), 1)
+    return Stability(rank, average(np.clip(z, -3, 3)), average(np.abs(z) >= 3))
+
+
+def stability_table(found: Stability) -> None:
+    """One row a value: mean and lowest rank correlation of the views, mean z-score, clipped share."""
+    print("| value | rank correlation | lowest view | mean z | clipped |\n|---|---|---|---|---|")
+    for name, rank, mean, clipped in zip(clinical.TARGET, found.rank.T, found.mean, found.clipped):
+        print(f"| `{name}` | {rank.mean():.2f} | {rank.min():.2f} | {mean:+.2f} | {100 * clipped:.1f} % |")
+
+
+def alone_table(
+    image: np.ndarray,
+    mask: np.ndarray,
+    cut: float,
+    groups: np.ndarray,
+    views: int,
+    kinds: Sequence[str] = tuple(name for name in vars(_USUAL) if name != "flip"),
+) -> None:
+    """One row a value: its rank correlation under each augmentation alone, at its usual strength."""
+    off = replace(_USUAL, **dict.fromkeys(vars(_USUAL), 0.0))
+    original = targets(image, mask, cut)
+    columns = []
+    for kind in kinds:
+        config = replace(off, **{kind: getattr(_USUAL, kind)})
+        seen = [targets(image, mask, cut, view=view, config=config) for view in range(views)]
+        columns.append(stability(original, seen, groups).rank.mean(0))
+    print("| value | " + " | ".join(kinds) + " |\n" + "|---" * (len(kinds) + 1) + "|")
+    for name, row in zip(clinical.TARGET, np.transpose(columns)):
+        print(f"| `{name}` | " + " | ".join(f"{rank:.2f}" for rank in row) + " |")
 
 
 def labels(records: Sequence[Record]) -> dict[str, np.ndarray]:
@@ -115,7 +220,8 @@ def highest(text: str, order: Mapping[str, int]) -> int | None:
 
 def spearman(values: np.ndarray, label: np.ndarray) -> float:
     """Rank correlation; 0 where either does not vary."""
-    return float(stats.spearmanr(values, label).statistic) if np.ptp(values) and np.ptp(label) else 0.0
+    varies = len(values) and np.ptp(values) and np.ptp(label)
+    return float(stats.spearmanr(values, label).statistic) if varies else 0.0
 
 
 def correlations(values: np.ndarray, found: Mapping[str, np.ndarray], groups: np.ndarray, samples: int) -> None:
@@ -140,7 +246,7 @@ def correlations(values: np.ndarray, found: Mapping[str, np.ndarray], groups: np
 
 
 def regressions(values: np.ndarray, found: Mapping[str, np.ndarray], groups: np.ndarray, samples: int) -> None:
-    """AUROC of a logistic regression on all values, and on each TI-RADS axis left out, predictions for unseen groups."""
+    """AUROC of a logistic regression on all values, and with each left out, its predictions for unseen groups."""
     splits = {"malignant": 0.5, "grade": None}
     for kind in [name for name in splits if name in found]:
         known = ~np.isnan(found[kind])
@@ -183,22 +289,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     records = [record for record in open_records(arguments.data.dir, arguments.data.name)[1] if record.mask is not None]
     size = arguments.data.height, arguments.data.width
+    masks, cut = outlines(records, arguments.data.labels)
     image = np.stack([letterbox(record.image, size) for record in records])
-    values, valid = measure(
-        image, np.stack([letterbox(record.mask.astype(np.uint8) * 255, size) for record in records])
+    mask = np.stack([letterbox(drawn, size) for drawn in masks])
+    groups = np.array([record.group for record in records])
+    values, valid = targets(image, mask, cut)
+    known = valid.all(1)
+    print(
+        f"{len(records)} outlines of {len(set(groups))} groups at {size[0]} x {size[1]}, cut at {cut:g}; "
+        f"{int((~known).sum())} without a target\n"
     )
-    records = [record for record, known in zip(records, valid) if known]
-    found, groups = labels(records), np.array([record.group for record in records])
+    seen = [targets(image, mask, cut, view=view) for view in range(arguments.views)]
+    stability_table(stability((values, valid), seen, groups))
+    print()
+    if arguments.alone:
+        alone_table(image, mask, cut, groups, arguments.views)
+        print()
+    found = labels([record for record, ok in zip(records, known) if ok])
     if not found:
         raise InputError(
-            f"{arguments.data.name}: no record has a grade, a malignancy or a finding that varies; there is nothing to relate."
+            f"{arguments.data.name}: no record has a grade, a malignancy or a finding that varies; "
+            "there is nothing to relate."
         )
-    print(
-        f"{len(records)} outlines of {len(set(groups))} groups at {size[0]} x {size[1]}; {int((~valid).sum())} without a target\n"
-    )
-    values = clinical.fit_scaling(values[valid], np.ones_like(values[valid], bool))(values[valid])
-    correlations(np.asarray(values), found, groups, arguments.samples)
-    regressions(np.asarray(values), found, groups, arguments.samples)
+    scaled = np.asarray(clinical.fit_scaling(values, valid)(values))[known]
+    correlations(scaled, found, groups[known], arguments.samples)
+    regressions(scaled, found, groups[known], arguments.samples)
 
 
 if __name__ == "__main__":

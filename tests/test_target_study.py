@@ -70,6 +70,88 @@ def test_a_target_that_knows_the_label_is_found_out_and_one_that_does_not_is_not
     assert scores["all values"] > 0.9 > 0.7 > scores[f"without {clinical.TARGET[5]}"]
 
 
+def noisy_views(noise, shift=0.0, views=3, n=400):
+    """Values of n images and of their views: what is added has this standard deviation and mean."""
+    rng = np.random.default_rng(3)
+    r = len(clinical.TARGET)
+    original = rng.normal(size=(n, r))
+    return (original, np.ones((n, r), bool)), [
+        (original + shift + noise * rng.normal(size=(n, r)), np.ones((n, r), bool)) for _ in range(views)
+    ]
+
+
+def test_stability_is_the_rank_correlation_with_the_views():
+    """Of normal values with correlation c, Spearman's is 6 / pi arcsin(c / 2)."""
+    groups = np.arange(400) // 2
+    for noise in (0.0, 0.5, 2.0):
+        found = target_study.stability(*noisy_views(noise), groups)
+        expected = 6 / np.pi * np.arcsin(1 / np.sqrt(1 + noise**2) / 2)
+        assert found.rank.shape == (3, len(clinical.TARGET))
+        assert found.rank.mean() == pytest.approx(expected, abs=0.01)
+
+
+def test_the_scaling_is_fitted_on_views_and_judged_on_other_groups():
+    groups = np.arange(400) // 2
+    found = target_study.stability(*noisy_views(0.3, shift=5.0), groups)
+    assert np.abs(found.mean).max() < 0.3 and found.clipped.max() < 0.01  # a shift of all views is not seen
+    (original, valid), views = noisy_views(0.3)
+    moved = [(np.where((groups % 2 == 1)[:, None], 50 + v, v), ok) for v, ok in views]  # but one of the others is
+    found = target_study.stability((original, valid), moved, groups)
+    assert (found.mean > 2.9).all() and (found.clipped == 1).all()
+
+
+def test_values_that_are_not_valid_both_times_do_not_count():
+    (original, valid), views = noisy_views(0.0, views=1)
+    (seen, ok), lost = views[0], np.arange(400) < 40
+    found = target_study.stability(
+        (original, valid), [(np.where(lost[:, None], -99, seen), ok & ~lost[:, None])], np.arange(400)
+    )
+    np.testing.assert_allclose(found.rank, 1)
+    assert found.clipped.max() < 0.05
+
+
+def test_outlines_are_the_readers_mean_and_come_with_their_cut():
+    image = np.zeros((4, 4), np.uint8)
+    left, top = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    left[:, :2] = top[:2] = True
+    alone = Record(case="1", group="1", source="-", image=image, mask=left)
+    both = dataclasses.replace(alone, case="2", reader_masks=(left, top))
+    masks, cut = target_study.outlines([alone, both], "readers")
+    np.testing.assert_array_equal(masks[0], 255 * left)
+    np.testing.assert_array_equal(masks[1], np.select([left & top, left | top], [255, 128]))
+    assert cut == 0.25
+    masks, cut = target_study.outlines([alone, both], "reference")
+    np.testing.assert_array_equal(masks[1], 255 * left)
+    assert cut == 0.5
+
+
+def drawn_ellipses():
+    y, x = np.mgrid[:48, :48]
+    mask = [255 * (np.hypot(y - 24, (x - 24) / width) < 12) for width in (1.0, 1.2, 1.4)]
+    image = np.random.default_rng(5).integers(60, 200, (3, 48, 48))
+    return image.astype(np.uint8), np.stack(mask).astype(np.uint8)
+
+
+def test_a_view_is_reproducible_and_unlike_the_image():
+    image, mask = drawn_ellipses()
+    plain, view, again, other = (target_study.targets(image, mask, 0.5, view=view)[0] for view in (None, 0, 0, 1))
+    np.testing.assert_array_equal(view, again)
+    assert plain.shape == (3, len(clinical.TARGET))
+    assert np.abs(view - plain).max() > 1e-3 and np.abs(view - other).max() > 1e-3
+    np.testing.assert_allclose(view[:, 1], plain[:, 1], atol=0.03)  # elongation
+
+
+def test_an_augmentation_alone_touches_what_it_should(capsys):
+    """Gain multiplies the image: no shape changes its value, let alone its rank."""
+    image, mask = drawn_ellipses()
+    target_study.alone_table(image, mask, 0.5, np.arange(3), views=1, kinds=("gain",))
+    printed = capsys.readouterr().out
+    assert printed.startswith("| value | gain |\n|---|---|\n")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|$", printed, re.MULTILINE))
+    assert tuple(rows) == clinical.TARGET
+    assert all(rows[name] == "1.00" for name in clinical.TARGET[:4])
+
+
 def test_predictions_are_for_groups_that_were_not_fitted_on():
     """Noise that tells the groups apart, two images each: remembered groups would be predicted."""
     rng = np.random.default_rng(1)
@@ -91,11 +173,15 @@ def test_the_command_on_a_built_data_set(drawn_data, capsys):
         "32",
         "--samples",
         "50",
+        "--views",
+        "1",
     ]
     target_study.main(arguments)
     printed = capsys.readouterr().out
-    assert printed.startswith("30 outlines of 15 groups at 24 x 32")
-    assert printed.count("| `") == len(clinical.TARGET)
+    assert printed.startswith("30 outlines of 15 groups at 24 x 32, cut at 0.5; 0 without a target")
+    assert printed.count("| `") == 2 * len(clinical.TARGET)
+    (survived,) = re.findall(r"^\| `elongation` \| (\d\.\d\d) \|", printed, re.MULTILINE)
+    assert float(survived) > 0.8
     assert target_study.spearman(np.ones(3), np.arange(3)) == 0
     assert target_study.auroc(np.ones(3, int), np.arange(3)) == 0.5
     with pytest.raises(SystemExit):

@@ -40,6 +40,12 @@ def test_box_mean_counts_what_lies_inside(radius):
     )
 
 
+def test_box_mean_slides_over_the_image_alone():
+    """Its counts are numbers in the program: a window over a constant is folded by the compiler, which takes long."""
+    program = str(jax.make_jaxpr(lambda image: windows.box_mean(image, 1))(IMAGE))
+    assert program.count("reduce_window") == 2
+
+
 @pytest.mark.parametrize("radius", [1, 2, 3])
 def test_white_top_hat_is_scipys_with_a_square(radius):
     hat = windowed["white_top_hat"](IMAGE, radius)

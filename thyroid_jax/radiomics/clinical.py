@@ -1,13 +1,15 @@
 """A compact radiomics target along the axes of TI-RADS: what guides a part of the grading embedding in training.
 
 Every value compares the nodule with itself or with the ring of tissue around it, because gain and depth gain differ
-between machines; all but ``echogenicity_low`` stay as they are when the image is multiplied by a constant. No
-published list exists: the choice is this project's. Callipers and text must be blanked first, or they pass for
-echogenic foci.
+between machines: all stay as they are when the image is multiplied by a constant. The target is measured on random
+views of an image, so every value is measured in a way that such a view hardly changes: on soft outlines, on a smoothed
+image, without extremes (``docs/radiomics.md`` has the figures). No published list exists: the choice is this
+project's. Callipers and text must be blanked first, or they pass for echogenic foci.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple
 
@@ -15,28 +17,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thyroid_jax.radiomics import first_order, glcm, levels, raster, shape, windows
+from thyroid_jax.radiomics import first_order, glcm, islands, levels, raster, shape, soft, windows
 from thyroid_jax.shapes import Array, Bool, Float
 
+# The first two are averages over the connected parts of the mask, by area. "Smoothed" is the mean of 3 x 3 pixels: the
+# perimeter is that of the smoothed mask, the white top-hat (spots narrower than 5 pixels) that of the smoothed image.
+# * A pixel at the limit counts half, its weight is linear within 1/2 SD of the ring (for foci 1 SD of its top-hat).
 TARGET: tuple[str, ...] = (
-    "height_to_width",  # shape: sqrt(Syy / Sxx), y the depth; above 1 is taller than wide
-    "shape2D_Elongation",  # shape: sqrt(minor / major second moment), in [0, 1], 1 for a circle
-    "ellipse_to_perimeter",  # margin: perimeter of the moment ellipse / perimeter; near 1 smooth, lower lobulated
-    "shape2D_Sphericity",  # margin: 2 sqrt(pi area) / perimeter, in (0, 1]
+    "log_height_to_width",  # shape: log sqrt(Syy / Sxx), y the depth; above 0 is taller than wide
+    "elongation",  # shape: sqrt(minor / major second moment), in (0, 1], 1 for a circle
+    "ellipse_to_perimeter",  # margin: perimeters of the parts' moment ellipses / perimeter; near 1 smooth, lower lobed
+    "circle_to_perimeter",  # margin: perimeters of circles of the parts' areas / perimeter; near 1 for a circle
     "boundary_sharpness",  # margin: mean |normal gradient| within 3 px of the outline / standard deviation of the ring
     "echogenicity",  # echogenicity: log(mean of the nodule / mean of the ring); below 0 is hypoechoic
-    "echogenicity_low",  # echogenicity: 10th percentile of the nodule - median of the ring
-    "anechoic_share",  # composition: share of the smoothed nodule below the ring's 5th percentile, in [0, 1]
-    "firstorder_Entropy",  # composition: entropy of 32 grey bins, in bits
-    "glcm_Contrast",  # texture: mean squared difference of neighbouring grey levels, of 32
-    "glcm_Idm",  # texture: inverse difference moment of the same, in (0, 1]; 1 for one grey
-    "foci_share",  # echogenic foci: share of the nodule whose white top-hat exceeds the ring's mean top-hat + 3 SD, in [0, 1]
-    "foci_density",  # echogenic foci: number of spots that those form (a spot's hole takes one off), per 1000 pixels
+    "echogenicity_low",  # echogenicity: 10th percentile of the smoothed nodule / median of the smoothed ring; >= 0
+    "root_anechoic_share",  # composition: sqrt of the share below the ring's 5th percentile, both smoothed *
+    "smoothed_entropy",  # composition: entropy of 32 grey bins of the smoothed nodule, in bits
+    "log_smoothed_contrast",  # texture: log(1 + mean squared difference of neighbouring grey levels, of 32), smoothed
+    "smoothed_idm",  # texture: inverse difference moment of the same, in (0, 1]; 1 for one grey
+    "root_foci_share",  # echogenic foci: sqrt of the share whose top-hat is above the ring's mean top-hat + 3 SD *
+    "foci_strength",  # echogenic foci: log(1 + (mean of the nodule's top-hat^4)^1/4 / the ring's mean top-hat)
 )
+_NEEDS_RING = np.array([name in TARGET[4:8] + TARGET[11:] for name in TARGET])
 _RING = 10  # pixels
 _BAND = 3  # pixels either side of the outline
 _BINS = 32  # grey levels of entropy and texture
 _SMALLEST = 16  # pixels of nodule and of ring below which nothing is said
+_THIN = 0.1  # pixel^2: second moment across below which a mask is a line; one pixel has 1 / 12, two have 1 / 3
+_TINY = 1e-6
 
 
 class Scaling(NamedTuple):
@@ -50,91 +58,185 @@ class Scaling(NamedTuple):
         return jnp.clip((values - self.centre[None, :]) / self.spread[None, :], -3.0, 3.0)
 
 
+def mask_cut(readers: Collection[int]) -> float:
+    """Where to cut the mean of several readers' outlines: off every plateau j / R of every number of readers R in
+    ``readers``.
+
+    1/2 if every R is odd, for then it is the middle of a gap between plateaus. Otherwise 1/2 is a plateau itself, and
+    interpolation and rounding would decide along it: the middle of the gap below it, (p + 1/2) / 2 with p the highest
+    plateau below 1/2. 1/4 for two readers (what one of them drew counts), 3/8 for four, 5/12 for two and three.
+    """
+    if not readers or min(readers) < 1:
+        raise ValueError(f"readers {tuple(readers)}: give the numbers of readers that occur, each at least 1.")
+    if all(count % 2 for count in readers):
+        return 0.5
+    return (max((count - 1) // 2 / count for count in readers) + 0.5) / 2
+
+
 @partial(jax.jit, static_argnames="spacing")
 def target(
-    image: Float[Array, "b h w"], mask: Bool[Array, "b h w"], *, spacing: tuple[float, float] = (1.0, 1.0)
+    image: Float[Array, "b h w"],
+    mask: Bool[Array, "b h w"] | Float[Array, "b h w"],
+    *,
+    cut: float | Float[Array, ""] = 0.5,
+    spacing: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[Float[Array, "b r"], Bool[Array, "b r"]]:
     """The values of :data:`TARGET`, unscaled, and whether each is defined.
 
-    ``image`` in [0, 1] with exact zeros outside the scan (a letterbox border), ``mask`` the reference outline,
-    ``spacing`` (row, column) size of a pixel. Everything is undefined for a nodule of fewer than 16 pixels or one
-    that is a line; what compares with the ring (10 pixels of dilation minus the nodule, inside the scan) also where
-    fewer than 16 ring pixels remain, or all of them are alike. Undefined values are 0. Not meant to be
-    differentiated.
+    ``image`` in [0, 1] with exact zeros outside the scan (a letterbox border); ``mask`` the reference outline, bool or
+    soft in [0, 1] (after interpolation, or the mean of several readers); ``spacing`` (row, column) size of a pixel.
+    The first four values are those of the soft mask: the perimeter is the mean length of its contours, that is, of its
+    readers' outlines where they lie inside each other. The others look at the pixels with mask >= ``cut``, which may
+    be traced; :func:`mask_cut` gives one that lies on no plateau. A bool mask has no need of it. Cut a prediction
+    first: a haze around it would lengthen its perimeter.
+
+    Everything is undefined for a nodule of fewer than 16 pixels or one that is a line one pixel wide; what compares
+    with the ring (10 pixels of dilation minus the nodule, inside the scan) also where fewer than 16 ring pixels remain,
+    or all of them are alike. Undefined values are 0. Not meant to be differentiated.
     """
-    values, valid = raster.each(partial(_one, spacing=spacing), image, mask)
+    measure = partial(_of_one, cut=cut, spacing=spacing)
+    values, valid = raster.each(measure, image, mask.astype(image.dtype))
     valid = valid & jnp.isfinite(values)
     return jnp.where(valid, values, 0.0), valid
 
 
 def fit_scaling(values: np.ndarray, valid: np.ndarray) -> Scaling:
-    """Median and interquartile range of each column over its valid rows (f[n r], bool[n r]).
+    """Centre and spread of each value over the examples where it is valid (f[... r], bool[... r]).
 
-    Where half of the values are the same (no foci, mostly) the range is 0 and the standard deviation takes its place;
-    a constant or unseen column gets spread 1.
+    Fit it on what the training step sees: some augmented views of every training example, f[views n r]. The spread is
+    the interquartile range, or the distance of the 10th and the 90th percentile / 1.9 where that is wider (they are
+    equal for a normal distribution): a value with two peaks, as height / width has, would have a peak cut off. The
+    centre is Huber's location: the clipped z-scores have mean 0. Where most values are the same (no foci, mostly) the
+    standard deviation is the spread; a constant or unseen value gets spread 1.
     """
+    values, valid = (np.reshape(a, (-1, np.shape(a)[-1])) for a in (values, valid))
     centre, spread = np.zeros(values.shape[1]), np.ones(values.shape[1])
     for column in np.flatnonzero(valid.any(0)):
         seen = values[valid[:, column], column].astype(np.float64)
-        low, centre[column], high = np.percentile(seen, [25, 50, 75])
-        spread[column] = next((size for size in (high - low, seen.std()) if size > 1e-6), 1.0)
+        lowest, low, middle, high, highest = np.percentile(seen, [10, 25, 50, 75, 90])
+        sizes = (max(high - low, (highest - lowest) / 1.9), seen.std())
+        spread[column] = next((size for size in sizes if size > 1e-6), 1.0)
+        centre[column] = _huber_location(seen, middle, spread[column])
     return Scaling(centre.astype(np.float32), spread.astype(np.float32))
 
 
-def _one(
-    image: Float[Array, "h w"], mask: Bool[Array, "h w"], *, spacing: tuple[float, float]
+def _huber_location(seen: np.ndarray, centre: float, spread: float) -> float:
+    """The centre c with mean clip((x - c) / spread, -3, 3) = 0, from a first guess. Huber 1964."""
+    for _ in range(50):
+        centre += spread * np.clip((seen - centre) / spread, -3, 3).mean()
+    return centre
+
+
+def _of_one(
+    image: Float[Array, "h w"],
+    mask: Float[Array, "h w"],
+    *,
+    cut: float | Float[Array, ""],
+    spacing: tuple[float, float],
 ) -> tuple[Float[Array, "r"], Bool[Array, "r"]]:
-    scan = (
-        windows.lowest(windows.highest(image, 2), 2) > 0
-    )  # a closing: black speckle is inside, a letterbox border is not
-    ring = windows.dilate(mask, _RING) & ~mask & scan
-    line, row = raster.of(mask)
-    perimeter, area = shape.outline(line, row, spacing=spacing)
-    m = shape.moments(line, row, spacing=spacing)
-    nodule_mean, _ = first_order.mean_and_deviation(image, mask)
+    nodule = mask >= cut
+    # A closing: black speckle is inside the scan, a letterbox border is not.
+    scan = windows.lowest(windows.highest(image, 2), 2) > 0
+    ring = windows.dilate(nodule, _RING) & ~nodule & scan
     ring_mean, ring_deviation = first_order.mean_and_deviation(image, ring)
-    (ring_low, ring_median), (nodule_low,) = first_order.percentiles(image, (ring, (5, 50)), (mask, (10,)))
     smooth = windows.box_mean(image, 1)
-    hat = windows.white_top_hat(image, 2)
-    hat_mean, hat_deviation = first_order.mean_and_deviation(hat, ring)
-    foci = mask & (hat > hat_mean + 3 * hat_deviation)
-    count = jnp.maximum(m.count, 1.0)
-    tiny = 1e-6
-    about_shape = [
-        jnp.sqrt(m.rows / jnp.maximum(m.columns, tiny)),
-        jnp.sqrt(m.minor / jnp.maximum(m.major, tiny)),
-        shape.ellipse_perimeter(m.major, m.minor) / jnp.maximum(perimeter, tiny),
-        2 * jnp.sqrt(jnp.pi * area) / jnp.maximum(perimeter, tiny),
-    ]
-    against_ring = [
-        _normal_gradient(smooth, mask) / jnp.maximum(ring_deviation, tiny),
-        jnp.log(jnp.maximum(nodule_mean, tiny) / jnp.maximum(ring_mean, tiny)),
-        nodule_low - ring_median,
-        (mask & (smooth < (1 - 1e-5) * ring_low)).sum() / count,  # equal is not below, however it was rounded
-    ]
-    foci_values = [foci.sum() / count, 1000 * shape.euler_number(*raster.of(foci)) / count]
-    # A branch has a result of its own in memory; else the compiler finds the levels again for every reader.
-    level = jax.lax.cond(
-        mask.any(), lambda: levels.by_count(image, mask, _BINS), lambda: jnp.zeros(mask.shape, jnp.int32)
+    outline, across = _outline(mask, nodule, spacing)
+    values = jnp.stack(
+        [
+            *outline,
+            _normal_gradient(smooth, nodule) / jnp.maximum(ring_deviation, _TINY),
+            *_echogenicity(image, smooth, nodule, ring, ring_mean, ring_deviation),
+            *_texture(smooth, nodule),
+            *_foci(smooth, nodule, ring),
+        ]
     )
-    pairs = glcm.cooccurrence(glcm.pairs(*raster.of(level), _BINS), levels.histogram(level, _BINS) > 0)
-    average = lambda values: jnp.where(pairs.where, values, 0).sum() / jnp.maximum(pairs.where.sum(), 1)
-    texture = [
-        first_order.entropy_of(first_order.shares(level, _BINS)),
-        average(glcm.contrast(pairs)),
-        average(glcm.inverse_difference_moment(pairs)),
-    ]
-    values = jnp.stack([*about_shape, *against_ring, *texture, *foci_values])
-    large = (m.count >= _SMALLEST) & (m.minor > tiny * m.major)
+    large = (nodule.sum() >= _SMALLEST) & (across > _THIN)
     ringed = (ring.sum() >= _SMALLEST) & (ring_deviation > 1e-4 * ring_mean)
-    needs_ring = jnp.array([False] * 4 + [True] * 4 + [False] * 3 + [True] * 2)
-    return values, large & (ringed | ~needs_ring)
+    return values, large & (ringed | ~_NEEDS_RING)
+
+
+def _outline(
+    mask: Float[Array, "h w"], nodule: Bool[Array, "h w"], spacing: tuple[float, float]
+) -> tuple[list[Float[Array, ""]], Float[Array, ""]]:
+    """The values of shape and of the outline's smoothness, and the mean second moment across the parts in pixel^2.
+
+    The mask is smoothed before its perimeter is taken: a hard edge reads 5 % too long, an interpolated one less, both
+    smoothed nearly the same. More smoothing would be steadier still, but wipe out spicules.
+    """
+    rows, columns = spacing
+    label = islands.labels(nodule, mask > 0)
+    mask = jnp.where(label > 0, mask, 0.0)
+
+    def of_part(part: Bool[Array, "h w"]) -> Float[Array, "6"]:
+        alone = jnp.where(part, mask, 0.0)
+        pixels = soft.moments(alone)
+        m = pixels._replace(
+            rows=pixels.rows * rows**2, columns=pixels.columns * columns**2, cross=pixels.cross * rows * columns
+        )
+        area = soft.area(alone, spacing=spacing)
+        major, minor = soft.axes(m)
+        tall, round_, across = jnp.log(m.rows / m.columns) / 2, jnp.sqrt(minor / major), soft.axes(pixels)[1]
+        perimeters = [shape.ellipse_perimeter(major, minor), 2 * jnp.sqrt(jnp.pi * area)]
+        return jnp.stack([area, area * tall, area * round_, area * across, *perimeters])
+
+    area, tall, round_, across, ellipses, circles = islands.total(label, of_part)
+    area = jnp.maximum(area, _TINY)
+    perimeter = jnp.maximum(soft.perimeter(windows.box_mean(jnp.pad(mask, 2), 1), spacing=spacing), _TINY)
+    return [tall / area, round_ / area, ellipses / perimeter, circles / perimeter], across / area
 
 
 def _normal_gradient(image: Float[Array, "h w"], mask: Bool[Array, "h w"]) -> Float[Array, ""]:
-    """Mean over the band around the outline of |d image / d normal|, the normal being the gradient of the blurred mask."""
-    soft = windows.box_mean(mask.astype(jnp.float32), _BAND)
-    band = (soft > 0) & (soft < 1)
-    (gy, gx), (ny, nx) = jnp.gradient(image), jnp.gradient(soft)
+    """Mean of |d image / d normal| over the band around the outline; the normal is the gradient of the blurred mask."""
+    blurred = windows.box_mean(mask.astype(jnp.float32), _BAND)
+    band = (blurred > 0) & (blurred < 1)
+    (gy, gx), (ny, nx) = jnp.gradient(image), jnp.gradient(blurred)
     along = jnp.abs(gy * ny + gx * nx) / jnp.sqrt(ny**2 + nx**2 + 1e-12)
     return jnp.where(band, along, 0.0).sum() / jnp.maximum(band.sum(), 1)
+
+
+def _echogenicity(
+    image: Float[Array, "h w"],
+    smooth: Float[Array, "h w"],
+    nodule: Bool[Array, "h w"],
+    ring: Bool[Array, "h w"],
+    ring_mean: Float[Array, ""],
+    ring_deviation: Float[Array, ""],
+) -> list[Float[Array, ""]]:
+    mean, _ = first_order.mean_and_deviation(image, nodule)
+    (ring_low, ring_median), (low,) = first_order.percentiles(smooth, (ring, (5, 50)), (nodule, (10,)))
+    below = (ring_low - smooth) / jnp.maximum(ring_deviation, _TINY)
+    return [
+        jnp.log(jnp.maximum(mean, _TINY) / jnp.maximum(ring_mean, _TINY)),
+        low / jnp.maximum(ring_median, _TINY),
+        jnp.sqrt(_mean(_above(below, 0.0, 0.5), nodule)),
+    ]
+
+
+def _texture(smooth: Float[Array, "h w"], nodule: Bool[Array, "h w"]) -> list[Float[Array, ""]]:
+    # A branch has a result of its own in memory; else the compiler finds the levels again for every reader.
+    level = jax.lax.cond(
+        nodule.any(), lambda: levels.by_count(smooth, nodule, _BINS), lambda: jnp.zeros(nodule.shape, jnp.int32)
+    )
+    pairs = glcm.cooccurrence(glcm.pairs(*raster.of(level), _BINS), levels.histogram(level, _BINS) > 0)
+    return [
+        first_order.entropy_of(first_order.shares(level, _BINS)),
+        jnp.log1p(_mean(glcm.contrast(pairs), pairs.where)),
+        _mean(glcm.inverse_difference_moment(pairs), pairs.where),
+    ]
+
+
+def _foci(smooth: Float[Array, "h w"], nodule: Bool[Array, "h w"], ring: Bool[Array, "h w"]) -> list[Float[Array, ""]]:
+    hat = windows.white_top_hat(smooth, 2)
+    mean, deviation = first_order.mean_and_deviation(hat, ring)
+    strength = _mean((hat / jnp.maximum(mean, _TINY)) ** 4, nodule) ** 0.25
+    excess = (hat - mean) / jnp.maximum(deviation, _TINY)
+    return [jnp.sqrt(_mean(_above(excess, 3.0, 1.0), nodule)), jnp.log1p(strength)]
+
+
+def _above(x: Float[Array, "h w"], limit: float, width: float) -> Float[Array, "h w"]:
+    """1 where x is above the limit, 0 below, and a line from 0 to 1 within ``width`` either side."""
+    return jnp.clip((x - limit) / (2 * width) + 0.5, 0.0, 1.0)
+
+
+def _mean(values: Float[Array, "*n"], where: Bool[Array, "*n"]) -> Float[Array, ""]:
+    return jnp.where(where, values, 0).sum() / jnp.maximum(where.sum(), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from thyroid_jax.shapes import Array, Bool, Float
@@ -26,7 +27,16 @@ def lowest(x: Float[Array, "h w"], radius: int) -> Float[Array, "h w"]:
 
 def box_mean(x: Float[Array, "h w"], radius: int) -> Float[Array, "h w"]:
     """Mean over the part of the square of side 2 radius + 1 that lies inside the image."""
-    return _slide(x, radius, 0.0, lax.add) / _slide(jnp.ones_like(x), radius, 0.0, lax.add)
+    rows, columns = (_inside(side, radius) for side in x.shape)
+    return _slide(x, radius, 0.0, lax.add) / (rows[:, None] * columns[None, :]).astype(x.dtype)
+
+
+def _inside(side: int, radius: int) -> np.ndarray:
+    """How many of the 2 radius + 1 places around each of 0 ... side - 1 lie there: from min(i + r, n - 1) to max(i - r,
+    0).
+    """
+    place = np.arange(side)
+    return np.minimum(place + radius, side - 1) - np.maximum(place - radius, 0) + 1
 
 
 def dilate(mask: Bool[Array, "h w"], radius: int) -> Bool[Array, "h w"]:
