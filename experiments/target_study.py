@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jax
 import numpy as np
 import tyro
 from scipy import stats
@@ -32,13 +31,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments.runtime import prepare
-from thyroid_jax.config import AugmentConfig
-from thyroid_jax.data.augment import augment
-from thyroid_jax.data.pipeline import letterbox
+from thyroid_jax.data.augment import AugmentConfig
+from thyroid_jax.data.pipeline import load, measure, reader_counts
 from thyroid_jax.data.record import Record
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate.statistics import cluster_bootstrap
+from thyroid_jax.fitting import measure_views
 from thyroid_jax.radiomics import clinical
 
 # Written findings in order, least suspicious first; the values of the target that are meant to show them. Of
@@ -102,9 +101,7 @@ class Arguments:
     """bootstrap replicates"""
 
 
-_CHUNK = 32  # images measured at once
 _USUAL = AugmentConfig()
-_augmented = jax.jit(augment, static_argnums=3)
 
 
 class Stability(NamedTuple):
@@ -113,32 +110,6 @@ class Stability(NamedTuple):
     rank: np.ndarray
     mean: np.ndarray
     clipped: np.ndarray
-
-
-def outlines(records: Sequence[Record], kind: str) -> tuple[list[np.ndarray], float]:
-    """One uint8 mask a record, and the cut that no number of readers has a plateau at."""
-    drawn = [record.reader_masks if kind == "readers" and record.reader_masks else (record.mask,) for record in records]
-    means = [np.round(255 * np.mean(masks, axis=0)).astype(np.uint8) for masks in drawn]
-    return means, clinical.mask_cut({len(masks) for masks in drawn})
-
-
-def targets(
-    image: np.ndarray, mask: np.ndarray, cut: float, *, view: int | None = None, config: AugmentConfig = _USUAL
-) -> tuple[np.ndarray, np.ndarray]:
-    """The target of uint8[n h w] images and masks as they are, or of their random view number ``view``: (f[n r],
-    bool[n r]).
-    """
-    values, valid = [], []
-    for start in range(0, len(image), _CHUNK):
-        rows = np.minimum(np.arange(start, start + _CHUNK), len(image) - 1)  # the last chunk is filled up
-        x, m = image[rows].astype(np.float32) / 255, mask[rows].astype(np.float32) / 255
-        if view is not None:
-            x, m = _augmented(jax.random.fold_in(jax.random.key(view), start), x[..., None], m, config)
-            x = x[..., 0]
-        v, ok = clinical.target(x, m, cut=cut)
-        values.append(np.asarray(v))
-        valid.append(np.asarray(ok))
-    return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]
 
 
 def stability(
@@ -182,11 +153,11 @@ def alone_table(
 ) -> None:
     """One row a value: its rank correlation under each augmentation alone, at its usual strength."""
     off = replace(_USUAL, **dict.fromkeys(vars(_USUAL), 0.0))
-    original = targets(image, mask, cut)
+    original = measure(image, mask, cut=cut)
     columns = []
     for kind in kinds:
         config = replace(off, **{kind: getattr(_USUAL, kind)})
-        seen = [targets(image, mask, cut, view=view, config=config) for view in range(views)]
+        seen = [measure_views(image, mask, config, cut=cut, seed=view) for view in range(views)]
         columns.append(stability(original, seen, groups).rank.mean(0))
     print("| value | " + " | ".join(kinds) + " |\n" + "|---" * (len(kinds) + 1) + "|")
     for name, row in zip(clinical.TARGET, np.transpose(columns)):
@@ -287,19 +258,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(
         Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.target_study"
     )
-    records = [record for record in open_records(arguments.data.dir, arguments.data.name)[1] if record.mask is not None]
+    card, everything = open_records(arguments.data.dir, arguments.data.name)
+    records = [record for record in everything if record.mask is not None]
     size = arguments.data.height, arguments.data.width
-    masks, cut = outlines(records, arguments.data.labels)
-    image = np.stack([letterbox(record.image, size) for record in records])
-    mask = np.stack([letterbox(drawn, size) for drawn in masks])
+    cut = clinical.mask_cut(reader_counts(records, arguments.data.labels))
+    loaded = load(records, max(2, len(card.grades)), size, labels=arguments.data.labels).batch
+    image, mask = loaded.image[..., 0], loaded.mask
     groups = np.array([record.group for record in records])
-    values, valid = targets(image, mask, cut)
+    values, valid = measure(image, mask, cut=cut)
     known = valid.all(1)
     print(
         f"{len(records)} outlines of {len(set(groups))} groups at {size[0]} x {size[1]}, cut at {cut:g}; "
         f"{int((~known).sum())} without a target\n"
     )
-    seen = [targets(image, mask, cut, view=view) for view in range(arguments.views)]
+    seen = [measure_views(image, mask, _USUAL, cut=cut, seed=view) for view in range(arguments.views)]
     stability_table(stability((values, valid), seen, groups))
     print()
     if arguments.alone:

@@ -38,4 +38,4 @@ class Batch(NamedTuple):
     malignant_valid: Bool[Array, "b"]
     radiomics_valid: Bool[Array, "b"]
     example_valid: Bool[Array, "b"]
-    extra: Mapping[str, Label] = {}  # noqa: RUF012 never written to
+    extra: Mapping[str, Label] = {}

@@ -14,11 +14,11 @@ from thyroid_jax.data.pipeline import Examples, measure, steps_per_epoch
 from thyroid_jax.penalties import ConsistencyConfig
 from thyroid_jax.radiomics import clinical, soft
 from thyroid_jax.recipe import Fitted
-from thyroid_jax.shapes import Array
+from thyroid_jax.shapes import Array, Bool, Float, Int, Key, Number
 
 TARGET_VIEWS = 512
 """views on which the guidance target's scaling is fitted, at least where there are outlines to measure"""
-_VIEWS_KEY = 0x76696577  # of the random views: the same for every seed, so that seeds of a study share their scaling
+_VIEWS_SEED = 0x76696577  # of the random views: the same for every run, so that seeds of a study share their scaling
 
 
 def learn_from(training: Examples, config: Config, *, readers: Collection[int] = (1,)) -> Fitted:
@@ -72,29 +72,38 @@ def target_scaling(training: Examples, config: Config, cut: float) -> clinical.S
     rows = np.resize(outlined, max(len(outlined), TARGET_VIEWS))
     if len(outlined) > TARGET_VIEWS:
         rows = outlined[np.linspace(0, len(outlined) - 1, TARGET_VIEWS).round().astype(int)]
-    return clinical.fit_scaling(*_whole_rows(*measure_views(training, rows, config.augment, cut)))
+    image, mask = training.batch.image[rows, ..., 0], training.batch.mask[rows]
+    return clinical.fit_scaling(*_whole_rows(*measure_views(image, mask, config.augment, cut=cut, seed=_VIEWS_SEED)))
 
 
 def measure_views(
-    examples: Examples, rows: np.ndarray, config: AugmentConfig, cut: float, *, chunk: int = 32
+    image: np.ndarray, mask: np.ndarray, config: AugmentConfig, *, cut: float, seed: int = 0, chunk: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The guidance target of one random view of every row, f32[n r], and whether each value is defined, bool[n r]."""
+    """The guidance target of one random view of every image, f32[n r], and whether each value is defined, bool[n r].
+
+    ``image`` and ``mask`` uint8[n h w]; the views follow from ``seed`` and the image's place.
+    """
     values, valid = [], []
-    for start in range(0, len(rows), chunk):
-        chosen = np.resize(rows[start : start + chunk], chunk)
-        found = _target_of_views(
-            jax.random.key(_VIEWS_KEY), start, examples.batch.image[chosen], examples.batch.mask[chosen], config, cut
-        )
-        values.append(np.asarray(found[0]))
-        valid.append(np.asarray(found[1]))
-    return np.concatenate(values)[: len(rows)], np.concatenate(valid)[: len(rows)]
+    for start in range(0, len(image), chunk):
+        rows = np.minimum(np.arange(start, start + chunk), len(image) - 1)  # the last chunk is filled up
+        found, defined = _target_of_views(jax.random.key(seed), start, image[rows], mask[rows], config, cut)
+        values.append(np.asarray(found))
+        valid.append(np.asarray(defined))
+    return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]
 
 
 @jax.jit
-def _target_of_views(key, first, image, mask, config, cut):
+def _target_of_views(
+    key: Key,
+    first: Int[Array, ""],
+    image: Array,
+    mask: Array,
+    config: AugmentConfig,
+    cut: Number,
+) -> tuple[Float[Array, "b r"], Bool[Array, "b r"]]:
     unit = lambda pixels: pixels.astype(np.float32) / 255
-    image, mask = augment(key, unit(image), unit(mask), config, first=first)
-    return clinical.target(image[..., 0], mask >= cut)
+    seen, outline = augment(key, unit(image)[..., None], unit(mask), config, first=first)
+    return clinical.target(seen[..., 0], outline, cut=cut)
 
 
 def _whole_rows(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -213,7 +213,7 @@ def measure(image: np.ndarray, mask: np.ndarray, *, cut: float = 0.5, chunk: int
     for start in range(0, len(image), chunk):
         pad = ((0, max(0, start + chunk - len(image))), (0, 0), (0, 0))
         rows = [np.pad(_unit(a[start : start + chunk]), pad) for a in (image, mask)]
-        found, defined = clinical.target(rows[0], rows[1] >= cut)
+        found, defined = clinical.target(rows[0], rows[1], cut=cut)
         values.append(np.asarray(found))
         valid.append(np.asarray(defined))
     return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]

@@ -99,7 +99,7 @@ def measured(batch: Batch, recipe: Recipe) -> Batch:
 
     An example keeps its target only where it had one and every value is defined on the new view too.
     """
-    values, valid = clinical.target(batch.image[..., 0], batch.mask >= recipe.fitted.mask_cut)
+    values, valid = clinical.target(batch.image[..., 0], batch.mask, cut=recipe.fitted.mask_cut)
     scaled = recipe.fitted.scaling(values)
     return batch._replace(radiomics=scaled, radiomics_valid=batch.radiomics_valid & valid.all(-1))
 
