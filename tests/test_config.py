@@ -1,6 +1,5 @@
-"""Configs go to JSON and back unchanged; a wrong field is named, never guessed."""
+"""Settings of a run: what a person can ask for, what contradicts itself, and the named configs of the papers."""
 
-import copy
 import dataclasses
 import json
 import math
@@ -8,165 +7,79 @@ import typing
 
 import pytest
 
-from experiments.configs import CONFIGS
-from thyroid_jax.config import (
-    PRESETS,
-    AugmentConfig,
-    Config,
-    ConsistencyConfig,
-    DataConfig,
-    GradingConfig,
-    GuidanceConfig,
-    ModelConfig,
-    MTLConfig,
-    OptimizerConfig,
-    RLARConfig,
-    TrainConfig,
-    from_dict,
-    to_dict,
-)
+from experiments.configs import METHODS, SIZES, named
+from thyroid_jax.config import NOT_IN_THE_STEP, Config, recipe_of, replace_groups
+from thyroid_jax.data.augment import AugmentConfig
+from thyroid_jax.data.pipeline import DataConfig
 from thyroid_jax.errors import InputError
+from thyroid_jax.model import PRESETS, ModelConfig, NetworkConfig
+from thyroid_jax.mtl.config import MTLConfig
 from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
+from thyroid_jax.penalties import PENALTIES, RLARConfig
+from thyroid_jax.recipe import Fitted
+from thyroid_jax.settings import from_dict, to_dict
+from thyroid_jax.tasks import MEASURES, TASKS, SegmentationConfig
+from thyroid_jax.train.loop import TrainConfig
+
+EVERYTHING = [[size, method] for size in SIZES for method in ("plain", "rlar_guidance")]
+EVERYTHING += [["tiny", method] for method in METHODS]
 
 
-def variants():
-    yield from (make() for make in CONFIGS.values())
-    yield from (Config(model=preset) for preset in PRESETS.values())
-    yield Config(
-        grading=GradingConfig(kind="corn", class_weights=(0.5, 1.25, 1.0)),
-        rlar=RLARConfig(tasks=("segmentation", "grading", "guidance"), kind="abs", margin=0.1, space="full"),
-        mtl=MTLConfig(method="upgrad", at="parameters", cosreg=0.1),
-        train=TrainConfig(total_steps=1234),
-    )
-
-
-@pytest.mark.parametrize("config", list(variants()))
-def test_a_config_survives_json_and_is_a_static_argument(config):
+@pytest.mark.parametrize("names", EVERYTHING, ids="-".join)
+def test_every_named_config_survives_json(names):
+    config = named(names)
     back = from_dict(Config, json.loads(json.dumps(to_dict(config), allow_nan=False)))
-    assert back == config and hash(back) == hash(config) and back is not config
+    assert back == config and hash(back) == hash(config)
     for group in dataclasses.fields(Config):
         assert type(getattr(back, group.name)) is type(getattr(config, group.name))
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        back.train = TrainConfig()
 
 
-def with_change(path, value):
-    values = json.loads(json.dumps(to_dict(Config())))
-    *groups, name = path.split(".")
-    inner = values
-    for group in groups:
-        inner = inner[group]
-    if value is KeyError:
-        del inner[name]
-    else:
-        inner[name] = copy.deepcopy(value)
-    return values
+def test_nothing_that_follows_from_the_data_is_an_option():
+    fields = {name: set(vars(getattr(Config(), name))) for name in vars(Config())}
+    for group, field in (("model", "grades"), ("model", "radiomics"), ("grading", "class_weights"),
+                         ("guidance", "centre"), ("consistency", "centre"), ("train", "total_steps")):  # fmt: skip
+        assert field not in fields[group]
 
 
-MISTYPED = [
-    ("train.epochs", "sixty"),
-    ("train.epochs", 1.5),
-    ("train.epochs", True),
-    ("train.epochs", None),
-    ("model.full_resolution", 1),
-    ("optimizer.learning_rate", "2e-3"),
-    ("optimizer.learning_rate", False),
-    ("data.name", 3),
-    ("data.labels", "both"),
-    ("data.labels", ["readers"]),
-    ("rlar.kind", "cosine"),
-    ("rlar.scale", "log"),
-    ("rlar.hold", "segmentation"),
-    ("mtl.method", "sgd"),
-    ("rlar.tasks", "segmentation"),
-    ("rlar.tasks", [1, 2]),
-    ("grading.class_weights", ["1"]),
-    ("augment", 3),
-]
+def test_without_a_name_it_is_plain_and_the_methods_switch_on_what_they_say():
+    on = lambda config: {name for name in ("guidance", *[p.name for p in PENALTIES]) if getattr(config, name).weight}
+    assert on(Config()) == on(named(["plain"])) == set()
+    assert on(named(["guidance"])) == {"guidance"} and on(named(["rlar"])) == {"rlar"}
+    assert on(named([])) == on(named(["base"])) == on(named(["rlar_guidance"])) == {"guidance", "rlar"}
+    assert on(named(["consistency"])) == {"consistency"} and on(named(["cosreg"])) == {"cosreg"}
+    for method in [*SCALARIZERS, *WEIGHERS]:
+        if method != "equal":
+            assert named([method]).mtl.method == method and on(named([method])) == set()
+    assert named(["only_grading"]).segmentation.weight == named(["only_grading"]).malignancy.weight == 0
+    assert named(["tiny", "pcgrad"]).model.width == PRESETS["tiny"]["width"]
+    assert named(["base"]).model.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("names, message", [
+    (["huge"], "'huge' does not exist; sizes are small"),
+    (["small", "base"], "one size and one method"),
+    (["plain", "rlar"], "one size and one method"),
+])  # fmt: skip
+def test_names_that_do_not_go_together_are_refused(names, message):
+    with pytest.raises(InputError, match=message):
+        named(names)
+
+
 ILLEGAL = [
-    ("model.width", 0),
-    ("model.radiomics", 129),
-    ("model.radiomics", 0),
-    ("data.height", 0),
-    ("data.folds", 2),
-    ("data.fold", 5),
-    ("data.fold", -1),
-    ("data.split_seed", -1),
-    ("augment.flip", 1.5),
-    ("augment.scale", 1.0),
-    ("augment.rotate", -1.0),
-    ("segmentation.dice", -0.5),
-    ("grading.weight", math.nan),
-    ("guidance.beta", 0.0),
-    ("guidance.weight", math.inf),
-    ("rlar.tasks", ["segmentation"]),
-    ("rlar.tasks", ["segmentation", "segmentation"]),
-    ("rlar.tasks", ["segmentation", "grading", "grading"]),
-    ("rlar.tasks", ["segmentation", "density"]),
-    ("rlar.ramp", -0.1),
-    ("rlar.weight", -1.0),
-    ("rlar.every", 0),
-    ("rlar.hold", ["guidance"]),
-    ("rlar.hold", ["segmentation", "grading"]),
-    ("mtl.cosreg", -1.0),
-    ("train.diagnose_every", -1),
-    ("optimizer.b1", 1.0),
-    ("optimizer.learning_rate", -1e-3),
-    ("train.batch_size", 0),
-    ("train.epochs", 0),
-    ("train.evaluate_every", 0),
-]
+    (NetworkConfig, "width", 0), (NetworkConfig, "depth", 0), (DataConfig, "height", 0), (DataConfig, "folds", 2),
+    (DataConfig, "fold", 5), (DataConfig, "fold", -1), (DataConfig, "split_seed", -1), (AugmentConfig, "flip", 1.5),
+    (AugmentConfig, "scale", 1.0), (AugmentConfig, "rotate", -1.0), (SegmentationConfig, "dice", -0.5),
+    (TrainConfig, "batch_size", 0), (TrainConfig, "epochs", 0), (TrainConfig, "evaluate_every", 0),
+    (TrainConfig, "diagnose_every", -1), (TrainConfig, "monitor", "loss"), (RLARConfig, "ramp", -0.1),
+    (RLARConfig, "weight", math.inf),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("path, value", [*MISTYPED, *ILLEGAL])
-def test_a_value_that_cannot_be_is_named(path, value):
-    with pytest.raises(InputError, match=rf"{path}\b"):
-        from_dict(Config, with_change(path, value))
-
-
-@pytest.mark.parametrize("path", ["train", "train.epochs", "rlar.tasks"])
-def test_a_missing_field_is_named_with_its_group(path):
-    *group, name = path.split(".")
-    with pytest.raises(InputError, match=rf"{'.'.join(['config', *group])}: .*missing fields \['{name}'\]"):
-        from_dict(Config, with_change(path, KeyError))
-
-
-@pytest.mark.parametrize("path", ["epochs", "train.epoch", "rlar.temperature"])
-def test_an_unknown_field_is_named_with_its_group(path):
-    *group, name = path.split(".")
-    with pytest.raises(InputError, match=rf"{'.'.join(['config', *group])}: unknown fields \['{name}'\]"):
-        from_dict(Config, with_change(path, 1))
-
-
-@pytest.mark.parametrize("values", [None, [], "x", 3])
-def test_what_is_no_group_is_refused_with_its_file(values):
-    with pytest.raises(InputError, match=r"run/config\.json: expected a group of fields"):
-        from_dict(Config, values, where="run/config.json")
-
-
-def test_a_whole_number_stands_for_a_float():
-    config = from_dict(Config, with_change("optimizer.weight_decay", 0))
-    assert config.optimizer == OptimizerConfig(weight_decay=0.0) and type(config.optimizer.weight_decay) is float
-
-
-def test_the_consistency_needs_both_tasks_and_its_own_means():
-    with pytest.raises(InputError, match="consistency compares the outline with the grade"):
-        Config(
-            consistency=ConsistencyConfig(weight=0.1), grading=GradingConfig(weight=0.0), rlar=RLARConfig(weight=0.0)
-        )
-    with pytest.raises(InputError, match=r"consistency\.centre has 3 values for 4 features"):
-        ConsistencyConfig(centre=(0.1, 0.2, 0.3))
-    with pytest.raises(InputError, match=r"guidance\.centre has 2 values and guidance\.spread 1"):
-        GuidanceConfig(centre=(0.1, 0.2), spread=(1.0,))
-
-
-def test_presets_can_be_changed_and_are_checked():
-    assert ModelConfig.preset("tiny", grades=3) == dataclasses.replace(PRESETS["tiny"], grades=3)
-    with pytest.raises(InputError, match="'huge' does not exist; choose one of tiny, small, base"):
-        ModelConfig.preset("huge")
-    with pytest.raises(InputError, match=r"model\.radiomics is 17"):
-        ModelConfig.preset("tiny", radiomics=17)
+@pytest.mark.parametrize("group, field, value", ILLEGAL, ids=lambda value: str(value))
+def test_an_illegal_value_is_named(group, field, value):
+    with pytest.raises(InputError, match=rf"\.{field} is"):
+        group(**{field: value})
 
 
 def test_the_limits_themselves_are_allowed():
@@ -176,24 +89,63 @@ def test_the_limits_themselves_are_allowed():
     assert TrainConfig(epochs=1, batch_size=1, seed=0).epochs == 1
 
 
-def test_every_method_is_offered():
+CONTRADICTIONS = [
+    ({"segmentation": {"weight": 0.0}, "grading": {"weight": 0.0}, "malignancy": {"weight": 0.0}}, "all 0"),
+    ({"segmentation": {"weight": 0.0}}, r"train\.monitor is 'dice', but segmentation\.weight is 0"),
+    ({"grading": {"weight": 0.0}, "malignancy": {"weight": 0.0}, "mtl": {"method": "nash_mtl"}}, "two tasks at least"),
+    ({"grading": {"weight": 0.0}, "malignancy": {"weight": 0.0}, "cosreg": {"weight": 0.1}}, "two tasks at least"),
+    (
+        {"malignancy": {"weight": 0.0}, "consistency": {"weight": 0.1}},
+        "consistency compares the outline with the malig",
+    ),
+    ({"grading": {"weight": 0.0}, "rlar": {"weight": 1.0}}, r"rlar\.tasks names grading, whose weight is 0"),
+    ({"rlar": {"weight": 1.0, "tasks": ("segmentation", "density")}}, r"rlar\.tasks names 'density'; choose of"),
+    ({"segmentation": {"bce": 0.0, "dice": 0.0}}, r"segmentation\.bce and segmentation\.dice are both 0"),
+    ({"mtl": {"method": "uncertainty", "at": "parameters"}}, "uncertainty compares no gradients"),
+    ({"mtl": {"at": "parameters"}}, "equal compares no gradients"),
+]
+
+
+@pytest.mark.parametrize("groups, message", CONTRADICTIONS, ids=lambda value: "" if isinstance(value, str) else None)
+def test_what_contradicts_itself_is_refused(groups, message):
+    with pytest.raises(InputError, match=message):
+        replace_groups(Config(), **groups)
+
+
+def test_methods_that_compare_gradients_may_compare_those_of_the_parameters():
+    for method in ("gradnorm", "pcgrad"):
+        assert MTLConfig(method=method, at="parameters").compares_gradients
+
+
+def test_every_method_is_offered_and_every_task_and_penalty_has_its_settings():
     offered = typing.get_args(typing.get_type_hints(MTLConfig)["method"])
     assert set(offered) == {*SCALARIZERS, *WEIGHERS} and len(offered) == len(set(offered))
+    groups = set(vars(Config()))
+    assert {entry.name for entry in [*TASKS, *PENALTIES]} <= groups
+    assert set(MEASURES.values()) <= {task.name for task in TASKS}
 
 
-def without(*tasks, **groups):
-    weights = {name: dataclasses.replace(getattr(Config(), name), weight=0.0) for name in tasks}
-    return Config(**({"rlar": RLARConfig(weight=0.0)} | weights | groups))
+def test_a_recipe_holds_what_is_on_and_nothing_of_data_or_length():
+    config = replace_groups(Config(), malignancy={"weight": 0.0}, rlar={"weight": 1.0}, model=PRESETS["tiny"])
+    recipe = recipe_of(config, grades=3)
+    assert [task.name for task in recipe.tasks] == ["segmentation", "grading"]
+    assert [penalty.name for penalty in recipe.penalties] == ["rlar"]
+    assert recipe.model == ModelConfig.preset("tiny", grades=3, radiomics=13)
+    assert not set(NOT_IN_THE_STEP) & set(recipe.settings)
+    assert recipe.settings["rlar"] == config.rlar
+    assert recipe.fitted.class_weights.tolist() == [1, 1, 1] and float(recipe.fitted.total_steps) == 0
+    own = Fitted.neutral(3, 13, total_steps=5.0)
+    assert recipe_of(config, grades=3, fitted=own).fitted is own
 
 
-def test_what_contradicts_itself_is_refused():
-    with pytest.raises(InputError, match="all 0"):
-        without("segmentation", "grading", "guidance")
-    with pytest.raises(InputError, match=r"rlar\.tasks names grading, whose weight is 0.*rlar\.weight 0"):
-        without("grading", rlar=RLARConfig(weight=1.0))
-    for method in (MTLConfig(cosreg=0.1), MTLConfig(method="nash_mtl")):
-        with pytest.raises(InputError, match=r"mtl compares two tasks.*mtl\.method equal and mtl\.cosreg 0"):
-            without("grading", "guidance", mtl=method)
-    with pytest.raises(InputError, match=r"rlar\.kind square has no margin"):
-        RLARConfig(kind="square", margin=0.3)
-    assert without("guidance", rlar=RLARConfig(weight=1.0)).guidance.weight == 0
+def test_groups_of_a_recipe_can_be_changed():
+    recipe = recipe_of(Config()).with_settings("rlar", kind="square")
+    assert recipe.settings["rlar"].kind == "square" and Config().rlar.kind == "hinge"
+
+
+def test_presets_can_be_changed_and_are_checked():
+    assert ModelConfig.preset("tiny", grades=3).grades == 3
+    with pytest.raises(InputError, match="'huge' does not exist; choose one of tiny, small, base"):
+        ModelConfig.preset("huge")
+    with pytest.raises(InputError, match=r"model\.radiomics is 17"):
+        ModelConfig.preset("tiny", radiomics=17)

@@ -1,9 +1,10 @@
-"""Checkpoints by orbax, each verified when it is read: the newest to go on from, the best one to use.
+"""Checkpoints by orbax, each verified before it is read: the newest to go on from, the best one to use.
 
     checkpoints/last/STEP    everything that a run goes on from; the newest two are kept
     checkpoints/best/STEP    parameters alone, of the best validation score
 
-The array store does not notice a flipped bit, so every checkpoint carries a checksum of each array and of its facts.
+The array store does not notice a flipped bit. So ``STEP/about.json`` holds a checksum of every file beside it, the
+shapes of the arrays, and the run's facts; a checkpoint that is not what was written is never read.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from thyroid_jax.errors import InputError, names_a_full_disk
+from thyroid_jax.files import read_json, write_json
 
 KEPT = 2
 """checkpoints to go on from: where the newest is damaged, a run goes on from the one before"""
-_ABOUT = "about"
+_ABOUT = "about.json"
+_WRITING = ".writing"  # suffix of a checkpoint that is not whole yet
 _OVERHEAD = 1 << 20  # bytes of metadata that a checkpoint needs beside its arrays, at most
-_LARGEST_FACTS = 64 << 20  # bytes; positions and checksums of any run have some 100 KiB
+_LARGEST_FILE = 64 << 30  # bytes
 
 
 class Damaged(Exception):
@@ -50,16 +53,20 @@ def save(folder: Path, step: int, arrays: Mapping[str, Any], facts: Mapping[str,
     It is written beside and renamed; then all but the ``kept`` newest are removed. One of that step that is there
     already, as a damaged one may be, is replaced. On any failure nothing new is left.
     """
-    place = folder.absolute() / str(step)
     trees = {name: _by_path(tree) for name, tree in arrays.items()}
+    folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     _check_room(folder, sum(leaf.nbytes for tree in trees.values() for leaf in tree.values()))
-    described = {name: {path: _description(leaf) for path, leaf in tree.items()} for name, tree in trees.items()}
-    content = {"step": step, "facts": dict(facts), "arrays": described}
-    items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-    items[_ABOUT] = ocp.args.JsonSave(content | {"checksum": _checksum(content)})
-    with _whole_or_nothing(folder), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        checkpointer.save(place, ocp.args.Composite(**items), force=True)
+    beside = folder / f"{step}{_WRITING}"
+    with _whole_or_nothing(folder):
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+            checkpointer.save(beside, ocp.args.Composite(**items), force=True)
+        shapes = {name: {path: list(leaf.shape) for path, leaf in tree.items()} for name, tree in trees.items()}
+        content = {"step": step, "facts": dict(facts), "arrays": shapes, "files": _file_checksums(beside)}
+        write_json(beside / _ABOUT, content | {"checksum": _checksum(content)})
+        shutil.rmtree(folder / str(step), ignore_errors=True)
+        beside.rename(folder / str(step))
     for old in steps(folder)[kept:]:
         shutil.rmtree(folder / str(old), ignore_errors=True)
 
@@ -98,9 +105,6 @@ def restore(folder: Path, step: int, like: Mapping[str, Any]) -> Saved:
         raise Damaged(f"its arrays cannot be read ({_first_line(error)})") from error
     trees = {}
     for name, tree in like.items():
-        for path, leaf in found[name].items():
-            if _description(leaf) != about["arrays"][name][path]:
-                raise Damaged(f"the array {path} of {name} is not the one that was written")
         asked, layout = jax.tree.flatten(tree)
         stored = [found[name][path] for path in wanted[name]]
         leaves = [jax.random.wrap_key_data(leaf) if _is_key(old) else leaf for leaf, old in zip(stored, asked)]
@@ -141,28 +145,43 @@ def set_aside(folder: Path, after: int) -> None:
 
 def remove_fragments(folder: Path) -> None:
     """Remove what a killed process left half-written."""
-    for fragment in folder.glob("*.orbax-checkpoint-tmp*"):
+    for fragment in folder.glob(f"*{_WRITING}*"):
         shutil.rmtree(fragment, ignore_errors=True)
 
 
 def _about(folder: Path, step: int) -> dict[str, Any]:
-    path = folder / str(step) / _ABOUT / "metadata"
+    """What ``about.json`` says, after every file that it names has been compared with its checksum."""
+    place = folder / str(step)
     try:
-        if path.stat().st_size > _LARGEST_FACTS:
-            raise Damaged(f"{path.name} has {path.stat().st_size} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(place / _ABOUT)
         checksum = content.pop("checksum")
         if checksum != _checksum(content) or content["step"] != step:
-            raise Damaged("its facts are not those that were written")
+            raise Damaged(f"{_ABOUT} is not what was written")
+        for name, written in content["files"].items():
+            if _file_checksum(place / name) != written:
+                raise Damaged(f"{name} is not what was written")
     except Damaged:
         raise
     except Exception as error:  # a missing file, wrong bytes, wrong syntax, wrong types
-        raise Damaged(f"its facts cannot be read ({_first_line(error)})") from error
+        raise Damaged(f"a file cannot be read ({_first_line(error)})") from error
     return content
 
 
+def _file_checksums(place: Path) -> dict[str, str]:
+    """Checksum of every file in a folder, by its path in it."""
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    return {path.relative_to(place).as_posix(): _file_checksum(path) for path in files}
+
+
+def _file_checksum(path: Path) -> str:
+    if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
+        raise Damaged(f"{path.name} is missing")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _check_layout(place: Path, found: dict[str, Any], wanted: dict[str, jax.ShapeDtypeStruct]) -> None:
-    shape = lambda path: tuple(found[path]["shape"]) if path in found else "nothing"
+    shape = lambda path: tuple(found[path]) if path in found else "nothing"
     asked = {path: tuple(leaf.shape) for path, leaf in wanted.items()}
     differing = sorted(path for path in found.keys() | asked.keys() if shape(path) != asked.get(path, "nothing"))
     if differing:
@@ -172,13 +191,6 @@ def _check_layout(place: Path, found: dict[str, Any], wanted: dict[str, jax.Shap
             f"(stored {shape(path)}, wanted {asked.get(path, 'nothing')}). Use the run's own config.json, or a new run "
             "folder."
         )
-
-
-def _description(leaf: Any) -> dict[str, Any]:
-    """Shape, type and checksum of an array."""
-    host = np.asarray(leaf)
-    digest = hashlib.sha256(np.ascontiguousarray(host).tobytes()).hexdigest()
-    return {"shape": list(host.shape), "dtype": str(host.dtype), "sha256": digest}
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

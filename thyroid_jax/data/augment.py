@@ -87,9 +87,7 @@ def source_coordinates(
     return cos * dy - sin * dx + (h - 1) / 2 - shift[0], mirror * (sin * dy + cos * dx - shift[1]) + (w - 1) / 2
 
 
-def intensity(
-    key: Key, image: Float[Array, "h w"], *, gain: Number, gamma: Number
-) -> Float[Array, "h w"]:
+def intensity(key: Key, image: Float[Array, "h w"], *, gain: Number, gamma: Number) -> Float[Array, "h w"]:
     """exp(u) * image ** exp(v), u and v uniform in +-gain and +-gamma, clipped to [0, 1]."""
     u, v = jax.random.uniform(key, (2,), minval=-1.0) * jnp.array([gain, gamma])
     return jnp.clip(jnp.exp(u) * jnp.maximum(image, 1e-6) ** jnp.exp(v) * (image > 0), 0.0, 1.0)

@@ -140,7 +140,7 @@ def load(
     cases, image, mask, grade, malignant, further = zip(*rows)
     mask, mask_valid = _with_flags(mask, np.zeros(size, np.uint8))
     grade, grade_valid = _with_flags(grade, np.zeros(grades, np.float32))
-    malignant, malignant_valid = _with_flags(malignant, np.float32(0))
+    malignant, malignant_valid = _with_flags(malignant, np.zeros((), np.float32))
     batch = Batch(
         image=np.stack(image)[..., None],
         mask=mask,
@@ -164,7 +164,7 @@ def _row(record: Record, grades: int, size: tuple[int, int], labels: str, extra:
         letterbox(record.image, size, record.spacing),
         None if mask is None else letterbox(mask, size, record.spacing),
         _grade(record, grades, labels),
-        None if record.malignant is None else np.float32(record.malignant),
+        None if record.malignant is None else np.array(record.malignant, np.float32),
         {name: read(record) for name, read in extra.items()},
     )
 

@@ -124,6 +124,7 @@ def fit(
                 params = spread.whole_state(state).params
                 quality = validate(params, validation, recipe, spread, config.batch_size)
                 quality["score"] = score_of(quality, config.monitor)
+                log.add({"split": "validation", "step": done, "epoch": epoch, **quality})
             if last or quality or epoch % config.checkpoint_every == 0:
                 whole = spread.whole_state(state)
                 contents = facts | {"position": position}
@@ -134,8 +135,6 @@ def fit(
                     checkpoints.save(run_dir / "checkpoints" / "best", done, usable, contents, kept=1)
                 resumable = {"params": whole.params, "rest": whole._replace(params=()), "fitted": recipe.fitted}
                 checkpoints.save(run_dir / "checkpoints" / "last", done, resumable, contents, kept=checkpoints.KEPT)
-            if quality:
-                log.add({"split": "validation", "step": done, "epoch": epoch, **quality})
             progress.line(f"epoch {epoch}/{config.epochs}  {summary(row, quality)}")
     return spread.whole_state(state)
 

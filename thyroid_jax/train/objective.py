@@ -89,9 +89,7 @@ def mean_parts(pairs: dict[str, Pair], axis: str | None) -> dict[str, Float[Arra
     return {name: value / jnp.where(counts[name] > 0, counts[name], 1.0) for name, (value, _) in pairs.items()}
 
 
-def scheduled_weight(
-    settings: PenaltyConfig, step: Int[Array, ""] | int, total_steps: Number
-) -> Float[Array, ""]:
+def scheduled_weight(settings: PenaltyConfig, step: Int[Array, ""] | int, total_steps: Number) -> Float[Array, ""]:
     """A penalty's weight at a step: 0 up to ``warmup`` of all steps, rising linearly over ``ramp`` of them.
 
     A ramp of length 0 is a jump. ``total_steps`` 0 gives the weight as it stands.

@@ -35,9 +35,7 @@ class OptimizerConfig:
         check_within(self, "optimizer", ("b1", "b2"), 0, 0.999999)
 
 
-def learning_rate(
-    settings: OptimizerConfig, step: Int[Array, ""] | int, total_steps: Number
-) -> Float[Array, ""]:
+def learning_rate(settings: OptimizerConfig, step: Int[Array, ""] | int, total_steps: Number) -> Float[Array, ""]:
     """Linear warm-up over w = max(1, round(warmup * total)) steps, then a cosine down to ``final_share``.
 
         rate(s) = highest * s / w                                           s < w
