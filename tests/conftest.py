@@ -146,7 +146,7 @@ def train_arguments(drawn_data):
 
     def arguments(run_dir, *more):
         fields = "--config tiny --data.name drawn --data.height 24 --data.width 32"
-        fields += " --train.epochs 6 --train.evaluate-every 2 --train.batch-size 4"
+        fields += " --train.epochs 6 --train.evaluate-every 2 --train.batch-size 8"
         return [*fields.split(), "--data.dir", str(drawn_data), "--run-dir", str(run_dir), *more]
 
     return arguments

@@ -1,4 +1,4 @@
-"""Grading losses against closed forms; CORN against the distribution it implies."""
+"""Grading losses: each is the negative log-likelihood of the distribution that it reads from the logits."""
 
 import chex
 import jax
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from thyroid_jax.losses import grading
+from thyroid_jax.losses.malignancy import malignancy
 
 LOSSES = pytest.mark.parametrize("kind", sorted(grading.LOSSES))
 
@@ -29,19 +30,46 @@ def test_probabilities_are_a_distribution(kind, case):
 def test_the_loss_is_the_likelihood_of_those_probabilities(kind, case):
     logits, target = case
     weights = np.array([1.0, 2.0, 0.5, 3.0, 1.5])
-    scale = {"cross_entropy": 1, "corn": 4}[kind]
     p = np.asarray(grading.probabilities(logits, kind=kind), np.float64)
-    expected = -(weights * np.asarray(target) * np.log(p)).sum(-1) / scale
-    np.testing.assert_allclose(grading.LOSSES[kind](logits, target, class_weights=tuple(weights)), expected, rtol=1e-4)
+    expected = -(weights * np.asarray(target) * np.log(p)).sum(-1)
+    for given in (tuple(weights), np.float32(weights)):  # a fixed tuple, or fitted weights
+        np.testing.assert_allclose(grading.LOSSES[kind](logits, target, class_weights=given), expected, rtol=1e-4)
+    plain = grading.LOSSES[kind](logits, target)
+    np.testing.assert_allclose(plain, -(np.asarray(target) * np.log(p)).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(grading.LOSSES[kind](logits, target, class_weights=(1.0,) * 5), plain, rtol=1e-6)
 
 
 def test_corn_is_the_published_conditional_form_for_a_hard_label():
-    """Grade 2 of 0..3: passes steps 1 and 2, stops at 3."""
+    """Grade 2 of 0..3: passes steps 1 and 2, stops at 3. The sum over the steps, not their mean."""
     f = np.array([9.0, 0.3, -0.7, 1.1])
     log_sigmoid = lambda x: -np.log1p(np.exp(-x))
-    expected = -(log_sigmoid(f[1]) + log_sigmoid(f[2]) + log_sigmoid(-f[3])) / 3
+    expected = -(log_sigmoid(f[1]) + log_sigmoid(f[2]) + log_sigmoid(-f[3]))
     value = grading.corn(jnp.array(f[None], jnp.float32), jax.nn.one_hot(jnp.array([2]), 4))
     assert float(value[0]) == pytest.approx(expected, rel=1e-5)
+    gradient = jax.grad(lambda x: grading.corn(x, jax.nn.one_hot(jnp.array([2]), 4)).sum())(
+        jnp.array(f[None], jnp.float32)
+    )
+    sigmoid = 1 / (1 + np.exp(-f))
+    np.testing.assert_allclose(gradient[0], [0, sigmoid[1] - 1, sigmoid[2] - 1, sigmoid[3]], rtol=1e-5)
+
+
+def test_of_two_grades_all_losses_are_one():
+    """CORN's scale is that of the cross-entropy: the task's weight means the same for both."""
+    step = jnp.array([-1.3, 0.2, 4.0, 0.0])
+    logits, grade = jnp.stack([jnp.zeros(4), step], axis=1), jnp.array([1.0, 0.0, 0.5, 1.0])
+    target = jnp.stack([1 - grade, grade], axis=1)
+    weights = (0.5, 2.0)
+    expected = malignancy(step, grade, class_weights=weights)
+    for loss in grading.LOSSES.values():
+        np.testing.assert_allclose(loss(logits, target, class_weights=weights), expected, rtol=1e-5)
+
+
+def test_corn_of_saturated_steps_is_their_sum():
+    """Steps that are sure and wrong cost their size; a probability that is 0 in float32 is none to take a log of."""
+    logits, target = jnp.array([[0.0, -1e4, 1e4, 1e4]]), jnp.eye(4)[3:]
+    assert float(grading.probabilities(logits, kind="corn")[0, 3]) == 0
+    assert float(grading.corn(logits, target)[0]) == pytest.approx(1e4)
+    assert float(grading.corn(-logits, target)[0]) == pytest.approx(2e4)
 
 
 def test_cross_entropy_of_uniform_logits_is_log_k():

@@ -1,4 +1,4 @@
-"""The one mean, and what a False flag hides."""
+"""Sums and counts, divided once: over devices they give the whole batch's mean; and what a False flag hides."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,69 @@ import numpy as np
 import pytest
 
 from thyroid_jax.losses import masked_mean
+from thyroid_jax.losses.reduce import Pair, pair, share, size, summed, whole
+
+VALUES = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
+FLAGS = np.array([[True, True, False, True, True], [False, False, True, False, False]])  # missing unevenly
 
 
-def test_it_is_the_mean_of_what_is_flagged():
+def on_a_vmapped_axis(function):
+    return jax.vmap(function, axis_name="data")
+
+
+def on_two_devices(function):
+    return jax.pmap(function, axis_name="data", devices=jax.devices()[:2])
+
+
+MAPPED = pytest.mark.parametrize("mapped", [on_a_vmapped_axis, on_two_devices], ids=["vmap", "pmap"])
+
+
+def test_a_pair_is_sum_and_count_of_what_is_flagged():
+    found = pair(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([True, True, False]))
+    assert found == Pair(3, 2) and found.count.dtype == found.sum.dtype == jnp.float32
+    nothing = pair(jnp.array([jnp.inf, 2.0]), jnp.zeros(2, bool))
+    assert nothing == Pair(0, 0)
+
+
+def test_a_pairs_gradient_is_the_flags():
+    where = jnp.array([True, False, True])
+    gradient = jax.grad(lambda values: pair(values, where).sum)(jnp.array([1.0, jnp.nan, 2.0]))
+    assert gradient.tolist() == [1, 0, 1]
+
+
+@MAPPED
+def test_sums_of_pairs_over_devices_are_the_whole_batchs(mapped):
+    """A mean of the devices' means would be another number: labels are missing unevenly."""
+    added = mapped(lambda values, where: summed({"loss": pair(values, where)}, "data"))(VALUES, FLAGS)["loss"]
+    together = pair(jnp.asarray(VALUES.ravel()), jnp.asarray(FLAGS.ravel()))
+    assert added.count.tolist() == [5, 5] == [together.count] * 2
+    np.testing.assert_allclose(added.sum, [together.sum] * 2, rtol=1e-6)
+    means = [VALUES[row][FLAGS[row]].mean() for row in (0, 1)]
+    assert abs(float(added.sum[0] / added.count[0]) - np.mean(means)) > 0.01
+
+
+@MAPPED
+def test_a_value_that_all_devices_hold_alike_stays_and_parts_of_one_add_up(mapped):
+    def of_device(part):
+        return summed((whole(jnp.float32(7.0)), share(part, "data")), "data"), jnp.float32(size("data"))
+
+    (alike, added), devices = mapped(of_device)(jnp.array([1.5, 2.0]))
+    np.testing.assert_allclose(alike.sum / alike.count, [7, 7])
+    np.testing.assert_allclose(added.sum / added.count, [3.5, 3.5])
+    np.testing.assert_allclose(added.count, [1, 1])
+    assert devices.tolist() == [2, 2]
+
+
+def test_without_a_mapped_axis_arrays_are_whole():
+    value = jnp.array([1.0, 2.0])
+    for found in (whole(value), share(value, None)):
+        assert found.count == 1 and found.sum.tolist() == [1, 2]
+    assert size(None) == 1
+    tree = {"a": value}
+    assert summed(tree, None) is tree
+
+
+def test_the_masked_mean_is_the_mean_of_what_is_flagged():
     values = jnp.array([1.0, 2.0, 4.0, 100.0])
     assert masked_mean(values) == pytest.approx(107 / 4)
     assert masked_mean(values, jnp.array([True, False, True, False])) == pytest.approx(2.5)

@@ -1,5 +1,6 @@
 """The adversarial directions and their angle: closed forms, and every trap that such a probe can fall into."""
 
+import doctest
 import inspect
 
 import chex
@@ -126,11 +127,40 @@ def test_the_penaltys_gradient_against_finite_differences(kind, space, x64):
     jax.test_util.check_grads(penalty, (z,), order=1, modes=["rev"], atol=1e-7, rtol=1e-7, eps=1e-5)
 
 
-def test_reliability_is_the_weakest_tasks_share_of_tau_without_a_gradient():
-    norm = jnp.array([[0.5, 2.0, 0.1], [1.0, 3.0, 5.0]])
-    np.testing.assert_allclose(rlar.reliability(norm, tau=1.0), [0.5, 1, 0.1], rtol=1e-6)
-    np.testing.assert_allclose(rlar.reliability(norm, tau=0.0), [1, 1, 1])
-    assert float(jnp.abs(jax.grad(lambda n: rlar.reliability(n, tau=1.0).sum())(norm)).max()) == 0
+@SPACES
+def test_gradients_that_were_taken_elsewhere_are_normalised_alike(z, space):
+    """At any place of the network, whatever precision they come in."""
+    tasks = {"a": curved(1), "b": curved(2)}
+    expected = rlar.adversarial_directions(tasks, z, space=space)
+    gradients = jnp.stack([jax.grad(lambda z, task=task: task(z).sum())(z) for task in tasks.values()])
+    losses = jnp.stack([task(z) for task in tasks.values()])
+    chex.assert_trees_all_close(rlar.normalise(gradients, losses, space=space), expected, rtol=1e-6, atol=1e-7)
+    low = rlar.normalise(gradients.astype(jnp.bfloat16), losses, space=space)
+    assert low.unit.dtype == jnp.float32
+    np.testing.assert_allclose(low.unit, expected.unit, atol=0.02)
+
+
+@SPACES
+def test_a_held_direction_is_a_constant(space, x64):
+    """The same values; the penalty's gradient is that with the held direction put in from outside."""
+    z = jnp.asarray(np.random.default_rng(4).normal(size=(2, 2, 4, 5)), jnp.float64)
+    tasks = {"a": curved(1), "b": curved(2)}
+    directions = lambda z, **fields: rlar.adversarial_directions(tasks, z, space=space, **fields).unit
+    fixed = directions(z)[0]
+
+    def with_constant(z):
+        return rlar.angular_penalty(jnp.stack([fixed, directions(z)[1]]), kind="square").sum()
+
+    held = lambda z: rlar.angular_penalty(directions(z, hold=("a",)), kind="square").sum()
+    np.testing.assert_allclose(directions(z, hold=("a",)), directions(z))
+    np.testing.assert_allclose(jax.grad(held)(z), jax.grad(with_constant)(z), rtol=1e-10)
+    both = jax.grad(lambda z: rlar.angular_penalty(directions(z), kind="square").sum())(z)
+    assert float(jnp.abs(both - jax.grad(held)(z)).max()) > 1e-4
+
+
+def test_pairs_come_in_the_order_of_combinations():
+    unit = jnp.array([[[1.0, 0.0]], [[0.6, 0.8]], [[0.0, -1.0]]])
+    np.testing.assert_allclose(rlar.cosines(unit)[:, 0], [0.6, 0.0, -0.8], atol=1e-6)
 
 
 def test_half_precision_latents_give_float32_directions(z):
@@ -143,12 +173,10 @@ def test_half_precision_latents_give_float32_directions(z):
 
 def test_what_is_not_known_is_refused_by_name(z):
     with pytest.raises(ValueError, match='"channel" or "full"'):
-        inspect.unwrap(rlar.adversarial_directions)({"a": curved(1)}, z, space="pixel")
+        inspect.unwrap(rlar.normalise)(z[None], jnp.ones((1, 3)), space="pixel")
     with pytest.raises(ValueError, match='"hinge", "square" or "abs"'):
         inspect.unwrap(rlar.angular_penalty)(jnp.ones((2, 1, 3)), kind="linear")
 
 
 def test_the_docstrings_example_runs():
-    import doctest
-
     assert doctest.testmod(rlar).failed == 0

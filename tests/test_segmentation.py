@@ -1,10 +1,11 @@
-"""Segmentation losses against closed forms, and per example against a loop."""
+"""Segmentation losses against closed forms and optax, and per example against a loop."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
+import optax
 import pytest
 
 from thyroid_jax.losses import segmentation
@@ -23,6 +24,33 @@ def test_bce_is_the_mean_negative_log_likelihood(case):
     p = 1 / (1 + np.exp(-logits))
     expected = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean((1, 2))
     np.testing.assert_allclose(segmentation.bce(*case), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1, 30, 1e4])
+def test_bce_is_optaxs_with_soft_and_hard_masks(case, scale):
+    logits, soft = case
+    for target in (soft, (soft > 0.5).astype(jnp.float32)):
+        ours = jax.value_and_grad(lambda x, m=target: segmentation.bce(x, m).sum())
+        theirs = jax.value_and_grad(
+            lambda x, m=target: optax.losses.sigmoid_binary_cross_entropy(x, m).mean((1, 2)).sum()
+        )
+        chex.assert_trees_all_close(ours(scale * logits), theirs(scale * logits), rtol=1e-5, atol=1e-7)
+
+
+def test_bce_of_saturated_logits_is_the_logit_or_nothing():
+    logits, target = jnp.array([[[-1e4]], [[1e4]], [[1e4]]]), jnp.array([[[1.0]], [[1.0]], [[0.25]]])
+    value, gradient = jax.value_and_grad(lambda x: segmentation.bce(x, target).sum())(logits)
+    np.testing.assert_allclose(segmentation.bce(logits, target), [1e4, 0, 7.5e3], rtol=1e-6)
+    assert float(value) == pytest.approx(1.75e4)
+    np.testing.assert_allclose(gradient[:, 0, 0], [-1, 0, 0.75], atol=1e-6)
+
+
+def test_bce_of_a_soft_mask_is_least_at_its_own_probability_where_it_is_the_entropy():
+    m = jnp.array([[[0.1, 0.5, 0.8]]])
+    at_m = jnp.log(m) - jnp.log1p(-m)
+    entropy = -(m * jnp.log(m) + (1 - m) * jnp.log1p(-m)).mean()
+    assert float(segmentation.bce(at_m, m)[0]) == pytest.approx(float(entropy), rel=1e-6)
+    np.testing.assert_allclose(jax.grad(lambda x: segmentation.bce(x, m).sum())(at_m), jnp.zeros_like(m), atol=1e-7)
 
 
 def test_soft_dice_of_half_overlapping_squares():

@@ -19,7 +19,7 @@ from thyroid_jax.files import read_json
 from thyroid_jax.model import Params
 from thyroid_jax.recipe import Recipe, init_params
 from thyroid_jax.settings import from_dict
-from thyroid_jax.shapes import Array, Float
+from thyroid_jax.shapes import Array
 from thyroid_jax.tasks import TASKS
 
 ABOUT_RUN = "made_from"
@@ -89,12 +89,12 @@ def load(run_dir: Path | str, *, checkpoint: str = "best", say: Any = print) -> 
     saved = saved or checkpoints.newest(folder / "last", like, say=say)
     if saved is None:
         raise InputError(f"{folder}: the run was stopped before its first checkpoint; run the training command again.")
-    recipe = recipe_from_facts(config, saved.facts).replace(fitted=saved.arrays["fitted"])
+    recipe = recipe_from_facts(config, saved.facts).replace(fitted=jax.device_get(saved.arrays["fitted"]))
     return Trained(config, recipe, saved.arrays["params"], saved.facts, saved.step)
 
 
 @jax.jit
-def forward(params: Params, recipe: Recipe, image: Float[Array, "b h w 1"]) -> dict[str, Array]:
+def forward(params: Params, recipe: Recipe, image: Array) -> dict[str, Array]:
     """Every trained task's answer for a batch at network size; ``image`` uint8, or float32 in [0, 1]."""
     image = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
     latent = model.encode(params, recipe.model, image)

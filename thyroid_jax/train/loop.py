@@ -265,7 +265,7 @@ def with_prior_agreement(row: Averages) -> Averages:
     return row | {"prior_correlation": float(correlation), "prior_deviation": float(deviation)}
 
 
-def ratio(total: float, count: float) -> float:
+def ratio(total: Any, count: Any) -> float:
     """total / count, NaN for a count of 0."""
     return float(total / count) if count else math.nan
 
