@@ -15,6 +15,7 @@ bench: .venv/ready
 lint: .venv/ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 format: .venv/ready
 	$(PY) -m ruff check --fix .
@@ -37,4 +38,4 @@ requirements: | $(UV)
 	$(UV) pip compile --quiet --upgrade --python-version 3.11 --all-extras --no-annotate --no-header pyproject.toml -o requirements.txt
 
 clean:
-	rm -rf .venv .uv .cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .uv .cache .pytest_cache .ruff_cache .mypy_cache build dist

@@ -143,9 +143,8 @@ def parity(arguments: Arguments) -> None:
         known = valid & defined
         off = known & (np.abs(values - expected) > RELATIVE * np.abs(expected) + ABSOLUTE)
         share = 100 * (1 - off.sum() / known.sum())
-        print(
-            f"\n{' '.join(f'{key} {value:g}' for key, value in bins.items())}: {known.sum()} values, {share:.4f} % agree"
-        )
+        heading = " ".join(f"{key} {value:g}" for key, value in bins.items())
+        print(f"\n{heading}: {known.sum()} values, {share:.4f} % agree")
         for feature in np.flatnonzero(off.any(0)):
             rows = np.flatnonzero(off[:, feature])
             worst = max(
@@ -171,9 +170,8 @@ def speed(arguments: Arguments) -> None:
     print(f"{len(chosen)} images of 256 x 256, {mask.sum((1, 2)).mean():.0f} pixels of outline on average; "
           f"jax {jax.__version__} on {device.device_kind}, {os.cpu_count()} cores; pyradiomics on one")  # fmt: skip
     rows = {"all 102": FEATURES} | {name: tuple(module.FEATURES) for name, module in CLASSES.items()}
-    print(
-        "\n| features | ms an image, here | ms an image, pyradiomics | times as fast | first call s |\n|---|---|---|---|---|"
-    )
+    print("\n| features | ms an image, here | ms an image, pyradiomics | times as fast | first call s |")
+    print("|---|---|---|---|---|")
     few = slice(0, len(chosen), max(1, len(chosen) // 16))  # enough of them for pyradiomics
     for name, features in rows.items():
         started = time.perf_counter()

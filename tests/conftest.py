@@ -1,4 +1,4 @@
-"""JAX made strict for the tests: eight CPU devices, no silent broadcasting between ranks, every annotated call checked."""
+"""JAX made strict for the tests: eight CPU devices, no silent broadcasting of ranks, every annotated call checked."""
 
 import os
 import subprocess
@@ -28,9 +28,7 @@ jaxtyping.install_import_hook(["data_prep", *CHECKED], "typechecker.check")
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_end_with_their_module():
-    """Compiled programs are kept by JAX for the life of a process: a worker that runs many modules would fill the memory
-    with them.
-    """
+    """JAX keeps compiled programs for the life of a process: a worker of many modules would fill the memory."""
     yield
     jax.clear_caches()
 

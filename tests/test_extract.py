@@ -479,7 +479,7 @@ def test_images_on_rasters_of_two_lengths_are_measured_in_one_call():
 def test_all_images_at_once_as_on_an_accelerator_give_the_same(monkeypatch):
     image, mask = numbers("blob 3", "a diagonal line", "all 100", "isolated pixels in line")
     inputs = packing.pack(list(image), list(mask), np.ones((4, 2)), 4, 1024, np.dtype(np.float32))
-    fixed = {"settings": Settings(CHOSEN, None, 32, 32), "sides": packing.sides(1024)}
+    fixed = {"settings": Settings(CHOSEN, None, 32), "sides": packing.sides(1024)}
     one_by_one = compiled(*inputs, **fixed)
     monkeypatch.setattr(raster, "each", lambda measure, *images: jax.vmap(measure)(*images))
     at_once = jax.jit(partial(compiled.__wrapped__, **fixed))(*inputs)

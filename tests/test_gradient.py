@@ -40,8 +40,11 @@ def uneven(make_batch):
     )
 
 
-@pytest.mark.parametrize("groups", [PENALISED | {"guidance": {"weight": 0.0}}, CONSISTENT | {"grading": {"weight": 0.0}}],
-                         ids=["angular", "consistency"])  # fmt: skip
+@pytest.mark.parametrize(
+    "groups",
+    [PENALISED | {"guidance": {"weight": 0.0}}, CONSISTENT | {"grading": {"weight": 0.0}}],
+    ids=["angular", "consistency"],
+)
 def test_task_by_task_and_of_one_number_are_the_gradient_of_the_objective(groups, params, tiny_recipe, uneven, x64):
     recipe = double_precision(tiny_recipe(**groups))
     params, batch = double_precision(params), double_precision(uneven)

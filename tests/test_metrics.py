@@ -297,6 +297,7 @@ def test_summary_intervals_equal_the_plain_bootstrap():
         np.array(truth),
         np.array(predicted),
         samples=200,
+        expanded=True,
     )
     fast = grading_summary(graded, samples=200)["quadratic_kappa"]
     assert (fast["low"], fast["high"]) == pytest.approx((plain.low, plain.high))

@@ -111,7 +111,7 @@ def test_whole_gradient_against_finite_differences(groups, tiny_recipe, make_bat
     """Second order included, in float64, along random directions in parameter space."""
     recipe = double_precision(tiny_recipe(**groups))
     params, batch = double_precision(params_of(recipe)), double_precision(make_batch())
-    (value, metrics), gradient = value_and_gradient(params, batch, recipe)
+    (_, metrics), gradient = value_and_gradient(params, batch, recipe)
     for penalty in recipe.penalties:
         assert float(metrics[penalty.name].sum / metrics[penalty.name].count) > 1e-5
     check_directional_derivative(jax.jit(lambda p: objective(p, batch, recipe)[0]), gradient, params)

@@ -84,7 +84,7 @@ def test_every_measure_to_choose_by_is_measured(judged):
     assert found == MEASURES
 
 
-# --- a task of a user's own: the composition that a report names, from its words ---------------------------------------
+# --- a task of a user's own: the composition that a report names, from its words --------------------------------------
 
 WORDS = ("cystic", "mixed", "solid")
 

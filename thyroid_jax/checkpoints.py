@@ -107,8 +107,8 @@ def restore(folder: Path, step: int, like: Mapping[str, Any]) -> Saved:
     for name, tree in like.items():
         asked, layout = jax.tree.flatten(tree)
         stored = [found[name][path] for path in wanted[name]]
-        leaves = [jax.random.wrap_key_data(leaf) if _is_key(old) else leaf for leaf, old in zip(stored, asked)]
-        trees[name] = jax.tree.unflatten(layout, leaves)
+        restored = [jax.random.wrap_key_data(leaf) if _is_key(old) else leaf for leaf, old in zip(stored, asked)]
+        trees[name] = jax.tree.unflatten(layout, restored)
     return Saved(trees, about["facts"], about["step"])
 
 

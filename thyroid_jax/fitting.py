@@ -77,7 +77,7 @@ def target_scaling(training: Examples, config: Config, cut: float) -> clinical.S
 
 
 def measure_views(
-    image: np.ndarray, mask: np.ndarray, config: AugmentConfig, *, cut: float, seed: int = 0, chunk: int = 32
+    image: Array, mask: Array, config: AugmentConfig, *, cut: float, seed: int = 0, chunk: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
     """The guidance target of one random view of every image, f32[n r], and whether each value is defined, bool[n r].
 
@@ -111,7 +111,7 @@ def _whole_rows(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.n
     return values, np.broadcast_to(valid.all(-1, keepdims=True), valid.shape)
 
 
-def shape_means(masks: np.ndarray, settings: ConsistencyConfig) -> np.ndarray:
+def shape_means(masks: Array, settings: ConsistencyConfig) -> np.ndarray:
     """Mean of the shape features over masks uint8[n h w] that are large enough; 0 where there are none."""
     masks = masks[(masks >= 128).sum((1, 2)) > settings.min_pixels]
     if not len(masks):

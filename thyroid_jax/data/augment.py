@@ -61,7 +61,8 @@ def _view(
     key: Key, image: Float[Array, "h w"], mask: Float[Array, "h w"], config: AugmentConfig
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
     move, *keys = jax.random.split(key, 6)
-    y, x = source_coordinates(move, image.shape, config)
+    h, w = image.shape
+    y, x = source_coordinates(move, (h, w), config)
     image, mask = (map_coordinates(a, [y, x], order=1, mode="constant") for a in (image, mask))
     image = intensity(keys[0], image, gain=config.gain, gamma=config.gamma)
     image = image * (1 + config.speckle * jax.random.normal(keys[1], image.shape))

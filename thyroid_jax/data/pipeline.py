@@ -15,6 +15,7 @@ from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.settings import check_within, settings
+from thyroid_jax.shapes import Array
 
 
 @settings
@@ -137,10 +138,10 @@ def load(
     rows = [_row(record, grades, size, labels, extra or {}) for record in records]  # one record in memory at a time
     if not rows:
         raise InputError("this part of the data set holds no record; choose other folds or build more cases.")
-    cases, image, mask, grade, malignant, further = zip(*rows)
-    mask, mask_valid = _with_flags(mask, np.zeros(size, np.uint8))
-    grade, grade_valid = _with_flags(grade, np.zeros(grades, np.float32))
-    malignant, malignant_valid = _with_flags(malignant, np.zeros((), np.float32))
+    cases, image, masks, given_grades, proven, further = zip(*rows)
+    mask, mask_valid = _with_flags(masks, np.zeros(size, np.uint8))
+    grade, grade_valid = _with_flags(given_grades, np.zeros(grades, np.float32))
+    malignant, malignant_valid = _with_flags(proven, np.zeros((), np.float32))
     batch = Batch(
         image=np.stack(image)[..., None],
         mask=mask,
@@ -204,7 +205,7 @@ def reader_counts(records: Iterable[Record], labels: str) -> set[int]:
     return {len(record.reader_masks) if labels == "readers" and record.reader_masks else 1 for record in records}
 
 
-def measure(image: np.ndarray, mask: np.ndarray, *, cut: float = 0.5, chunk: int = 32) -> tuple[np.ndarray, np.ndarray]:
+def measure(image: Array, mask: Array, *, cut: float = 0.5, chunk: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """The clinical target of images and masks, f32[n r], and whether each value is defined, bool[n r].
 
     ``image`` and ``mask`` [n h w], uint8 or float in [0, 1]; soft masks are cut at ``cut``.
@@ -229,8 +230,9 @@ def with_target(examples: Examples, scaling: clinical.Scaling, *, cut: float = 0
     )
 
 
-def _unit(pixels: np.ndarray) -> np.ndarray:
-    return pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+def _unit(pixels: Array) -> np.ndarray:
+    values = np.asarray(pixels, np.float32)
+    return values / 255 if pixels.dtype == np.uint8 else values
 
 
 def take(examples: Examples, rows: Sequence[int], size: int) -> Batch:

@@ -15,6 +15,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -185,10 +186,13 @@ def _case(row: dict[str, str], where: str, problems: list[str]) -> Case:
         problems.append(f"{where}: {len(probability)} of {len(names)} probabilities are filled in; all or none must be")
     counts = {column: number(column, _COUNT) for column in COUNTS}
     malignant = number("malignant_truth", _TRUTH)
-    return Case(
+    columns: dict[str, Any] = {
         **{column: unescape(row[column]) for column in (*TEXTS, *GRADES)},
         **{column: _or_nan(number(column, _NUMBER)) for column in FLOATS},
         **{column: None if count is None else int(count) for column, count in counts.items()},
+    }
+    return Case(
+        **columns,
         probability={name: _or_nan(value) for name, value in probability.items()},
         malignant_truth=None if malignant is None else bool(malignant),
         p_malignant=_or_nan(number("p_malignant", _SHARE)),

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -222,7 +223,7 @@ def macro_auroc(
     probability, truth = np.asarray(probability, float), np.asarray(truth)
     over = occurring(truth, probability.shape[1]) if over is None else over
     areas = [auroc(probability[:, grade], truth == grade, weight=weight) for grade in np.flatnonzero(over)]
-    return np.mean(areas, axis=0) if areas else np.full(np.shape(weight)[:-1], NAN)
+    return np.mean(areas, axis=0) if areas else np.full(() if weight is None else np.shape(weight)[:-1], NAN)
 
 
 def grading(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -317,7 +318,12 @@ def measure(
     Raises ValueError for masks that :func:`dice` refuses, a spacing that is not positive, a grade's probability that is
     not finite, or what :class:`~thyroid_jax.evaluate.cases.Case` refuses.
     """
-    both = predicted is not None and reference is not None
+    overlap = {"dice": NAN, "iou": NAN, "hd95_px": NAN, "hd95_mm": NAN}
+    if predicted is not None and reference is not None:
+        overlap["dice"], overlap["iou"] = dice(predicted, reference), iou(predicted, reference)
+        overlap["hd95_px"] = hd95_px(predicted, reference)
+        if not np.isnan(spacing).any():
+            overlap["hd95_mm"] = hd95(predicted, reference, spacing)
     probability = {str(name): float(value) for name, value in (probability or {}).items()}
     if not np.isfinite(list(probability.values())).all():
         raise ValueError(f"case {case!r}: every grade needs a probability, not {probability}.")
@@ -325,10 +331,10 @@ def measure(
         case=str(case),
         group=str(group),
         part=str(part),
-        dice=dice(predicted, reference) if both else NAN,
-        iou=iou(predicted, reference) if both else NAN,
-        hd95_px=hd95_px(predicted, reference) if both else NAN,
-        hd95_mm=hd95(predicted, reference, spacing) if both and not np.isnan(spacing).any() else NAN,
+        dice=overlap["dice"],
+        iou=overlap["iou"],
+        hd95_px=overlap["hd95_px"],
+        hd95_mm=overlap["hd95_mm"],
         predicted_area_px=None if predicted is None else int(np.count_nonzero(predicted)),
         reference_area_px=None if reference is None else int(np.count_nonzero(reference)),
         grade_truth=str(grade_truth),
@@ -341,12 +347,10 @@ def measure(
 
 def summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
     """All measures of a table: :func:`segmentation_summary`, :func:`grading_summary` and :func:`malignancy_summary`."""
-    options = {"samples": samples, "level": level, "seed": seed}
-    return {
-        **segmentation_summary(cases, **options),
-        **grading_summary(cases, **options),
-        **malignancy_summary(cases, **options),
-    }
+    found: Summary = {}
+    for summarise in (segmentation_summary, grading_summary, malignancy_summary):
+        found |= summarise(cases, samples=samples, level=level, seed=seed)
+    return found
 
 
 def segmentation_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
@@ -428,7 +432,7 @@ def malignancy_summary(cases: Sequence[Case], *, samples: int = 2000, level: flo
     def area(probability, truth, weight):
         return auroc(probability, truth, weight=weight)
 
-    measures = {
+    measures: dict[str, tuple[Any, ...]] = {
         "malignant_auroc": (area, groups, probability, truth),
         "malignant_accuracy": (_weighted_mean, groups, right),
         "malignant_balanced_accuracy": (balanced, groups, called, truth),

@@ -183,6 +183,7 @@ def overlay_grid(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
 
     if not pictures or (captions is not None and len(captions) != len(pictures)):
@@ -201,11 +202,13 @@ def overlay_grid(
     ]
     title = 0.16 + 0.16 * max(text.count("\n") + 1 for text in texts)
     figure = Figure(
-        figsize=(width, lines * (cell * aspect + title) + 0.35), dpi=100, layout="constrained", facecolor="white"
+        figsize=(width, lines * (cell * aspect + title) + 0.35),
+        dpi=100,
+        layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0, hspace=0),
+        facecolor="white",
     )
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0, hspace=0)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    blue, orange = (tuple(value / 255 for value in colour) for colour in (REFERENCE_COLOUR, PREDICTED_COLOUR))
+    blue, orange = ("#{:02x}{:02x}{:02x}".format(*colour) for colour in (REFERENCE_COLOUR, PREDICTED_COLOUR))
     for axis in axes:
         axis.axis("off")
     for index, (axis, picture) in enumerate(zip(axes, pictures)):
@@ -260,7 +263,7 @@ def _outlines(mask: np.ndarray | None) -> list[np.ndarray]:
     if mask is None:
         return []
     level = np.pad(mask.astype(float), 1)  # a mask that touches the border is closed along it
-    return [line - 1 for line in contour_generator(z=level).lines(0.5)]
+    return [np.asarray(line) - 1 for line in contour_generator(z=level).lines(0.5)]
 
 
 def _path(mask: np.ndarray | None) -> str:
@@ -322,7 +325,7 @@ def training_curves(log: Sequence[Mapping[str, Any]], names: Sequence[str] = (),
         (str(entry.get("split", "train")), entry.get("epoch")) for entry in log if _finite(entry.get("epoch"))
     )
     x = "epoch" if sum(epochs.values()) == len(epochs) == len(log) else "step"
-    panels = []
+    panels: list[dict[str, Any]] = []
     for name in names or found:
         curves: dict[str, list[tuple[float, float]]] = {}
         for entry in log:
@@ -383,7 +386,7 @@ def _panel(curves: Sequence[np.ndarray], salt: str):
         "font.size": 10,
         "axes.formatter.useoffset": False,
     }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style):  # type: ignore[arg-type]  # it wants literal keys
         figure = Figure(figsize=(3.6, 2.1), layout="constrained")
         axis = figure.subplots()
         figure.patch.set_alpha(0)
@@ -515,9 +518,9 @@ def _case_table(cases: Sequence[Case]) -> dict:
 
 def _case_cell(column: _Column, case: Case) -> tuple[str | float, str]:
     value = column.value(case)
-    if not _is_there(value):
+    if value is None or not _is_there(value):
         return "", "–"
-    text = str(value) if column.digits is None else _number(value, column.digits)
+    text = str(value) if column.digits is None or isinstance(value, str) else _number(value, column.digits)
     return value, text + (" ✗" if column.wrong(case) else "")
 
 

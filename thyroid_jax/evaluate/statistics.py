@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Interval:
 
 
 def cluster_bootstrap(
-    statistic: Callable[..., float | np.ndarray],
+    statistic: Callable[..., Any],
     clusters: Sequence | np.ndarray,
     *data: Sequence | np.ndarray,
     samples: int = 2000,

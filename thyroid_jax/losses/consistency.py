@@ -32,7 +32,7 @@ class Agreement(NamedTuple):
     deviation: Float[Array, ""]
 
 
-def init_prior(count: int = 4, centre: Sequence[float] | Float[Array, "n"] | None = None) -> dict[str, jax.Array]:
+def init_prior(count: int = 4, centre: Sequence[float] | Float[Array, "n"] | None = None) -> dict[str, Array]:
     """Parameters of :func:`malignancy_prior` for ``count`` features: {"weight": f[n], "bias": f[], "centre": f[n]}.
 
     Every softplus(weight) starts at 1, the stored weight at log(e - 1) = 0.54; bias 0. ``centre`` is the features'

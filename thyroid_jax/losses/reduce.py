@@ -18,7 +18,7 @@ class Pair(NamedTuple):
     """A sum and the count that it runs over: add pairs up, then divide."""
 
     sum: Float[Array, "*n"]
-    count: Float[Array, ""]
+    count: Float[Array, ""]  # type: ignore[assignment]  # a tuple has a method of this name
 
 
 Metrics = dict[str, Pair]

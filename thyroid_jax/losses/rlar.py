@@ -29,7 +29,7 @@ from thyroid_jax.losses.reduce import keep
 from thyroid_jax.shapes import Array, Bool, Float, Number
 
 Space = Literal["channel", "full"]
-TaskLosses = Mapping[str, Callable[[jax.Array], jax.Array]]
+TaskLosses = Mapping[str, Callable[[Array], Array]]
 _EPS = 1e-12  # far below any gradient that means something, and its square is still a normal float32
 
 
@@ -113,7 +113,7 @@ def angular_penalty(
     """
     s = cosines(unit)
     if kind == "hinge":
-        penalty = jnp.maximum(s - margin, 0.0) ** 2
+        penalty: Array = jnp.maximum(s - margin, 0.0) ** 2
     elif kind == "square":
         penalty = s**2
     elif kind == "abs":

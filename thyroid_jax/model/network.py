@@ -25,7 +25,7 @@ class Latent(NamedTuple):
     """The shared representation: ``z f32[b y x c]`` and the encoder's other levels, the skips, finest first."""
 
     z: Float[Array, "b y x c"]
-    skips: tuple[jax.Array, ...]
+    skips: tuple[Array, ...]
 
 
 class Embedding(NamedTuple):
@@ -89,7 +89,7 @@ def encode(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) 
     Raises :class:`InputError` unless h and w are positive multiples of ``2 ** config.depth``.
     """
     check_size(config, *image.shape[1:3])
-    z, skips = _encoder(config).apply({"params": params["encoder"]}, image)
+    z, skips = _run(_encoder(config), params["encoder"], image)
     return Latent(_at_least_float32(z), skips)
 
 
@@ -110,34 +110,34 @@ def encode_from(
     if level == LATENT:
         return latent._replace(z=features)
     features = features.astype(latent.skips[place].dtype)
-    z, behind = _encoder(config).apply({"params": params["encoder"]}, features, after=place)
+    z, behind = _run(_encoder(config), params["encoder"], features, after=place)
     return Latent(_at_least_float32(z), (*latent.skips[:place], features, *behind))
 
 
 def decode(params: Params, config: ModelConfig, latent: Latent) -> Float[Array, "b h w"]:
     """Latent to mask logits, float32, at the resolution of the image."""
-    return Decoder(config).apply({"params": params["decoder"]}, latent.z, latent.skips)
+    return _run(Decoder(config), params["decoder"], latent.z, latent.skips)
 
 
 def embed(params: Params, config: ModelConfig, latent: Latent) -> Embedding:
     """Latent to the grading embedding, split into its guided and its free part."""
-    e = Embed(config).apply({"params": params["heads"]["embed"]}, latent.z)
+    e = _run(Embed(config), params["heads"]["embed"], latent.z)
     return Embedding(e[:, : config.radiomics], e[:, config.radiomics :])
 
 
 def classify(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b k"]:
     """Embedding, both parts, to grade logits. ``losses.grading.probabilities`` says what they mean."""
-    return _head(params, "classify", Classify(config, config.grades), embedding)
+    return _run(Classify(config, config.grades), params["heads"]["classify"], jnp.concatenate(embedding, axis=-1))
 
 
 def malignancy(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b"]:
     """Embedding, both parts, to the logit of malignancy."""
-    return _head(params, "malignant", Classify(config, 1), embedding)[:, 0]
+    return _run(Classify(config, 1), params["heads"]["malignant"], jnp.concatenate(embedding, axis=-1))[:, 0]
 
 
 def predict_radiomics(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b r"]:
     """Guided part of the embedding to the robustly scaled radiomics target. Needed in training only."""
-    return PredictRadiomics(config).apply({"params": params["heads"]["radiomics"]}, embedding.guided)
+    return _run(PredictRadiomics(config), params["heads"]["radiomics"], embedding.guided)
 
 
 def apply(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -> Outputs:
@@ -160,8 +160,8 @@ def _encoder(config: ModelConfig) -> Any:
     return ENCODERS[config.encoder](config)
 
 
-def _head(params: Params, name: str, head: nn.Module, embedding: Embedding) -> Float[Array, "b n"]:
-    return head.apply({"params": params["heads"][name]}, jnp.concatenate(embedding, axis=-1))
+def _run(module: nn.Module, params: Params, *inputs: Any, **options: Any) -> Any:
+    return module.apply({"params": params}, *inputs, **options)
 
 
 def _place(config: ModelConfig, level: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from itertools import combinations
 from typing import Any
 
@@ -26,7 +27,7 @@ def _inner_product(g: Any, h: Any) -> Float[Array, ""]:
     """Sum over the leaves of two trees of their products, in the full precision of float32 at least."""
     at_least_single = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
     leaves = zip(jax.tree.leaves(g), jax.tree.leaves(h), strict=True)
-    return sum(jnp.vdot(at_least_single(a), at_least_single(b), precision="highest") for a, b in leaves)
+    return reduce(jnp.add, (jnp.vdot(at_least_single(a), at_least_single(b), precision="highest") for a, b in leaves))
 
 
 def combine(weights: Float[Array, "t"], gradients: Sequence[Any]) -> Any:
@@ -61,7 +62,7 @@ def alignment(gradients: Sequence[Any]) -> Float[Array, ""]:
 
 
 def cosreg(
-    task_losses: Mapping[str, Callable[[Any, Any], jax.Array]],
+    task_losses: Mapping[str, Callable[[Any, Any], Array]],
     shared: Any,
     others: Any,
     *,

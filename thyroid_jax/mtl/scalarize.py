@@ -268,7 +268,7 @@ def _descend(
     return optax.apply_updates(at, change), adam
 
 
-SCALARIZERS: dict[str, Callable[..., tuple[jax.Array, Any]]] = {
+SCALARIZERS: dict[str, Callable[..., tuple[Array, Any]]] = {
     "equal": equal,
     "uncertainty": uncertainty,
     "dwa": dwa,

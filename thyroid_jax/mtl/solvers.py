@@ -64,9 +64,10 @@ def shortest_in_hull(g: Float[Array, "t t"]) -> Float[Array, "t"]:
     cosine, length = equilibrate(g)
     ones = length.min() / length
 
-    def candidate(support: jax.Array) -> tuple[jax.Array, jax.Array]:
-        edge = jnp.where(support, ones, 0)[:, None]
-        bordered = jnp.block([[restrict(cosine, support), edge], [edge.T, jnp.zeros_like(edge[:1])]])
+    def candidate(support: Array) -> tuple[Array, Array]:
+        edge = jnp.where(support, ones, 0)
+        bordered = jnp.zeros_like(g, shape=(t + 1, t + 1))
+        bordered = bordered.at[:t, :t].set(restrict(cosine, support)).at[:t, t].set(edge).at[t, :t].set(edge)
         x = solve(bordered, jnp.zeros_like(g, shape=t + 1).at[t].set(1))[:t]
         w = onto_simplex(jnp.where(support, x * ones, 0), support)
         x = w * length
@@ -89,7 +90,7 @@ def least_linear_plus_norm(
     """
     cosine, length = equilibrate(g)
 
-    def candidate(support: jax.Array) -> jax.Array:
+    def candidate(support: Array) -> Array:
         right = jnp.where(support[:, None], jnp.stack([jnp.ones_like(linear), linear], 1) / length[:, None], 0)
         p, q = (solve(restrict(cosine, support), right) / length[:, None]).T
         discriminant = q.sum() ** 2 - p.sum() * (dot(linear, q) - factor**2)
@@ -114,7 +115,7 @@ def project_onto_dual_cone(g: Float[Array, "t t"], u: Float[Array, "t"], reg_eps
     cosine, length = equilibrate(g)
     least = u * length
 
-    def candidate(free: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def candidate(free: Array) -> tuple[Array, Array]:
         fixed = jnp.where(free, 0, least)
         x = solve(restrict(cosine, free), jnp.where(free, -dot(cosine, fixed), fixed))
         x = jnp.maximum(x, least)
@@ -180,7 +181,7 @@ def jacobi(matrix: Float[Array, "t t"], sweeps: int = 8) -> tuple[Float[Array, "
     t = len(matrix)
     pairs = np.stack(np.triu_indices(t, 1), 1)
 
-    def rotate(number: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def rotate(number: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         a, vectors = state
         p, q = jnp.asarray(pairs)[number % len(pairs)]
         diagonal_already = a[p, q] == 0

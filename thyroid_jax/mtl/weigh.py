@@ -183,7 +183,7 @@ def nash_mtl(
     cosine = jnp.where(jnp.eye(len(g), dtype=bool), 1 + reg_eps, cosine)
     start = jnp.ones_like(length) * jnp.sqrt(len(g) / cosine.sum())  # the best multiple of 1: a'Ga = t at the solution
 
-    def newton(_: jax.Array, a: jax.Array) -> jax.Array:
+    def newton(_: Array, a: Array) -> Array:
         gradient = dot(cosine, a) - 1 / a
         step = solve(cosine + jnp.diag(a**-2), gradient)
         decrement = jnp.sqrt(jnp.maximum(dot(gradient, step), 0))
@@ -195,4 +195,4 @@ def nash_mtl(
 
 
 _METHODS = (equal, mgda, pcgrad, cagrad, imtl_g, aligned_mtl, upgrad, dualproj, nash_mtl)
-WEIGHERS: dict[str, Callable[..., jax.Array]] = {method.__name__: method for method in _METHODS}
+WEIGHERS: dict[str, Callable[..., Array]] = {method.__name__: method for method in _METHODS}

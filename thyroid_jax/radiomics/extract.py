@@ -54,14 +54,12 @@ class Settings:
 
     Attributes:
         features: names of :data:`FEATURES`, in the order of the columns.
-        bin_width: width of a bin in grey values, or None.
-        bin_count: number of bins, or None. Exactly one of the two is given.
+        bin_width: width of a bin in grey values; None for ``highest_level`` equal bins.
         highest_level: the highest grey level that may occur.
     """
 
     features: tuple[str, ...]
     bin_width: float | None
-    bin_count: int | None
     highest_level: int
 
     @property
@@ -115,13 +113,15 @@ def extract(
     Formula, range and IBSI code of every feature: docs/radiomics.md, and the functions in :data:`CLASSES`.
     """
     _check_settings(features, bin_width, bin_count, highest_level)
-    bin_count = _DEFAULT_BIN_COUNT if bin_count is None and bin_width is None else bin_count
-    settings_with = partial(Settings, tuple(features), bin_width, bin_count)
+    settings_with = partial(Settings, tuple(features), bin_width)
+    if bin_width is None:
+        highest_level = bin_count or _DEFAULT_BIN_COUNT
     if isinstance(image, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
-        highest_level = bin_count or highest_level or _DEFAULT_HIGHEST_LEVEL
+        highest_level = highest_level or _DEFAULT_HIGHEST_LEVEL
         return _extract_traced(image, mask, spacing, settings_with(highest_level))
     images, masks = _checked_images(image, mask)
-    highest_level = bin_count or highest_level or _levels_needed(images, masks, bin_width)
+    if highest_level is None:
+        highest_level = _levels_needed(images, masks, bin_width)  # type: ignore[arg-type]  # there is one here
     return _extract_packed(images, masks, _checked_spacings(spacing, len(images)), settings_with(highest_level))
 
 
@@ -141,17 +141,19 @@ def _extract_traced(
 
 def _extract_packed(
     images: list[np.ndarray], masks: list[np.ndarray], spacings: np.ndarray, settings: Settings
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Measure images of like size together; on a CPU a few at a time on every core."""
     on_cpu = jax.default_backend() == "cpu"
     at_once = 1 if len(masks) == 1 else _IMAGES_AT_ONCE["cpu" if on_cpu else "others"]
-    dtype, device = jnp.result_type(float), jax.config.jax_default_device
+    dtype, device = jnp.result_type(float), jax.config.jax_default_device  # type: ignore[attr-defined]
     values = np.zeros((len(masks), len(settings.features)), dtype)
     valid = np.zeros(values.shape, bool)
 
     def measure(part: packing.Part) -> None:
-        cropped = [[whole[number][box] for number, box in zip(part.numbers, part.boxes)] for whole in (images, masks)]
-        rasters = packing.pack(*cropped, spacings[part.numbers], at_once, part.length, dtype)
+        cut_images, cut_masks = (
+            [whole[number][box] for number, box in zip(part.numbers, part.boxes)] for whole in (images, masks)
+        )
+        rasters = packing.pack(cut_images, cut_masks, spacings[part.numbers], at_once, part.length, dtype)
         with jax.enable_x64(dtype == jnp.float64), jax.default_device(device):  # a new thread has neither setting
             found = compiled(*rasters, settings=settings, sides=packing.sides(part.length))
             values[part.numbers], valid[part.numbers] = (np.asarray(rows)[: len(part.numbers)] for rows in found)
@@ -225,11 +227,10 @@ def _count(
     image = jnp.where(mask & legal, image, 0)
 
     def to_levels() -> tuple[Int[Array, "n"], Bool[Array, ""]]:
-        level = (
-            levels.by_count(image, mask, settings.bin_count)
-            if settings.bin_count
-            else levels.by_width(image, mask, settings.bin_width)
-        )
+        if settings.bin_width is None:
+            level = levels.by_count(image, mask, settings.highest_level)
+        else:
+            level = levels.by_width(image, mask, settings.bin_width)
         return jnp.clip(level, 0, highest), level.max() <= highest
 
     # A branch has a result of its own in memory; else the compiler finds the levels again for every reader.
@@ -359,7 +360,7 @@ def _on_host(batch: Any) -> list[np.ndarray]:
     return [np.asarray(image) for image in (np.asarray(batch) if hasattr(batch, "shape") else batch)]
 
 
-def _checked_spacings(spacing: Any, count: int) -> Float[Array, "b 2"]:
+def _checked_spacings(spacing: Any, count: int) -> Float[np.ndarray, "b 2"]:
     """The (row, column) size of a pixel of each of ``count`` images, or :class:`InputError`."""
     sizes_of_pixels = np.asarray(spacing, float)
     known_shape = sizes_of_pixels.shape in ((2,), (count, 2))

@@ -35,7 +35,7 @@ class Greys(NamedTuple):
         pixel: area of a pixel.
     """
 
-    count: Float[Array, ""]
+    count: Float[Array, ""]  # type: ignore[assignment]  # a tuple has a method of this name
     mean: Float[Array, ""]
     lowest: Float[Array, ""]
     highest: Float[Array, ""]
@@ -147,7 +147,7 @@ def _nth(
     return _ascending(found, back=values.dtype)
 
 
-def _ascending(numbers: jax.Array, back: jnp.dtype | None = None) -> jax.Array:
+def _ascending(numbers: Array, back: jnp.dtype | None = None) -> Array:
     """Floats to unsigned integers of the same order, by their bits; with ``back`` the other way, to that type."""
     signed = jnp.int64 if numbers.dtype.itemsize == 8 else jnp.int32
     unsigned = jnp.uint64 if numbers.dtype.itemsize == 8 else jnp.uint32

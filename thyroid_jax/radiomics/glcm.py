@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from thyroid_jax.radiomics.raster import ANGLES, Row, neighbours
@@ -64,7 +63,7 @@ def cooccurrence(pairs: Float[Array, "a l l"], levels: Bool[Array, "l"]) -> Cooc
     p = counts / jnp.maximum(total, 1)[:, None, None]
     px, i = p.sum(2), _numbers(count, p.dtype)
     folded = _antidiagonals(p[:, :, ::-1])  # i - j = 1 - count, ..., count - 1
-    minus = folded[:, count - 1 :].at[:, 1:].multiply(2)
+    minus = jnp.asarray(folded)[:, count - 1 :].at[:, 1:].multiply(2)
     highest = jnp.where(levels, i, 0).max()
     mean = (px * i).sum(1, keepdims=True)
     mean = mean + (px * (i - mean)).sum(1, keepdims=True)  # corrects the rounding, which the cluster shade multiplies
@@ -78,11 +77,11 @@ def _antidiagonals(p: Float[Array, "a n n"]) -> Float[Array, "a 2*n-1"]:
     return moved.reshape(angles, n, 2 * n - 1).sum(1)
 
 
-def _numbers(count: int, dtype: jnp.dtype, start: int = 1) -> jax.Array:
+def _numbers(count: int, dtype: jnp.dtype, start: int = 1) -> Array:
     return jnp.arange(start, start + count, dtype=dtype)[None]
 
 
-def _entropy(p: jax.Array, axis: int | tuple[int, ...] = -1) -> jax.Array:
+def _entropy(p: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """- sum p log2 p, with 0 log2 0 = 0."""
     return -(p * jnp.log2(jnp.where(p > 0, p, 1))).sum(axis)
 
@@ -92,7 +91,7 @@ def _about_mean(c: Cooccurrence, power: int) -> Float[Array, "a"]:
     return (c.plus * (k - 2 * c.mean) ** power).sum(1)
 
 
-def _differences(c: Cooccurrence) -> jax.Array:
+def _differences(c: Cooccurrence) -> Array:
     return _numbers(c.minus.shape[1], c.p.dtype, 0)
 
 

@@ -73,7 +73,7 @@ def _line_holds_two(mask: Bool[Array, "n"], row: Row) -> Bool[Array, "a"]:
     place, padded = jnp.arange(n), jnp.pad(mask, n)
     _, column = positions(n, row)
 
-    def has_partner(far: jax.Array, y: int, x: int) -> jax.Array:
+    def has_partner(far: Array, y: int, x: int) -> Array:
         """Whether the pixel ``far`` steps along the same line is in the mask."""
         step, across = far * (y * row + x), column + far * x
         return jax.lax.dynamic_slice(padded, (n + step,), (n,)) & (place + step < n) & (across >= 0) & (across < row)
@@ -82,7 +82,7 @@ def _line_holds_two(mask: Bool[Array, "n"], row: Row) -> Bool[Array, "a"]:
         found, far = state
         return found | jnp.stack([(mask & has_partner(far, y, x)).any() for y, x in ANGLES]), far + 1
 
-    def not_done(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def not_done(state: tuple[Array, Array]) -> Array:
         found, far = state
         return ~found.all() & ((far * row < n) | (far < row)) & (mask.sum() > 1)
 

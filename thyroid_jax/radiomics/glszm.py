@@ -61,7 +61,7 @@ def patches(level: Int[Array, "n"], row: Row) -> Int[Array, "n"]:
         parent = jnp.append(parent, n)[parent]
         return parent, lowest_around(parent)
 
-    def not_done(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def not_done(state: tuple[Array, Array]) -> Array:
         return (state[0] != state[1]).any()
 
     return jax.lax.while_loop(not_done, turn, (start, lowest_around(start)))[0]

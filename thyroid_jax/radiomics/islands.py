@@ -54,7 +54,7 @@ def _until_it_stays(x: jax.Array, change: Callable[[jax.Array], jax.Array], step
     return lax.while_loop(lambda state: state[1], again, (x, jnp.array(True)))[0]
 
 
-def total(label: Int[Array, "h w"], measure: Callable[[Bool[Array, "h w"]], jax.Array]) -> jax.Array:
+def total(label: Int[Array, "h w"], measure: Callable[[Bool[Array, "h w"]], Array]) -> Array:
     """Sum of ``measure(part bool[h w]) -> f[k]`` over the parts of :func:`labels`; zeros where there are none."""
     like = jax.eval_shape(measure, label > 0)
 
@@ -64,4 +64,4 @@ def total(label: Int[Array, "h w"], measure: Callable[[Bool[Array, "h w"]], jax.
         return jnp.where(part, 0, left), so_far + measure(part)
 
     zeros = jnp.zeros(like.shape, like.dtype)
-    return lax.while_loop(lambda state: state[0].max() > 0, add_one, (label, zeros))[1]
+    return lax.while_loop(lambda state: state[0].max() > 0, add_one, (jnp.asarray(label), zeros))[1]

@@ -21,7 +21,7 @@ def by_count(image: Float[Array, "*n"], mask: Bool[Array, "*n"], bins: int) -> I
     distance, spread = _difference(image, lowest), _difference(highest, lowest)
     guess = jnp.floor(bins * distance[0] / jnp.maximum(spread[0], jnp.finfo(image.dtype).tiny))
 
-    def reached(k: jax.Array) -> jax.Array:  # bins (x - min) >= k (max - min)
+    def reached(k: Array) -> Array:  # bins (x - min) >= k (max - min)
         parts = [
             bins * d - k * s for d, s in zip((*_halves(distance[0]), distance[1]), (*_halves(spread[0]), spread[1]))
         ]
@@ -41,7 +41,7 @@ def by_width(image: Float[Array, "*n"], mask: Bool[Array, "*n"], width: float) -
     image, lowest, _ = _inside(image, mask)
     pieces = _pieces(width, image.dtype)
 
-    def bin_of(x: jax.Array) -> jax.Array:
+    def bin_of(x: Array) -> Array:
         guess = jnp.floor(x / jnp.asarray(width, x.dtype))
         return _settled(guess, lambda k: (((x - k * pieces[0]) - k * pieces[1]) - k * pieces[2]) - k * pieces[3] >= 0)
 
@@ -62,26 +62,26 @@ def _inside(
     return image, lowest, image.max()
 
 
-def _settled(guess: jax.Array, reached) -> jax.Array:
+def _settled(guess: Array, reached) -> Array:
     """The highest k with ``reached(k)`` among guess - 1, guess and guess + 1: division may miss an edge by rounding."""
     return guess + reached(guess + 1) - ~reached(guess)
 
 
-def _difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _difference(a: Array, b: Array) -> tuple[Array, Array]:
     """a - b without rounding, as a number and its remainder (Knuth's two-sum)."""
     total = a - b
     taken = total - a
     return total, (a - (total - taken)) - (b + taken)
 
 
-def _halves(a: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _halves(a: Array) -> tuple[Array, Array]:
     """A number as the sum of two of half its digits each: their products with integers up to 4096 are exact."""
     whole, keep = (jnp.int64, -(1 << 26)) if a.dtype == jnp.float64 else (jnp.int32, -(1 << 12))
     high = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(a, whole) & keep, a.dtype)
     return high, a - high
 
 
-def _pieces(number: float, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
+def _pieces(number: float, dtype: jnp.dtype) -> tuple[Array, ...]:
     """A number as the sum of four: three of half a precision's digits each, and the rest."""
     digits, pieces = (26 if dtype == jnp.float64 else 12), []
     for _ in range(3):

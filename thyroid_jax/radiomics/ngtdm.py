@@ -10,9 +10,9 @@ manual.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from thyroid_jax.radiomics.levels import histogram
@@ -31,19 +31,19 @@ class Differences(NamedTuple):
 def differences(level: Int[Array, "n"], row: Row, count: int) -> Differences:
     """The differences of a raster of levels 1 to ``count``, 0 outside the mask."""
     around = neighbours(level, row)
-    known = sum((other > 0).astype(float) for other in around)
-    mean = sum(around).astype(float) / jnp.maximum(known, 1)
+    known = reduce(jnp.add, [(other > 0).astype(float) for other in around])
+    mean = reduce(jnp.add, around).astype(float) / jnp.maximum(known, 1)
     difference = jnp.where((level > 0) & (known > 0), jnp.abs(level.astype(float) - mean), 0)
     n = histogram(level, count)
     s = jnp.zeros(count + 1, float).at[level].add(difference)[1:]
     return Differences(n / jnp.maximum(n.sum(), 1), s, n.sum())
 
 
-def _ratio(a: jax.Array, b: jax.Array, otherwise: float) -> jax.Array:
+def _ratio(a: Array, b: Array, otherwise: float) -> Array:
     return jnp.where(b != 0, a / jnp.where(b != 0, b, 1), otherwise)
 
 
-def _pairs(d: Differences) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _pairs(d: Differences) -> tuple[Array, Array, Array]:
     """Which levels i and j both occur [n n], |i - j| [n n], and i [n]."""
     i = jnp.arange(1, d.p.shape[0] + 1, dtype=d.p.dtype)
     return (d.p[:, None] > 0) & (d.p[None, :] > 0), jnp.abs(i[:, None] - i[None, :]), i

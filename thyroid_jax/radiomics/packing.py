@@ -46,7 +46,7 @@ def plan(masks: list[np.ndarray], size: int) -> list[Part]:
     Each length comes once before any length comes again, so that every program is compiled early. Long rasters come
     first.
     """
-    boxes = [(_extent(mask.any(1)), _extent(mask.any(0))) for mask in masks]
+    boxes = [(_extent(np.any(mask, 1)), _extent(np.any(mask, 0))) for mask in masks]
     groups: dict[int, list[int]] = {}
     for number, box in enumerate(boxes):
         short, long = sorted(side.stop - side.start for side in box)

@@ -27,12 +27,12 @@ def length(height: int, width: int) -> int:
     return (height + 1) * (width + 1)
 
 
-def of(grid: jax.Array) -> tuple[jax.Array, int]:
+def of(grid: Array) -> tuple[Array, int]:
     """[h w] -> ([n], row): the image as a line, with 0 (False) at the empty pixels."""
     return jnp.pad(grid, ((1, 0), (1, 0))).ravel(), grid.shape[1] + 1
 
 
-def neighbours(values: jax.Array, row: Row, offsets: tuple[tuple[int, int], ...] = NEIGHBOURS) -> list[jax.Array]:
+def neighbours(values: Array, row: Row, offsets: tuple[tuple[int, int], ...] = NEIGHBOURS) -> list[Array]:
     """The value of every pixel's neighbour, [n] -> [n], for each of ``offsets``; 0 off the line.
 
     An offset is (rows, columns), each of them -1, 0 or 1.
@@ -42,13 +42,13 @@ def neighbours(values: jax.Array, row: Row, offsets: tuple[tuple[int, int], ...]
     return [lax.dynamic_slice(padded, (reach + y * row + x,), values.shape) for y, x in offsets]
 
 
-def moved(values: jax.Array, places: Row) -> jax.Array:
+def moved(values: Array, places: Row) -> Array:
     """[n] -> [n]: at every place the value ``places`` further along, -n to n of them; 0 off the line."""
     n = values.shape[0]
     return lax.dynamic_slice(jnp.pad(values, n), (n + places,), (n,))
 
 
-def each(measure: Callable, *images: jax.Array) -> Any:
+def each(measure: Callable, *images: Array) -> Any:
     """``measure`` applied to every image of a batch.
 
     On a CPU one image follows the other, so that each stays in the cache; elsewhere all are measured at once.
@@ -58,7 +58,7 @@ def each(measure: Callable, *images: jax.Array) -> Any:
     return jax.vmap(measure)(*images)
 
 
-def positions(n: int, row: Row, dtype: jnp.dtype = jnp.int32) -> tuple[jax.Array, jax.Array]:
+def positions(n: int, row: Row, dtype: jnp.dtype = jnp.int32) -> tuple[Array, Array]:
     """(row, column) of every place; those of pixels start at 1. Exact for lines of up to 4 million places."""
     place = jnp.arange(n)
     y = jnp.floor((place + 0.5) / row).astype(jnp.int32)

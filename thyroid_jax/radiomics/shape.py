@@ -18,7 +18,7 @@ import numpy as np
 from thyroid_jax.radiomics.raster import Row, neighbours, positions
 from thyroid_jax.shapes import Array, Bool, Float
 
-Spacing = tuple[float, float] | tuple[jax.Array, jax.Array]
+Spacing = tuple[float, float] | tuple[Array, Array]
 
 # What marching squares adds for each kind of 2 x 2 cell. The kind is the sum of the corners inside the mask: 1
 # top-left, 2 top-right, 4 bottom-left, 8 bottom-right.
@@ -34,7 +34,7 @@ _EULER = np.array([0, 1, 1, 0, 1, 0, -2, -1, 1, -2, 0, -1, 0, -1, -1, 0], float)
 class Moments(NamedTuple):
     """Pixel count, and the second central moments of the pixel centres with their eigenvalues, major >= minor."""
 
-    count: Float[Array, ""]
+    count: Float[Array, ""]  # type: ignore[assignment]  # a tuple has a method of this name
     rows: Float[Array, ""]
     columns: Float[Array, ""]
     major: Float[Array, ""]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from thyroid_jax.shapes import Array, Float, Int
@@ -41,23 +40,23 @@ def _levels(t: Table) -> Float[Array, "n"]:
     return jnp.arange(1, t.of_level.shape[-1] + 1, dtype=t.p.dtype)
 
 
-def _weighted_sum(values: jax.Array, numbers: jax.Array, power: int) -> jax.Array:
+def _weighted_sum(values: Array, numbers: Array, power: int) -> Array:
     """Sum over the last axis of values times numbers^power, for power 1, 2 or -2."""
     weights = numbers if power == 1 else numbers * numbers
     weights = weights.reshape((1,) * (values.ndim - 1) + (-1,))
     return (values * weights if power > 0 else values / weights).sum(-1)
 
 
-def _mean_of_product(t: Table, level_power: int, size_power: int) -> jax.Array:
+def _mean_of_product(t: Table, level_power: int, size_power: int) -> Array:
     """sum_ij p(i,j) i^level_power j^size_power."""
     return _weighted_sum(_weighted_sum(t.p, t.sizes, size_power), _levels(t), level_power)
 
 
-def _share(t: Table, counts: jax.Array) -> jax.Array:
+def _share(t: Table, counts: Array) -> Array:
     return counts / jnp.maximum(t.total, 1)[..., None]
 
 
-def _variance(p: jax.Array, numbers: jax.Array) -> jax.Array:
+def _variance(p: Array, numbers: Array) -> Array:
     distance = numbers.reshape((1,) * (p.ndim - 1) + (-1,)) - _weighted_sum(p, numbers, 1)[..., None]
     return (p * distance**2).sum(-1)
 

@@ -110,9 +110,10 @@ def non_ellipticity(probability: Float[Array, "h w"], *, spacing: tuple[float, f
     however soft its edge is. Products instead of minima, or a fixed edge, would measure the blur (0.11 for a disc of
     radius 20 with s = 1) and reward it.
     """
+    h, w = probability.shape
     spacing = _pixels_of_area_one(spacing)
     softness = edge_softness(probability, spacing=spacing)
-    ellipse = moment_ellipse(moments(probability, spacing=spacing), softness, probability.shape, spacing=spacing)
+    ellipse = moment_ellipse(moments(probability, spacing=spacing), softness, (h, w), spacing=spacing)
     return 1 - jnp.minimum(probability, ellipse).sum() / jnp.maximum(probability, ellipse).sum()
 
 
@@ -133,7 +134,7 @@ def elongation(probability: Float[Array, "h w"], *, spacing: tuple[float, float]
     return 1 - jnp.sqrt(minor / major)
 
 
-FEATURES: dict[str, Callable[..., jax.Array]] = {
+FEATURES: dict[str, Callable[..., Array]] = {
     "non_compactness": non_compactness,
     "taller_than_wide": taller_than_wide,
     "margin_irregularity": margin_irregularity,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, reduce
 from itertools import combinations
 
 import jax
@@ -59,7 +59,7 @@ def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
         for level, space in places:
             found = angles(view, recipe, level, space, compared)
             metrics |= {f"{name}_{level}_{space}": value for name, value in found.items()}
-        at_z = sum(task.outputs.z for task in tasks.values())
+        at_z = reduce(jnp.add, [task.outputs.z for task in tasks.values()])
         for space in ("channel", "full"):
             share = penalty_share(params, latent, batch, recipe, space, compared, at_z)
             metrics[f"penalty_share_{LATENT}_{space}"] = whole(share)

@@ -133,7 +133,7 @@ def fit(
                     best = quality["score"]
                     usable = {"params": whole.params, "fitted": recipe.fitted}
                     checkpoints.save(run_dir / "checkpoints" / "best", done, usable, contents, kept=1)
-                resumable = {"params": whole.params, "rest": whole._replace(params=()), "fitted": recipe.fitted}
+                resumable = {"params": whole.params, "rest": whole._replace(params={}), "fitted": recipe.fitted}
                 checkpoints.save(run_dir / "checkpoints" / "last", done, resumable, contents, kept=checkpoints.KEPT)
             progress.line(f"epoch {epoch}/{config.epochs}  {summary(row, quality)}")
     return spread.whole_state(state)
@@ -236,8 +236,9 @@ def add_up(seen: Sequence[Metrics]) -> Metrics:
     for metrics in seen:
         for name, value in metrics.items():
             found.setdefault(name, []).append(value)
+    added = lambda values: np.asarray(np.sum(values, axis=0, dtype=np.float64))
     return {
-        name: Pair(*(np.sum(values, axis=0, dtype=np.float64) for values in zip(*pairs)))
+        name: Pair(added([pair.sum for pair in pairs]), added([pair.count for pair in pairs]))
         for name, pairs in found.items()
     }
 

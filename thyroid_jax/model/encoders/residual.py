@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 
 from thyroid_jax.model.config import ModelConfig
 from thyroid_jax.model.layers import Normalize, ResidualBlock, compute_dtype, halve, squares_to_channels
@@ -34,7 +33,7 @@ class Residual(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], *, after: int = -1
-    ) -> tuple[Float[Array, "b y x d"], tuple[jax.Array, ...]]:
+    ) -> tuple[Float[Array, "b y x d"], tuple[Array, ...]]:
         config, dtype = self.config, compute_dtype(self.config.dtype)
         channels = level_channels(config)
         if after < 0:
