@@ -29,7 +29,7 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 
 .venv/ready: requirements.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
-	VIRTUAL_ENV=.venv $(UV) pip sync --quiet requirements.txt
+	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --compile-bytecode requirements.txt
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -11,6 +11,7 @@ its fold; the table pools these predictions. Differences are to the first method
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,12 +47,14 @@ class Arguments(Config):
 
 def tables(arguments: Arguments, argv: Sequence[str], size: str) -> dict[str, list[Case]]:
     """Method -> its held-out predictions over all folds and seeds."""
-    found: dict[str, list[Case]] = {method: [] for method in arguments.methods}
+    configs = {
+        method: settings_of(parse(Arguments, argv, prog=PROG, names=[size, method])) for method in arguments.methods
+    }
+    found: dict[str, list[Case]] = {method: [] for method in configs}
     for seed in arguments.seeds:
         for fold in arguments.folds:
-            for method in arguments.methods:
-                settings = settings_of(parse(Arguments, argv, prog=PROG, names=[size, method]))
-                config = replace_groups(settings, data={"fold": fold}, train={"seed": seed})
+            for method in configs:
+                config = replace_groups(configs[method], data={"fold": fold}, train={"seed": seed})
                 folder = arguments.out / f"{method}-fold{fold}-seed{seed}"
                 say = lambda text, folder=folder: print(f"{folder.name}: {text}", flush=True)
                 found[method] += runs.held_out_cases(config, folder, part=arguments.part, say=say)
@@ -59,7 +62,10 @@ def tables(arguments: Arguments, argv: Sequence[str], size: str) -> dict[str, li
 
 
 def print_table(found: dict[str, list[Case]], samples: int) -> None:
-    """Markdown: every measure with its interval, and the paired differences to the first method."""
+    """Markdown: every measure with its interval, and the paired differences to the first method.
+
+    A cell is empty where a method does not have the measure.
+    """
     first, *others = found
     summaries = {method: metrics.summary(cases, samples=samples) for method, cases in found.items()}
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
@@ -73,8 +79,9 @@ def print_table(found: dict[str, list[Case]], samples: int) -> None:
         print(f"\n| difference to {first} | " + " | ".join(others) + " |\n" + "|---" * (1 + len(others)) + "|")
     for name in paired.MEASURES if others else ():
         gaps = [paired.difference(found[method], found[first], name, samples=samples) for method in others]
-        if all(gap.value == gap.value for gap in gaps):
-            cells = [f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})" for gap in gaps]
+        known = [not math.isnan(gap.value) for gap in gaps]
+        cells = [f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})" if ok else "" for gap, ok in zip(gaps, known)]
+        if any(known):
             print(f"| {name} | " + " | ".join(cells) + " |")
 
 

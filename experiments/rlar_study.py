@@ -120,11 +120,14 @@ def penalty_share(folder: Path, config: Config) -> float:
         return float("nan")
     name = f"penalty_share_{model.LATENT}_{config.rlar.space}"
     seen = [row.get(name) for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis"]
-    return config.rlar.weight * float(np.mean([share for share in seen if share is not None][-5:]))
+    return config.rlar.weight * mean([share for share in seen if share is not None][-5:])
 
 
 def quarters(folder: Path) -> dict[str, list[float]]:
-    """Means over each quarter of the training: s and |s| at the latent, and the share of a penalty of weight 1."""
+    """Means over each quarter of the diagnoses: s and |s| at the latent, and the share of a penalty of weight 1.
+
+    NaN for a quarter without any, as in runs of few epochs.
+    """
     rows = [row for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis"]
     rows = [row for row in rows if row.get("cosine_latent_channel") is not None]
     names = {
@@ -132,8 +135,13 @@ def quarters(folder: Path) -> dict[str, list[float]]:
         "quarter_cosine_size": "cosine_size_latent_channel",
         "quarter_unit_share": "penalty_share_latent_channel",
     }
-    means = lambda name: [float(np.mean(part)) for part in np.array_split([row[name] for row in rows], 4)]
-    return {ours: means(name) for ours, name in names.items()}
+    parts = np.array_split(np.arange(len(rows)), 4)
+    return {ours: [mean([rows[place][name] for place in part]) for part in parts] for ours, name in names.items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of some numbers, NaN of none."""
+    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def claim(arguments: Arguments) -> None:

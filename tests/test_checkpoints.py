@@ -226,7 +226,7 @@ def test_a_full_disk_is_named_and_leaves_no_fragment(tmp_path, monkeypatch):
         assert place.name == "20.writing"
         raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [os_error_code='28']")
 
-    monkeypatch.setattr(checkpoints.ocp.Checkpointer, "save", full)
+    monkeypatch.setattr("orbax.checkpoint.Checkpointer.save", full)
     with pytest.raises(OSError, match="No space left on device") as error:
         written(folder, 20)
     assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(folder))

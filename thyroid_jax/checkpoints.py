@@ -17,11 +17,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from thyroid_jax.errors import InputError, names_a_full_disk
@@ -59,6 +59,7 @@ def save(folder: Path, step: int, arrays: Mapping[str, Any], facts: Mapping[str,
     _check_room(folder, sum(leaf.nbytes for tree in trees.values() for leaf in tree.values()))
     beside = folder / f"{step}{_WRITING}"
     with _whole_or_nothing(folder):
+        ocp = _orbax()
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
             checkpointer.save(beside, ocp.args.Composite(**items), force=True)
@@ -97,6 +98,7 @@ def restore(folder: Path, step: int, like: Mapping[str, Any]) -> Saved:
     }
     for name, leaves in wanted.items():
         _check_layout(folder / str(step), about["arrays"].get(name, {}), leaves)
+    ocp = _orbax()
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             items = {name: ocp.args.StandardRestore(leaves) for name, leaves in wanted.items()}
@@ -147,6 +149,13 @@ def remove_fragments(folder: Path) -> None:
     """Remove what a killed process left half-written."""
     for fragment in folder.glob(f"*{_WRITING}*"):
         shutil.rmtree(fragment, ignore_errors=True)
+
+
+def _orbax() -> ModuleType:
+    """Orbax takes half a second to import, and nothing but a checkpoint needs it."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
 def _about(folder: Path, step: int) -> dict[str, Any]:

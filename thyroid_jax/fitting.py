@@ -14,9 +14,9 @@ from thyroid_jax.data.pipeline import Examples, measure, steps_per_epoch
 from thyroid_jax.penalties import ConsistencyConfig
 from thyroid_jax.radiomics import clinical, soft
 from thyroid_jax.recipe import Fitted
-from thyroid_jax.shapes import Array, Bool, Float, Int, Key, Number
+from thyroid_jax.shapes import Array, Float, Int, Key
 
-TARGET_VIEWS = 512
+TARGET_VIEWS = 256
 """views on which the guidance target's scaling is fitted, at least where there are outlines to measure"""
 _VIEWS_SEED = 0x76696577  # of the random views: the same for every run, so that seeds of a study share their scaling
 
@@ -86,24 +86,20 @@ def measure_views(
     values, valid = [], []
     for start in range(0, len(image), chunk):
         rows = np.minimum(np.arange(start, start + chunk), len(image) - 1)  # the last chunk is filled up
-        found, defined = _target_of_views(jax.random.key(seed), start, image[rows], mask[rows], config, cut)
+        seen = _views(jax.random.key(seed), start, image[rows], mask[rows], config)
+        found, defined = clinical.target(*seen, cut=cut)  # the program that `measure` has too
         values.append(np.asarray(found))
         valid.append(np.asarray(defined))
     return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]
 
 
 @jax.jit
-def _target_of_views(
-    key: Key,
-    first: Int[Array, ""],
-    image: Array,
-    mask: Array,
-    config: AugmentConfig,
-    cut: Number,
-) -> tuple[Float[Array, "b r"], Bool[Array, "b r"]]:
+def _views(
+    key: Key, first: Int[Array, ""], image: Array, mask: Array, config: AugmentConfig
+) -> tuple[Float[Array, "b h w"], Float[Array, "b h w"]]:
     unit = lambda pixels: pixels.astype(np.float32) / 255
     seen, outline = augment(key, unit(image)[..., None], unit(mask), config, first=first)
-    return clinical.target(seen[..., 0], outline, cut=cut)
+    return seen[..., 0], outline
 
 
 def _whole_rows(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -34,17 +35,24 @@ class Normalize(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        b, _, _, c = x.shape
+        c = x.shape[-1]
         groups = max(g for g in range(1, self.groups + 1) if c % g == 0)
         scale, bias = self.param("scale", nn.initializers.ones, (c,)), self.param("bias", nn.initializers.zeros, (c,))
-        precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean_of_group = lambda values: values.mean((1, 2)).reshape(b, groups, -1).mean(-1)
-        mean, square = mean_of_group(precise), mean_of_group(precise**2)
-        per_channel = lambda value: jnp.repeat(value, c // groups, axis=1)
-        slope = per_channel(jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + 1e-6)) * scale[None]
-        offset = bias[None] - per_channel(mean) * slope
-        normal = precise * slope[:, None, None] + offset[:, None, None]
-        return normal.astype(x.dtype if self.dtype is None else self.dtype)
+        return _normalized(x, scale, bias, groups).astype(x.dtype if self.dtype is None else self.dtype)
+
+
+@partial(jax.jit, static_argnums=3)  # traced once for layers of one shape
+def _normalized(
+    x: Float[Array, "b h w c"], scale: Float[Array, "c"], bias: Float[Array, "c"], groups: int
+) -> Float[Array, "b h w c"]:
+    b, _, _, c = x.shape
+    precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean_of_group = lambda values: values.mean((1, 2)).reshape(b, groups, -1).mean(-1)
+    mean, square = mean_of_group(precise), mean_of_group(precise**2)
+    per_channel = lambda value: jnp.repeat(value, c // groups, axis=1)
+    slope = per_channel(jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + 1e-6)) * scale[None]
+    offset = bias[None] - per_channel(mean) * slope
+    return precise * slope[:, None, None] + offset[:, None, None]
 
 
 class ResidualBlock(nn.Module):

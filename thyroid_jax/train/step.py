@@ -37,9 +37,14 @@ class TrainState(NamedTuple):
 def init_state(recipe: Recipe, key: Key) -> TrainState:
     """A fresh state. Parameters and every later random choice follow from ``key``."""
     init_key, key = jax.random.split(key)
-    params = init_params(recipe, init_key)
-    opt_state = jax.jit(optimizer(recipe.settings["optimizer"], recipe.fitted.total_steps).init)(params)
+    params, opt_state = _fresh(recipe, init_key)
     return TrainState(jnp.int32(0), params, opt_state, init_mtl_state(recipe, key), key)
+
+
+@jax.jit
+def _fresh(recipe: Recipe, key: Key) -> tuple[Params, Any]:
+    params = init_params(recipe, key)
+    return params, optimizer(recipe.settings["optimizer"], recipe.fitted.total_steps).init(params)
 
 
 def init_mtl_state(recipe: Recipe, key: Key) -> Any:
