@@ -1,0 +1,33 @@
+"""A run folder as an object of the library: start a run or go on with it, open a finished one, evaluate it.
+
+    config.json  split.json  log.jsonl  metrics.csv  cases.csv  checkpoints/  report/index.html
+"""
+
+from thyroid_jax.runs.evaluation import (
+    Evaluation,
+    Finished,
+    cases_of,
+    evaluate,
+    held_out_cases,
+    open_finished,
+    predicted,
+    print_summary,
+    table_of,
+)
+from thyroid_jax.runs.start import Data, open_data, open_parts, train
+
+__all__ = [
+    "Data",
+    "Evaluation",
+    "Finished",
+    "cases_of",
+    "evaluate",
+    "held_out_cases",
+    "open_data",
+    "open_finished",
+    "open_parts",
+    "predicted",
+    "print_summary",
+    "table_of",
+    "train",
+]

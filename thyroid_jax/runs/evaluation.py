@@ -1,0 +1,202 @@
+"""Open a finished run, predict what it held out, and write the per-case table and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from thyroid_jax.config import Config
+from thyroid_jax.data import source
+from thyroid_jax.data.record import Card, Record, RecordSequence
+from thyroid_jax.errors import InputError
+from thyroid_jax.evaluate import metrics
+from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
+from thyroid_jax.files import write_bytes
+from thyroid_jax.predict import Prediction, Trained, predict, read_config
+from thyroid_jax.predict import load as load_trained
+from thyroid_jax.runs.folder import Say, check_same_data, check_settings
+from thyroid_jax.runs.start import open_parts, train
+from thyroid_jax.settings import flat, to_dict
+from thyroid_jax.train.log import read_log
+
+NOTES = (
+    "Outlines are compared at the pixels of the prepared image (cropped to the scan), not at the network's input size. "
+    "HD95 is undefined where one of the two outlines is empty.",
+    "Intervals resample whole groups (patients or cases), 95 % expanded percentile bootstrap. They do not cover "
+    "another split or another seed.",
+    "The reference is what the data set calls so. A research tool: nothing here is advice about a patient.",
+)
+
+
+class Finished(NamedTuple):
+    """A trained run and the very data that it was trained on, split as it was."""
+
+    trained: Trained
+    parts: source.Parts
+
+
+def open_finished(run_dir: Path | str, checkpoint: str = "best", data_dir: Path | str | None = None) -> Finished:
+    """A trained run and its data; other data, or a changed split, raise :class:`InputError`.
+
+    ``data_dir`` is the folder of the built data set where it is no longer the one that the run was trained from.
+    """
+    run_dir = Path(run_dir)
+    trained = load_trained(run_dir, checkpoint=checkpoint)
+    config = trained.config
+    if data_dir is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(data_dir)))
+    if not (run_dir / "split.json").is_file():
+        raise InputError(f"{run_dir / 'split.json'}: no such file; it says what was held out. Restore it.")
+    parts = open_parts(config)
+    check_same_data(run_dir, parts, trained.facts["digest"], trained.facts["split"])
+    _, was_made_from = read_config(run_dir / "config.json")
+    check_same_data(run_dir, parts, was_made_from.get("data"), was_made_from.get("split"))
+    return Finished(trained, parts)
+
+
+def cases_of(trained: Trained, records: RecordSequence, *, part: str = "") -> list[Case]:
+    """The per-case table of some records, at each record's own resolution, against its reference labels."""
+    return [case_of(trained, record, found, part) for record, found in predicted(trained, records)]
+
+
+def predicted(
+    trained: Trained, records: Sequence[Record], *, batch_size: int = 8
+) -> Iterator[tuple[Record, Prediction]]:
+    """(record, prediction) pairs; records are read from disk batch by batch."""
+    for start in range(0, len(records), batch_size):
+        chunk = [records[place] for place in range(start, min(start + batch_size, len(records)))]
+        spacings = [record.spacing for record in chunk]
+        found = predict(trained, [record.image for record in chunk], spacings=spacings, batch_size=batch_size)
+        yield from zip(chunk, found)
+
+
+def case_of(trained: Trained, record: Record, found: Prediction, part: str = "") -> Case:
+    """A record's row of the per-case table: what was predicted, beside its reference outline, grade and malignancy."""
+    grades = trained.facts["grades"]
+    return metrics.measure(
+        record.case,
+        record.group,
+        part=part,
+        predicted=None if found.probability is None else found.probability >= 0.5,
+        reference=record.mask,
+        spacing=record.spacing,
+        probability=None if found.grades is None else dict(zip(grades, found.grades.tolist())),
+        grade_truth="" if record.grade is None else grades[record.grade],
+        p_malignant=found.malignant,
+        malignant_truth=record.malignant,
+    )
+
+
+def table_of(run_dir: Path, part: str) -> Path:
+    """Where the per-case table of a part lies: the test part's is the run folder's own."""
+    return run_dir / "cases.csv" if part == "test" else run_dir / "report" / part / "cases.csv"
+
+
+def held_out_cases(
+    config: Config, run_dir: Path, *, part: str = "test", checkpoint: str = "best", say: Say = print
+) -> list[Case]:
+    """The table of a run's held-out part, trained and evaluated first where it is not there yet.
+
+    One cell of a study: it goes on where it was interrupted, and what is finished is read. A folder that holds a run of
+    another configuration raises :class:`InputError`.
+    """
+    table = table_of(run_dir, part)
+    if table.is_file():
+        check_settings(run_dir / "config.json", config)
+        return read_cases(table)
+    train(config, run_dir, say=say)
+    trained, parts = open_finished(run_dir, checkpoint)
+    cases = cases_of(trained, getattr(parts, part), part=part)
+    write_cases(table, cases)
+    return cases
+
+
+class Evaluation(NamedTuple):
+    """An evaluated part: its table, its measures with intervals, and where table and page lie."""
+
+    cases: list[Case]
+    summary: metrics.Summary
+    table: Path
+    page: Path
+
+
+def evaluate(
+    run_dir: Path | str,
+    finished: Finished,
+    *,
+    part: str = "test",
+    checkpoint: str = "best",
+    samples: int = 2000,
+    picture: Path | None = None,
+) -> Evaluation:
+    """Predict one part, and write its table of cases and its report.
+
+    The test part's are the run folder's own ``cases.csv`` and ``report/index.html``; another part's lie in
+    ``report/PART``. ``picture`` also writes the page's outlines as one PNG.
+    """
+    from thyroid_jax.evaluate import report
+
+    run_dir, (trained, parts) = Path(run_dir), finished
+    table = table_of(run_dir, part)
+    page = run_dir / "report" if part == "test" else table.parent
+    records = getattr(parts, part)
+    cases = cases_of(trained, records, part=part)
+    shown = {case.case for group in report.best_median_worst(cases).values() for case in group}
+    chosen = [record for record in records if record.case in shown]  # predicted again: not every image fits the memory
+    pictures = [
+        report.Picture(record.case, record.image, record.mask, found.probability >= 0.5)
+        for record, found in predicted(trained, chosen)
+        if found.probability is not None
+    ]
+    if picture is not None and pictures:
+        captions = [report_caption(case) for case in cases if case.case in shown]
+        write_bytes(picture, report.png(report.overlay_grid(pictures, captions)))
+    summary = metrics.summary(cases, samples=samples)
+    write_cases(table, cases)
+    contents = report.Report(
+        title=f"{parts.card.title}: {part} part",
+        subtitle=f"{checkpoint} checkpoint, step {trained.step}",
+        config=dict(flat(to_dict(trained.config))),
+        summary=summary,
+        counts={side: part_counts(getattr(parts, side)) for side in source.PARTS},
+        cases=cases,
+        log=read_log(run_dir / "log.jsonl"),
+        pictures=pictures,
+        notes=(*label_notes(parts.card), *NOTES),
+    )
+    return Evaluation(cases, summary, table, report.write_report(page, contents))
+
+
+def report_caption(case: Case) -> str:
+    """A case in two short lines."""
+    grades = f"{case.grade_truth or 'no grade'}, predicted {case.grade_predicted}" if case.grade_predicted else ""
+    return f"{case.case}: Dice {case.dice:.2f}\n{grades}"
+
+
+def part_counts(records: RecordSequence) -> dict[str, int]:
+    """Groups, images and labels of a part."""
+    groups, counts = set(), {"with outline": 0, "with grade": 0, "with malignancy": 0}
+    for record in records:
+        groups.add(record.group)
+        counts["with outline"] += record.mask is not None
+        counts["with grade"] += record.grade is not None
+        counts["with malignancy"] += record.malignant is not None
+    return {"groups": len(groups), "images": len(records), **counts}
+
+
+def label_notes(card: Card) -> list[str]:
+    """What the data set's labels mean."""
+    family = f" Grades are of the {card.grade_system} family and are not interchangeable with other systems'."
+    return [card.labels + (family if card.grade_system else "")]
+
+
+def print_summary(summary: metrics.Summary, say: Say = print) -> None:
+    """The measures as a short table; the last column counts bootstrap replicates that could not be measured."""
+    counted = {"n": "images", "undefined": "undefined", "groups": "groups", "replicates_undefined": "left out"}
+    say(f"{'measure':<28}{'value':>8}   {'95 % interval':<19}" + "".join(f"{head:>11}" for head in counted.values()))
+    for name, entry in summary.items():
+        interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
+        counts = "".join(f"{entry[key]:>11.0f}" for key in counted)
+        say(f"{name:<28}{entry['value']:>8.3f}   {interval:<19}{counts}")

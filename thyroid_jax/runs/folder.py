@@ -1,0 +1,112 @@
+"""What stands in a run folder, and whose it is: settings, digests of data and split, checkpoints to go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import thyroid_jax
+from thyroid_jax import checkpoints
+from thyroid_jax.config import Config
+from thyroid_jax.data import source
+from thyroid_jax.errors import InputError
+from thyroid_jax.files import remove_fragments, write_json
+from thyroid_jax.predict import ABOUT_RUN, read_config
+from thyroid_jax.radiomics import clinical
+from thyroid_jax.recipe import Recipe
+from thyroid_jax.settings import flat, to_dict
+from thyroid_jax.train.step import init_state
+
+Say = Callable[[str], None]
+
+
+def facts_of(parts: source.Parts, recipe: Recipe) -> dict[str, Any]:
+    """What goes into every checkpoint about the data: names and digests, nothing that depends on a device."""
+    return {
+        "version": thyroid_jax.__version__,
+        "data": parts.card.name,
+        "digest": parts.digest,
+        "split": parts.split_digest,
+        "grades": list(parts.card.grades),
+        "grade_system": parts.card.grade_system,
+        "tasks": [task.name for task in recipe.tasks],
+        "target": list(clinical.TARGET),
+    }
+
+
+def made_from(parts: source.Parts) -> dict[str, str]:
+    """What stands beside the settings in ``config.json``: the version, and digests of data and split."""
+    return {"version": thyroid_jax.__version__, "data": parts.digest, "split": parts.split_digest}
+
+
+def check_claim(run_dir: Path, config: Config, parts: source.Parts) -> None:
+    """Raise :class:`InputError` when the folder holds a run of another configuration, data set or split."""
+    path = run_dir / "config.json"
+    if path.is_file():
+        was_made_from = check_settings(path, config)
+        check_same_data(run_dir, parts, was_made_from.get("data"), was_made_from.get("split"))
+
+
+def check_settings(path: Path, config: Config) -> dict[str, Any]:
+    """Raise :class:`InputError` when a run's ``config.json`` holds other settings; return what the run was made from.
+
+    Where the data lie, and how the batch is spread, may differ: ``data.dir``, ``data.split`` and ``devices``.
+    """
+    found, was_made_from = read_config(path)
+    before = dict(flat(to_dict(found)))
+    differing = [
+        name
+        for name, value in flat(to_dict(config))
+        if name not in ("data.dir", "data.split") and not name.startswith("devices.") and value != before.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"{path}: the run was started with another configuration; {', '.join(differing)} differ. "
+            "Give the same settings to go on with it, or name a new --run-dir."
+        )
+    return was_made_from
+
+
+def check_same_data(run_dir: Path, parts: source.Parts, digest: Any, split_digest: Any) -> None:
+    """Raise :class:`InputError` unless data, split, and the run's own ``split.json`` are those of the run's start."""
+    if parts.digest != digest:
+        raise InputError(
+            f"{run_dir}: the data set {parts.card.name!r} is not the one that the run was trained on; build it as it "
+            "was, or train on the new one in a new run folder."
+        )
+    if parts.split_digest != split_digest:
+        raise InputError(
+            f"{run_dir}: the data set is split otherwise than when the run was started (the file of folds changed); "
+            "restore that file, or start a new run folder."
+        )
+    if (run_dir / "split.json").is_file():
+        source.check_split(run_dir / "split.json", parts)
+
+
+def claim(run_dir: Path, config: Config, parts: source.Parts) -> None:
+    """Write ``config.json`` and ``split.json`` of a new run. The caller holds the folder's lock."""
+    for folder in (run_dir, run_dir / "checkpoints" / "last", run_dir / "checkpoints" / "best"):
+        if folder.is_dir():
+            remove_fragments(folder)
+            checkpoints.remove_fragments(folder)
+    if not (run_dir / "split.json").is_file():
+        write_json(run_dir / "split.json", parts.split)
+    if not (run_dir / "config.json").is_file():
+        write_json(run_dir / "config.json", to_dict(config) | {ABOUT_RUN: made_from(parts)})
+
+
+def resume(run_dir: Path, recipe: Recipe, say: Say) -> checkpoints.Saved | None:
+    """The newest whole checkpoint of a run, or None. Damaged newer ones are set aside, so that they are not lost."""
+
+    def layout(facts: dict[str, Any]) -> dict[str, Any]:
+        state = jax.eval_shape(lambda: init_state(recipe, jax.random.key(0)))
+        return {"params": state.params, "rest": state._replace(params={}), "fitted": recipe.fitted}
+
+    folder = run_dir / "checkpoints" / "last"
+    saved = checkpoints.newest(folder, layout, say=say)
+    if saved is not None:
+        checkpoints.set_aside(folder, after=saved.step)
+    return saved

@@ -1,0 +1,156 @@
+"""Start a run, or go on with the one that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from thyroid_jax.config import Config, recipe_of
+from thyroid_jax.data import source
+from thyroid_jax.data.pipeline import Examples, load, reader_counts, with_target
+from thyroid_jax.data.record import Card
+from thyroid_jax.errors import InputError
+from thyroid_jax.files import alone_in
+from thyroid_jax.fitting import learn_from
+from thyroid_jax.model import check_size
+from thyroid_jax.recipe import Recipe
+from thyroid_jax.runs.folder import Say, check_claim, claim, facts_of, resume
+from thyroid_jax.tasks import TASKS
+from thyroid_jax.train.devices import SPREADS, check_divides
+from thyroid_jax.train.loop import Progress, check_labels, fit
+from thyroid_jax.train.step import TrainState, init_state
+
+
+class Data(NamedTuple):
+    """A run's data: the records of all parts, and the training and validation parts at network size."""
+
+    parts: source.Parts
+    training: Examples
+    validation: Examples
+
+
+def open_parts(config: Config) -> source.Parts:
+    """The data set that a config names, split as it says."""
+    data = config.data
+    split_file = Path(data.split) if data.split else None
+    return source.open_parts(
+        data.dir, data.name, folds=data.folds, fold=data.fold, seed=data.split_seed, split_file=split_file
+    )
+
+
+def open_data(config: Config) -> Data:
+    """Open and split the data set, and load its training and validation parts."""
+    check_size(config.model, config.data.height, config.data.width)
+    parts = open_parts(config)
+    size, grades = (config.data.height, config.data.width), grade_count(parts.card)
+    training = load(parts.train, grades, size, labels=config.data.labels)
+    return Data(parts, training, load(parts.validation, grades, size))
+
+
+def grade_count(card: Card) -> int:
+    """Grade classes of the grading head: those of the data set, two at least."""
+    return max(2, len(card.grades))
+
+
+def train(config: Config, run_dir: Path, *, say: Say = print) -> TrainState:
+    """Start a run in ``run_dir``, or go on with the one that is there, to its last epoch; return the last state.
+
+    A folder that holds a run of another configuration, data set or split, or that another process trains in, raises
+    :class:`InputError`, and nothing in it is touched. What was fitted on the training part is kept in the checkpoints:
+    a run that goes on uses it as it is, on whichever device.
+    """
+    spread = SPREADS[config.devices.mode]()
+    check_divides(config.train.batch_size, spread.mesh.size)
+    data = open_data(config)
+    check_claim(run_dir, config, data.parts)
+    tasks = labelled_tasks(recipe_of(config, grades=grade_count(data.parts.card)), data.training)
+    check_labels(config.train, data.validation.batch, tasks)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with alone_in(run_dir):
+        check_claim(run_dir, config, data.parts)
+        claim(run_dir, config, data.parts)
+        saved = resume(run_dir, tasks, say)
+        if saved is None:
+            readers = reader_counts(data.parts.train, config.data.labels)
+            recipe = tasks.replace(fitted=learn_from(data.training, config, readers=readers))
+            start = Progress(init_state(recipe, jax.random.key(config.train.seed)), None)
+        else:
+            recipe = tasks.replace(fitted=jax.device_get(saved.arrays["fitted"]))
+            state = saved.arrays["rest"]._replace(params=saved.arrays["params"])
+            start = Progress(state, saved.facts["position"])
+            say(f"going on from step {saved.step}")
+        say(describe(recipe, data, config))
+        training, validation = guided(data, recipe, config)
+        return fit(
+            run_dir,
+            recipe,
+            config.train,
+            start,
+            training,
+            validation,
+            spread,
+            facts=facts_of(data.parts, recipe),
+            say=say,
+        )
+
+
+def labelled_tasks(recipe: Recipe, training: Examples) -> Recipe:
+    """The recipe with the tasks that a training image has a label for.
+
+    Raises :class:`InputError` when none is left, or when RLAR, the consistency or a multitask method needs one of the
+    others.
+    """
+    has_label = {task.name: bool(np.asarray(task.defined(training.batch)).any()) for task in recipe.tasks}
+    kept = tuple(task for task in recipe.tasks if has_label[task.name])
+    without = [name for name, there in has_label.items() if not there]
+    if not kept:
+        raise InputError(f"no training image has a label of {' or '.join(without)}; there is nothing to learn.")
+    penalties = {penalty.name for penalty in recipe.penalties}
+    needed = {
+        "rlar": [name for name in recipe.settings["rlar"].tasks if name in without],
+        "consistency": [name for name in ("segmentation", "malignancy") if name in without],
+        "cosreg": without if len(kept) < 2 else [],
+    }
+    for name in penalties & {name for name, lacking in needed.items() if lacking}:
+        raise InputError(
+            f"{name} needs {needed[name][0]}, but no training image has its label; set {name}.weight 0, "
+            "or use a data set with that label."
+        )
+    if recipe.settings["mtl"].method != "equal" and len(kept) < 2:
+        raise InputError(
+            f"mtl.method {recipe.settings['mtl'].method} compares two tasks at least, but no training image has a "
+            f"label of {' or '.join(without)}; set mtl.method equal."
+        )
+    return recipe.replace(tasks=kept)
+
+
+def guided(data: Data, recipe: Recipe, config: Config) -> tuple[Examples, Examples]:
+    """Training and validation part with the guidance target where something reads it."""
+    if not any(task.name == "guidance" for task in recipe.tasks):
+        return data.training, data.validation
+    scaling, cut = recipe.fitted.scaling, float(recipe.fitted.mask_cut)
+    original = config.guidance.view == "original"  # else every step measures its own views
+    training = with_target(data.training, scaling, cut=cut) if original else data.training
+    return training, with_target(data.validation, scaling)
+
+
+def describe(recipe: Recipe, data: Data, config: Config) -> str:
+    """What is trained on what, in two lines: images, steps, every term of the objective with its weight."""
+    settings = recipe.settings
+    trained = {task.name for task in recipe.tasks}
+    off = [task.name for task in TASKS if getattr(config, task.name).weight and task.name not in trained]
+    terms = [f"{settings[task.name].weight:g} {task.name}" for task in recipe.tasks]
+    for penalty in recipe.penalties:
+        kind = f" ({settings['rlar'].kind} at {settings['rlar'].level})" if penalty.name == "rlar" else ""
+        terms.append(f"{settings[penalty.name].weight:g} {penalty.name}{kind}")
+    method = settings["mtl"]
+    weighed = "" if method.method == "equal" else f"; weighed by {method.method}"
+    weighed += f" at the {method.at}" if method.compares_gradients else ""
+    missing = f"; no label for {', '.join(off)}" if off else ""
+    return (
+        f"{len(data.training.cases)} training and {len(data.validation.cases)} validation images, "
+        f"{int(recipe.fitted.total_steps)} steps\nminimises {' + '.join(terms)}{weighed}{missing}"
+    )
