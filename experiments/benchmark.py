@@ -1,8 +1,7 @@
-"""Time the training step, paired: plain multitask, RLAR, the multitask baselines, other XLA flags, in turn within one
-run.
+"""Time the training step of several variants, in turns: plain multitask, RLAR, the baselines, other XLA flags.
 
-python -m experiments.benchmark [--only rlar] [--config small] [--batch-size 8] [--rounds 8] [--flags xla_this=1
-xla_that=2]
+python -m experiments.benchmark [--only rlar] [--config small] [--batch-size 8] [--rounds 8]
+python -m experiments.benchmark --only flags --flags xla_this=1 xla_that=2
 
 Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns, four steps at a
 time, so a ratio of medians holds on a machine whose speed drifts; the absolute times are of this machine, at this
@@ -114,13 +113,15 @@ def configure(arguments: Arguments, variant: Variant) -> Config:
 
 
 def random_batch(config: Config, batch_size: int, grades: int) -> Batch:
-    """A batch of noise with every label present: timing does not depend on the values."""
+    """A batch of noise with every label present and an ellipse as outline, on which the target's time depends."""
     rng = np.random.default_rng(0)
     b, h, w = batch_size, config.data.height, config.data.width
+    y, x = np.ogrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
+    ellipse = np.where((y / 0.5) ** 2 + (x / 0.6) ** 2 < 1, np.uint8(255), np.uint8(0))
     there = np.ones(b, bool)
     return Batch(
         image=rng.integers(0, 256, (b, h, w, 1), np.uint8),
-        mask=np.where(rng.random((b, h, w)) > 0.5, np.uint8(255), np.uint8(0)),
+        mask=np.broadcast_to(ellipse, (b, h, w)).copy(),
         grade=np.eye(grades, dtype=np.float32)[np.arange(b) % grades],
         malignant=(np.arange(b) % 2).astype(np.float32),
         radiomics=rng.normal(size=(b, len(clinical.TARGET))).astype(np.float32),

@@ -12,6 +12,7 @@ turns. pyradiomics runs on one core.
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import sys
 import time
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import jax
@@ -32,7 +34,7 @@ from experiments.runtime import prepare
 from thyroid_jax.data.pipeline import letterbox
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.radiomics import FEATURES, extract
+from thyroid_jax.radiomics import FEATURES, extract, sizes
 from thyroid_jax.radiomics.extract import CLASSES
 
 BINS = ({"bin_width": 25.0}, {"bin_count": 32})
@@ -74,13 +76,20 @@ class Case(NamedTuple):
 
 def print_features() -> None:
     """The table of all features: name, definition, range and IBSI code, from the functions that compute them."""
+    print(f"### Symbols of run lengths, zones and dependences\n\n{prose(sizes)}\n")
     for name, module in CLASSES.items():
-        about = module.__doc__.split("One ")[0].strip()
-        print(f"### {name}\n\n{about}\n\n| feature | definition |\n|---|---|")
+        print(f"### {name}\n\n{prose(module)}\n\n| feature | definition |\n|---|---|")
         for feature, compute in module.FEATURES.items():
             definition = " ".join(compute.__doc__.split("\n\n")[0].split()).replace("|", "\\|")
             print(f"| `{feature}` | {definition} |")
         print()
+
+
+def prose(module: ModuleType) -> str:
+    """A module's docstring for a page: without what concerns the code alone."""
+    text = re.sub(r" One (image|raster) at a time; ``jax.vmap`` for a batch\.", "", module.__doc__.strip())
+    text = re.sub(r"Formulas:\s+:mod:`thyroid_jax.radiomics.sizes`\.", "Formulas: those of a table of sizes.", text)
+    return re.sub(r"(:\w+:)?`+([^`]+)`+", r"`\2`", text)
 
 
 def random_cases(count: int) -> Iterator[Case]:
