@@ -176,7 +176,9 @@ COMPARED = (("Dice", "dice"), ("kappa", "quadratic_kappa"), ("macro-AUROC", "mac
 def pooled(variant: str, folds: Sequence[int], arguments: Arguments) -> list[Case]:
     """The validation predictions of a variant over its folds."""
     return [
-        case for fold in folds for case in read_cases(runs.table_of(folder_of(variant, fold, arguments), "validation"))
+        case
+        for fold in folds
+        for case in read_cases(runs.table_of(folder_of(variant, fold, arguments), "validation", "last"))
     ]
 
 

@@ -1,6 +1,6 @@
 """A run folder as an object of the library: start a run or go on with it, open a finished one, evaluate it.
 
-    config.json  split.json  log.jsonl  metrics.csv  cases.csv  checkpoints/  report/index.html
+config.json  split.json  log.jsonl  metrics.csv  cases.csv  checkpoints/  report/index.html
 """
 
 from thyroid_jax.runs.evaluation import (

@@ -16,7 +16,7 @@ from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import write_bytes
 from thyroid_jax.predict import Prediction, Trained, predict, read_config
 from thyroid_jax.predict import load as load_trained
-from thyroid_jax.runs.folder import Say, check_same_data, check_settings
+from thyroid_jax.runs.folder import Say, check_claim, check_same_data
 from thyroid_jax.runs.start import open_parts, train
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train.log import read_log
@@ -89,9 +89,11 @@ def case_of(trained: Trained, record: Record, found: Prediction, part: str = "")
     )
 
 
-def table_of(run_dir: Path, part: str) -> Path:
-    """Where the per-case table of a part lies: the test part's is the run folder's own."""
-    return run_dir / "cases.csv" if part == "test" else run_dir / "report" / part / "cases.csv"
+def table_of(run_dir: Path, part: str = "test", checkpoint: str = "best") -> Path:
+    """Where a part's per-case table lies: the run folder's own is that of the test part by the best checkpoint."""
+    if (part, checkpoint) == ("test", "best"):
+        return run_dir / "cases.csv"
+    return run_dir / "report" / (part if checkpoint == "best" else f"{part}-{checkpoint}") / "cases.csv"
 
 
 def held_out_cases(
@@ -100,11 +102,11 @@ def held_out_cases(
     """The table of a run's held-out part, trained and evaluated first where it is not there yet.
 
     One cell of a study: it goes on where it was interrupted, and what is finished is read. A folder that holds a run of
-    another configuration raises :class:`InputError`.
+    another configuration, data set or split raises :class:`InputError`.
     """
-    table = table_of(run_dir, part)
+    table = table_of(run_dir, part, checkpoint)
     if table.is_file():
-        check_settings(run_dir / "config.json", config)
+        check_claim(run_dir, config, open_parts(config))
         return read_cases(table)
     train(config, run_dir, say=say)
     trained, parts = open_finished(run_dir, checkpoint)
@@ -133,14 +135,15 @@ def evaluate(
 ) -> Evaluation:
     """Predict one part, and write its table of cases and its report.
 
-    The test part's are the run folder's own ``cases.csv`` and ``report/index.html``; another part's lie in
-    ``report/PART``. ``picture`` also writes the page's outlines as one PNG.
+    Those of the test part by the best checkpoint are the run folder's own ``cases.csv`` and ``report/index.html``;
+    others lie in a folder of their own, ``report/PART`` or ``report/PART-CHECKPOINT``. ``picture`` also writes the
+    page's outlines as one PNG.
     """
     from thyroid_jax.evaluate import report
 
     run_dir, (trained, parts) = Path(run_dir), finished
-    table = table_of(run_dir, part)
-    page = run_dir / "report" if part == "test" else table.parent
+    table = table_of(run_dir, part, checkpoint)
+    page = run_dir / "report" if table.parent == run_dir else table.parent
     records = getattr(parts, part)
     cases = cases_of(trained, records, part=part)
     shown = {case.case for group in report.best_median_worst(cases).values() for case in group}
