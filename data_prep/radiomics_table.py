@@ -119,7 +119,7 @@ def write_table(
     if unit == "px":
         outlined = [one._replace(spacing=(1.0, 1.0)) for one in outlined]
     found = engine.extract(_nodules(records, outlined), features, bins)
-    found = sorted(_progress(found, f"{name}: radiomics", len(outlined)), key=lambda one: one.number)
+    found = sorted(_progress(found, f"{name}: radiomics", len(outlined)), key=lambda row: row.number)
     head = {
         "thyroid_jax": _version(),
         "engine": about,

@@ -322,9 +322,9 @@ PICTURES = pictures()
 def matrices(image, mask):
     """What the functions of each class take, and their values."""
     level = levels.by_count(image, mask, COUNT)
-    line, row = raster.of(level)
+    line, row = raster.to_line(level)
     found = {
-        "shape2D": shape.form(*raster.of(mask), SIDES[1], spacing=(0.4, 0.7)),
+        "shape2D": shape.form(*raster.to_line(mask), SIDES[1], spacing=(0.4, 0.7)),
         "firstorder": first_order.greys(image, mask, level, COUNT, pixel=PIXEL),
         "glcm": glcm.cooccurrence(glcm.pairs(line, row, COUNT), levels.histogram(level, COUNT) > 0),
         "glrlm": sizes.table(glrlm.runs(line, row, COUNT, max(SIDES))[0]),

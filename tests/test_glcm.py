@@ -16,7 +16,7 @@ SIDES, COUNT = (9, 12), 8
 
 @partial(jax.jit, static_argnums=1)
 def cooccurrence(level, count=COUNT):
-    return glcm.cooccurrence(glcm.pairs(*raster.of(level), count), levels.histogram(level, count) > 0)
+    return glcm.cooccurrence(glcm.pairs(*raster.to_line(level), count), levels.histogram(level, count) > 0)
 
 
 measured = jax.jit(lambda level: {name: feature(cooccurrence(level)) for name, feature in glcm.FEATURES.items()})

@@ -9,7 +9,7 @@ import pytest
 from thyroid_jax.radiomics import gldm, raster, sizes
 
 SIDES, COUNT = (9, 12), 8
-dependences = jax.jit(lambda level: sizes.table(gldm.dependences(*raster.of(level), COUNT)))
+dependences = jax.jit(lambda level: sizes.table(gldm.dependences(*raster.to_line(level), COUNT)))
 measured = jax.jit(lambda level: {name: feature(dependences(level)) for name, feature in gldm.FEATURES.items()})
 
 

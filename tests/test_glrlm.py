@@ -15,7 +15,7 @@ DIRECTIONS = raster.ANGLES
 
 @jax.jit
 def runs(level):
-    counts, where = glrlm.runs(*raster.of(level), COUNT, max(level.shape))
+    counts, where = glrlm.runs(*raster.to_line(level), COUNT, max(level.shape))
     return sizes.table(counts), where
 
 

@@ -12,8 +12,8 @@ from thyroid_jax.radiomics import glszm, raster, sizes
 
 SIDES, COUNT, SMALL = (24, 31), 8, 64
 TOUCHING = np.ones((3, 3))
-patches = jax.jit(lambda level: glszm.patches(*raster.of(level)))
-zones = jax.jit(lambda level: sizes.table(*glszm.zones(*raster.of(level), COUNT)))
+patches = jax.jit(lambda level: glszm.patches(*raster.to_line(level)))
+zones = jax.jit(lambda level: sizes.table(*glszm.zones(*raster.to_line(level), COUNT)))
 measured = jax.jit(lambda level: {name: feature(zones(level)) for name, feature in glszm.FEATURES.items()})
 
 
@@ -99,7 +99,7 @@ def labelled(level):
 @pytest.mark.parametrize("name", LEVELS)
 def test_patches_are_scipys_labels(name):
     first, _ = labelled(LEVELS[name])
-    place, _ = raster.of(jnp.ones(SIDES, int))  # what lies outside points to the end of the line
+    place, _ = raster.to_line(jnp.ones(SIDES, int))  # what lies outside points to the end of the line
     line, end = np.asarray(patches(LEVELS[name])), place.size
     expected = np.full(end, end)
     expected[np.flatnonzero(place)] = np.append(np.flatnonzero(place), end)[first.ravel()]

@@ -159,7 +159,7 @@ NOT_IN_IBSI = {"glcm_MCC", "firstorder_TotalEnergy"}
 @jax.jit
 def matrices_and_features(level):
     """What is counted in a slice, and every texture feature; for pairs and runs the mean over the directions."""
-    line, row = raster.of(level)
+    line, row = raster.to_line(level)
     pairs, runs = glcm.pairs(line, row, COUNT), glrlm.runs(line, row, COUNT, max(level.shape))[0]
     zones, dependences = glszm.zones(line, row, COUNT), gldm.dependences(line, row, COUNT)
     differences = ngtdm.differences(line, row, COUNT)

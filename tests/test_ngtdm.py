@@ -7,7 +7,7 @@ import pytest
 from thyroid_jax.radiomics import ngtdm, raster
 
 SIDES, COUNT = (9, 12), 8
-differences = jax.jit(lambda level: ngtdm.differences(*raster.of(level), COUNT))
+differences = jax.jit(lambda level: ngtdm.differences(*raster.to_line(level), COUNT))
 measured = jax.jit(lambda level: {name: feature(differences(level)) for name, feature in ngtdm.FEATURES.items()})
 
 

@@ -13,7 +13,7 @@ SIZES = [(5, 6), (1, 4), (7, 1), (1, 1), (2, 9)]
 def numbered(size):
     """An image of the numbers from 1, its line, and where its pixels lie on it."""
     image = np.arange(1, 1 + np.prod(size)).reshape(size)
-    line, row = raster.of(jnp.asarray(image))
+    line, row = raster.to_line(jnp.asarray(image))
     return image, line, row, np.flatnonzero(np.asarray(line))
 
 
@@ -62,7 +62,7 @@ def test_positions_are_exact_on_long_lines():
 
 def test_each_measures_every_image():
     images, factors = np.arange(24.0).reshape(4, 2, 3), np.arange(4.0)
-    sums, double = jax.jit(lambda *images: raster.each(lambda image, factor: (image.sum(), 2 * factor), *images))(
+    sums, double = jax.jit(lambda *images: raster.map_images(lambda image, factor: (image.sum(), 2 * factor), *images))(
         images, factors
     )
     np.testing.assert_array_equal(sums, images.sum((1, 2)))

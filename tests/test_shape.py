@@ -10,15 +10,15 @@ from thyroid_jax.radiomics import raster, shape
 
 SIDES = (24, 31)
 SPACINGS = [(1.0, 1.0), (0.4, 0.7), (2.0, 0.5)]
-outline = jax.jit(lambda mask, spacing=(1.0, 1.0): shape.outline(*raster.of(mask), spacing=spacing))
-moments = jax.jit(lambda mask, spacing=(1.0, 1.0): shape.moments(*raster.of(mask), spacing=spacing))
-euler_number = jax.jit(lambda mask: shape.euler_number(*raster.of(mask)))
-diameter = jax.jit(lambda mask, spacing: shape.diameter(*raster.of(mask), mask.shape[1], spacing=spacing))
+outline = jax.jit(lambda mask, spacing=(1.0, 1.0): shape.outline(*raster.to_line(mask), spacing=spacing))
+moments = jax.jit(lambda mask, spacing=(1.0, 1.0): shape.moments(*raster.to_line(mask), spacing=spacing))
+euler_number = jax.jit(lambda mask: shape.euler_number(*raster.to_line(mask)))
+diameter = jax.jit(lambda mask, spacing: shape.diameter(*raster.to_line(mask), mask.shape[1], spacing=spacing))
 
 
 @jax.jit
 def features(mask, spacing):
-    form = shape.form(*raster.of(mask), mask.shape[1], spacing=spacing)
+    form = shape.form(*raster.to_line(mask), mask.shape[1], spacing=spacing)
     return {name: feature(form) for name, feature in shape.FEATURES.items()}
 
 

@@ -103,8 +103,9 @@ def correlation(
 
 
 def products(prior: Float[Array, "b"], label: Float[Array, "b"]) -> Float[Array, "b 5"]:
-    """phi, y, phi^2, y^2, phi y, each counted from 1/2: sums of these rows, over any batches and devices, are all that
-    agreement needs.
+    """phi, y, phi^2, y^2, phi y with 1/2 subtracted from phi and y: :func:`agreement` needs their means alone.
+
+    Sums of these rows may be added over batches and devices.
     """
     p, y = prior - 0.5, label - 0.5
     return jnp.stack([p, y, p**2, y**2, p * y], axis=-1)
@@ -115,8 +116,8 @@ def agreement(means: Float[Array, "5"]) -> Agreement:
     images.
 
     corr = (E[py] - E[p] E[y]) / sqrt(var p var y). 0 where phi or the label is constant (standard deviation under
-    0.001), as with fewer than two images. Without a gradient. The failure to look for is a deviation that goes to 0:
-    phi then says nothing, whatever its correlation.
+    0.001), as with fewer than two images. Without a gradient. Watch the deviation: where it goes to 0 the prior is
+    constant and useless, whatever its correlation.
     """
     p, y, pp, yy, py = jax.lax.stop_gradient(means)
     var_p, var_y = jnp.maximum(pp - p**2, 0.0), jnp.maximum(yy - y**2, 0.0)

@@ -94,8 +94,8 @@ def target(
     with the ring (10 pixels of dilation minus the nodule, inside the scan) also where fewer than 16 ring pixels remain,
     or all of them are alike. Undefined values are 0. Not meant to be differentiated.
     """
-    measure = partial(_of_one, cut=cut, spacing=spacing)
-    values, valid = raster.each(measure, image, mask.astype(image.dtype))
+    measure = partial(_of_image, cut=cut, spacing=spacing)
+    values, valid = raster.map_images(measure, image, mask.astype(image.dtype))
     valid = valid & jnp.isfinite(values)
     return jnp.where(valid, values, 0.0), valid
 
@@ -127,7 +127,7 @@ def _huber_location(seen: np.ndarray, centre: float, spread: float) -> float:
     return centre
 
 
-def _of_one(
+def _of_image(
     image: Float[Array, "h w"],
     mask: Float[Array, "h w"],
     *,
@@ -217,7 +217,7 @@ def _texture(smooth: Float[Array, "h w"], nodule: Bool[Array, "h w"]) -> list[Fl
     level = jax.lax.cond(
         nodule.any(), lambda: levels.by_count(smooth, nodule, _BINS), lambda: jnp.zeros(nodule.shape, jnp.int32)
     )
-    pairs = glcm.cooccurrence(glcm.pairs(*raster.of(level), _BINS), levels.histogram(level, _BINS) > 0)
+    pairs = glcm.cooccurrence(glcm.pairs(*raster.to_line(level), _BINS), levels.histogram(level, _BINS) > 0)
     return [
         first_order.entropy_of(first_order.shares(level, _BINS)),
         jnp.log1p(_mean(glcm.contrast(pairs), pairs.where)),

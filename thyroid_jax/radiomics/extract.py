@@ -131,7 +131,7 @@ def _extract_traced(
     """Measure whole images within jit, where their values are not known."""
     if image.ndim != 3 or image.shape != mask.shape:
         raise InputError(f"image {image.shape} and mask {mask.shape} must have one shape (images, height, width).")
-    to_lines = jax.vmap(raster.of, out_axes=(0, None))
+    to_lines = jax.vmap(raster.to_line, out_axes=(0, None))
     b, h, w = image.shape
     pixels = jnp.asarray(_checked_spacings(spacing, b), float)
     lines, row = to_lines(jnp.asarray(image, float))
@@ -179,7 +179,7 @@ def compiled(
     ``row`` is the number of places from a pixel to the one below, ``sides`` the most columns and the longest side
     that an image of the batch has.
     """
-    counts = raster.each(partial(_count, settings=settings, sides=sides), image, mask, row, spacing)
+    counts = raster.map_images(partial(_count, settings=settings, sides=sides), image, mask, row, spacing)
     return jax.vmap(partial(_form, features=settings.features))(counts)
 
 

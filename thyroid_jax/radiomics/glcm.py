@@ -49,11 +49,11 @@ def pairs(level: Int[Array, "n"], row: Row, count: int) -> Float[Array, "a l l"]
     ``level`` is a raster of levels 1 to ``count``, 0 outside the mask.
     """
 
-    def one(other: Int[Array, "n"]) -> Float[Array, "l l"]:
+    def count_pairs(other: Int[Array, "n"]) -> Float[Array, "l l"]:
         key = jnp.where((level > 0) & (other > 0), (level - 1) * count + other - 1, count**2)
         return jnp.zeros(count**2 + 1, float).at[key].add(1)[:-1].reshape(count, count)
 
-    return jnp.stack([one(other) for other in neighbours(level, row, ANGLES)])
+    return jnp.stack([count_pairs(other) for other in neighbours(level, row, ANGLES)])
 
 
 def cooccurrence(pairs: Float[Array, "a l l"], levels: Bool[Array, "l"]) -> Cooccurrence:

@@ -1,6 +1,6 @@
 """The connected parts of a mask: a split screen shows two views of one nodule, and each has a shape of its own.
 
-One mask at a time; :func:`thyroid_jax.radiomics.raster.each` for a batch.
+One mask at a time; :func:`thyroid_jax.radiomics.raster.map_images` for a batch.
 """
 
 from __future__ import annotations

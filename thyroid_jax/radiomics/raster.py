@@ -27,7 +27,7 @@ def length(height: int, width: int) -> int:
     return (height + 1) * (width + 1)
 
 
-def of(grid: Array) -> tuple[Array, int]:
+def to_line(grid: Array) -> tuple[Array, int]:
     """[h w] -> ([n], row): the image as a line, with 0 (False) at the empty pixels."""
     return jnp.pad(grid, ((1, 0), (1, 0))).ravel(), grid.shape[1] + 1
 
@@ -48,13 +48,13 @@ def moved(values: Array, places: Row) -> Array:
     return lax.dynamic_slice(jnp.pad(values, n), (n + places,), (n,))
 
 
-def each(measure: Callable, *images: Array) -> Any:
+def map_images(measure: Callable, *images: Array) -> Any:
     """``measure`` applied to every image of a batch.
 
     On a CPU one image follows the other, so that each stays in the cache; elsewhere all are measured at once.
     """
     if jax.default_backend() == "cpu":
-        return lax.map(lambda one: measure(*one), images)
+        return lax.map(lambda image: measure(*image), images)
     return jax.vmap(measure)(*images)
 
 

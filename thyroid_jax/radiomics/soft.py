@@ -70,7 +70,7 @@ def morphology(
     if unknown or not features:
         raise ValueError(f"features {tuple(features)}: choose from {', '.join(FEATURES)}.")
     m = probability.astype(jnp.promote_types(probability.dtype, jnp.float32))
-    return jax.vmap(lambda one: jnp.stack([FEATURES[name](one, spacing=spacing) for name in features]))(m)
+    return jax.vmap(lambda mask: jnp.stack([FEATURES[name](mask, spacing=spacing) for name in features]))(m)
 
 
 def non_compactness(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:

@@ -42,8 +42,8 @@ def _inside(side: int, radius: int) -> np.ndarray:
 def dilate(mask: Bool[Array, "h w"], radius: int) -> Bool[Array, "h w"]:
     """Pixels within ``radius`` of the mask in the chessboard distance.
 
-    By steps of three pixels each, of which the middle and two others so far apart as what came before allows: 1, 3,
-    9, ... away.
+    Each step looks at a pixel and at the two that lie a distance d above and below it (then left and right of it). d is
+    1, 3, 9, ..., so that every step triples the reach; the last d is what is left up to ``radius``.
     """
     done, step = 0, 1
     while done < radius:
