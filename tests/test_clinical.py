@@ -12,6 +12,9 @@ from skimage import measure
 
 from data_prep.phantom import dataset
 from experiments import target_study
+from thyroid_jax.data import pipeline
+from thyroid_jax.data.augment import AugmentConfig
+from thyroid_jax.fitting import measure_views
 from thyroid_jax.radiomics import clinical, extract, windows
 
 ROWS, SIDES = 6, (48, 64)  # one shape, so one compilation, for nearly everything here
@@ -260,7 +263,7 @@ def test_one_shape_is_compiled_once():
 def test_all_at_once_is_one_after_the_other():
     """On a GPU the images of a batch are measured together."""
     image, mask = (np.stack(parts) for parts in zip(case(1, lobulated()), case(2), case(3, split_screen())))
-    together = jax.jit(jax.vmap(functools.partial(clinical._of_one, cut=0.5, spacing=(1.0, 1.0))))
+    together = jax.jit(jax.vmap(functools.partial(clinical._of_image, cut=0.5, spacing=(1.0, 1.0))))
     values, valid = together(image, mask.astype(np.float32))
     for row, (alone, flags) in enumerate(targets(*zip(image, mask))):
         np.testing.assert_allclose(values[row], list(alone.values()), rtol=1e-4, atol=1e-5)
@@ -425,8 +428,8 @@ def phantoms():
 
 def survival(image, mask, cut):
     """Ranks, means and clipped shares of two random views, the scaling fitted on every second picture."""
-    views = [target_study.targets(image, mask, cut, view=view) for view in range(2)]
-    return target_study.stability(target_study.targets(image, mask, cut), views, np.arange(len(image)))
+    views = [measure_views(image, mask, AugmentConfig(), cut=cut, seed=view) for view in range(2)]
+    return target_study.stability(pipeline.measure(image, mask, cut=cut), views, np.arange(len(image)))
 
 
 def test_every_value_survives_a_random_view():

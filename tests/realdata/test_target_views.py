@@ -8,8 +8,10 @@ import pytest
 
 from data_prep.readers import ddti
 from experiments import target_study
-from thyroid_jax.data.pipeline import letterbox
+from thyroid_jax.data.augment import AugmentConfig
+from thyroid_jax.data.pipeline import load, measure
 from thyroid_jax.data.record import Notes
+from thyroid_jax.fitting import measure_views
 from thyroid_jax.radiomics import clinical
 
 PLACES = [os.environ.get("THYROID_JAX_DATA"), Path(__file__).parents[3] / "shared" / "data"]
@@ -20,13 +22,11 @@ pytestmark = pytest.mark.skipif(SOURCE is None, reason="no DDTI: set THYROID_JAX
 @pytest.mark.parametrize("size", [(128, 192), (96, 96)], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_every_value_survives_a_random_view(size, outlined):
     """Also at 96 x 96, where the smallest nodule has 69 pixels."""
-    masks, cut = target_study.outlines(outlined, "reference")
-    image, mask = (np.stack([letterbox(a, size) for a in arrays]) for arrays in ([r.image for r in outlined], masks))
-    groups = np.array([record.group for record in outlined])
-    original = target_study.targets(image, mask, cut)
-    found = target_study.stability(
-        original, [target_study.targets(image, mask, cut, view=view) for view in range(2)], groups
-    )
+    batch = load(outlined, len(ddti.CARD.grades), size, labels="reference").batch
+    image, mask = batch.image[..., 0], batch.mask
+    original = measure(image, mask)
+    views = [measure_views(image, mask, AugmentConfig(), cut=0.5, seed=view) for view in range(2)]
+    found = target_study.stability(original, views, np.array([record.group for record in outlined]))
     assert original[1].all()
     bound = np.where(["smoothed" in name for name in clinical.TARGET], 0.6, 0.8)
     assert (found.rank.mean(0) >= bound).all(), dict(zip(clinical.TARGET, found.rank.mean(0)))
