@@ -1,5 +1,7 @@
 """The diagnosis agrees with gradients taken by hand, adds up over batches, and ignores padding."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -33,8 +35,9 @@ def params(recipe):
 
 @pytest.fixture(scope="module")
 def batch(make_batch):
-    """Four examples; the malignancy of one is missing."""
-    return make_batch(b=4)._replace(malignant_valid=np.array([True, True, False, True]))
+    """Four examples, the malignancy of one is missing; and a fifth row that pads the batch, whatever it holds."""
+    there = np.arange(5) < 4
+    return make_batch(b=5)._replace(malignant_valid=np.array([True, True, False, True, True]), example_valid=there)
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +57,17 @@ def losses_behind(params, recipe, batch, level):
     return tasks, model.features_at(recipe.model, latent, level)
 
 
+@partial(jax.jit, static_argnames=("level", "space"))
+def directions_behind(params, recipe, batch, level, space):
+    """The compared tasks' directions by an offset that is added to the features of a level."""
+    tasks, features = losses_behind(params, recipe, batch, level)
+    return rlar.adversarial_directions({name: tasks[name] for name in COMPARED}, features, space=space)
+
+
 @pytest.mark.parametrize("level, space", PLACES)
 def test_angles_at_every_level_are_those_of_gradients_by_an_offset_there(level, space, found, params, batch, recipe):
     """Means over the examples on which all compared tasks are defined, and over the three pairs."""
-    tasks, features = losses_behind(params, recipe, batch, level)
-    directions = rlar.adversarial_directions({name: tasks[name] for name in COMPARED}, features, space=space)
+    directions = directions_behind(params, recipe, batch, level, space)
     kept = np.array([0, 1, 3])
     s = np.asarray(rlar.cosines(directions.unit))[:, kept]
     place = f"{level}_{space}"
@@ -86,11 +95,12 @@ def test_a_quantity_is_named_by_its_level_and_space(found):
     assert set(found) == names | {f"gramian_eigenvalue_{number}" for number in (1, 2, 3, 4)}
 
 
-def test_the_encoders_gramian_is_that_of_each_tasks_weighted_loss_alone(found, params, batch, tiny_recipe):
+def test_the_encoders_gramian_is_that_of_each_tasks_weighted_loss_alone(found, params, batch, recipe):
     def alone(name):
-        weights = {other: {"weight": weight if other == name else 0.0} for other, weight in WEIGHTS.items()}
-        (_, _), gradient = value_and_gradient(params, batch, tiny_recipe(**weights))
-        return np.asarray(flat(gradient["encoder"]))
+        only = recipe
+        for other in WEIGHTS.keys() - {name}:
+            only = only.with_settings(other, weight=0.0)
+        return np.asarray(flat(value_and_gradient(params, batch, only)[1]["encoder"]))
 
     jacobian = np.stack([alone(name) for name in WEIGHTS])
     gram = jacobian @ jacobian.T
@@ -107,7 +117,7 @@ def test_the_encoders_gramian_is_that_of_each_tasks_weighted_loss_alone(found, p
 @pytest.mark.parametrize("space", ["channel", "full"])
 def test_the_penaltys_share_is_its_gradient_over_the_tasks_at_the_latent(space, found, params, batch, recipe):
     tasks, z = losses_behind(params, recipe, batch, "latent")
-    where = batch.malignant_valid
+    where = batch.malignant_valid & batch.example_valid
 
     def penalty(z):
         unit = rlar.adversarial_directions({name: tasks[name] for name in COMPARED}, z, space=space).unit
@@ -125,11 +135,11 @@ def test_the_penaltys_share_is_its_gradient_over_the_tasks_at_the_latent(space, 
 
 @pytest.mark.parametrize("level, space", PLACES)
 def test_directions_of_a_batch_at_a_level(level, space, params, batch, recipe):
-    tasks, features = losses_behind(params, recipe, batch, level)
-    expected = rlar.adversarial_directions({name: tasks[name] for name in COMPARED}, features, space=space)
+    expected = directions_behind(params, recipe, batch, level, space)
     as_bytes = batch._replace(mask=np.round(255 * batch.mask).astype(np.uint8))  # as it comes from the host
     directions = directions_of(params, as_bytes, recipe, level=level, space=space)
     chex.assert_trees_all_close(directions, expected, rtol=1e-3, atol=1e-5)
+    assert float(jnp.abs(directions.unit[:, 4]).max()) == 0  # it pads the batch
     assert float(jnp.abs(directions.unit[2, 2]).max()) == 0  # no malignancy, no direction
 
 
@@ -143,26 +153,28 @@ def test_it_does_not_matter_whether_the_training_has_a_penalty(params, batch, re
     chex.assert_trees_all_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_padding_and_missing_labels_do_not_count(params, batch, recipe):
-    padded = jax.tree.map(lambda a: np.concatenate([a, np.zeros((2, *a.shape[1:]), a.dtype)]), batch)
-    chex.assert_trees_all_close(diagnose(params, padded, recipe), diagnose(params, batch, recipe), rtol=1e-3, atol=1e-5)
-    unlabelled = batch._replace(grade_valid=np.zeros(4, bool))
-    found = diagnose(params, unlabelled, recipe)
+def test_what_pads_a_batch_does_not_matter(params, batch, recipe):
+    blank = jax.tree.map(lambda a: np.concatenate([a[:4], np.zeros_like(a[4:])]), batch)
+    chex.assert_trees_all_close(diagnose(params, blank, recipe), diagnose(params, batch, recipe), rtol=1e-5, atol=1e-7)
+
+
+def test_without_a_common_label_no_angle_counts(params, batch, recipe):
+    found = diagnose(params, batch._replace(grade_valid=np.zeros(5, bool)), recipe)
     assert {float(found[f"cosine_{level}_{space}"].count) for level, space in PLACES} == {0}
     chex.assert_tree_all_finite(found)
 
 
 def test_sums_over_batches_keep_the_histogram_a_distribution(params, recipe, make_batch):
-    seen = [jax.device_get(diagnose(params, make_batch(b=4, seed=seed), recipe)) for seed in range(3)]
+    seen = [jax.device_get(diagnose(params, make_batch(b=5, seed=seed), recipe)) for seed in range(3)]
     total = averages(add_up(seen))
     assert sum(total["cosine_histogram_latent_channel"]) == pytest.approx(1)
     assert len(total["cosine_histogram_stride2_channel"]) == BINS
-    singly = [float(one["cosine_latent_full"].sum) / 4 for one in seen]
+    singly = [float(one["cosine_latent_full"].sum) / 5 for one in seen]
     assert total["cosine_latent_full"] == pytest.approx(np.mean(singly), rel=1e-5)
 
 
 def test_batches_without_a_common_label_can_be_logged(params, batch, recipe, tmp_path):
-    unlabelled = batch._replace(grade_valid=np.zeros(4, bool))
+    unlabelled = batch._replace(grade_valid=np.zeros(5, bool))
     found = averages(add_up([jax.device_get(diagnose(params, unlabelled, recipe))]))
     assert not any(name.startswith("cosine_histogram") for name in found)
     RunLog(tmp_path, after=0).add({"split": "diagnosis", "step": 1, **found})

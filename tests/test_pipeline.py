@@ -1,21 +1,26 @@
-"""Letterboxing there and back, labels and flags, and an order of batches that a checkpoint can hold."""
+"""Letterboxing to square pixels and back, labels and flags, and an order of batches that a checkpoint can hold."""
 
 import json
+import math
 from itertools import islice
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thyroid_jax.batch import Batch, Label
 from thyroid_jax.data import pipeline
 from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.radiomics import clinical
 
 SIZE = (32, 48)
+UNKNOWN = (math.nan, math.nan)
 sides = st.tuples(st.integers(1, 900), st.integers(1, 900))
 sizes = st.tuples(st.sampled_from([16, 32, 96]), st.sampled_from([16, 48, 128]))
+spacings = st.one_of(st.just(UNKNOWN), st.tuples(st.floats(0.03, 0.12), st.floats(0.03, 0.12)))
 
 
 def ellipse(shape, height=0.5, width=0.5):
@@ -31,15 +36,18 @@ def record(case="a", shape=(60, 80), seed=0, **labels):
 def numbered(count):
     """Examples whose only content is their number, in every array."""
     number = np.arange(count)
-    batch = pipeline.Batch(
-        image=np.broadcast_to(number[:, None, None], (count, 2, 2)).astype(np.uint8),
+    batch = Batch(
+        image=np.broadcast_to(number[:, None, None, None], (count, 2, 2, 1)).astype(np.uint8),
         mask=np.broadcast_to(number[:, None, None], (count, 2, 2)).astype(np.uint8),
         grade=np.eye(count, dtype=np.float32),
+        malignant=number.astype(np.float32),
         radiomics=number[:, None].astype(np.float32),
         mask_valid=number % 2 == 0,
         grade_valid=number % 3 == 0,
+        malignant_valid=number % 4 == 0,
         radiomics_valid=number % 5 == 0,
         example_valid=np.ones(count, bool),
+        extra={"further": Label(np.stack([number, number], axis=1), number % 7 == 0)},
     )
     return pipeline.Examples(batch, tuple(f"case {i}" for i in number))
 
@@ -48,39 +56,73 @@ def numbers(batch):
     """Which examples a batch of `numbered` holds, after checking that all of its arrays and flags agree and its padding
     is empty.
     """
-    rows = [int(row) for row in batch.radiomics[batch.example_valid, 0]]
-    empty = ~batch.example_valid
-    assert not any(np.asarray(values)[empty].any() for values in batch)
-    np.testing.assert_allclose(batch.image[~empty, 0, 0, 0] * 255, rows, rtol=1e-6)
-    np.testing.assert_allclose(batch.mask[~empty, 1, 1] * 255, rows, rtol=1e-6)
-    assert batch.grade[~empty].argmax(-1).tolist() == rows
-    for flags, step in ((batch.mask_valid, 2), (batch.grade_valid, 3), (batch.radiomics_valid, 5)):
-        assert flags[~empty].tolist() == [row % step == 0 for row in rows]
+    there = batch.example_valid
+    assert not any(np.asarray(values)[~there].any() for values in jax.tree.leaves(batch))
+    assert batch.image.dtype == batch.mask.dtype == np.uint8
+    rows = [int(row) for row in batch.radiomics[there, 0]]
+    further = batch.extra["further"]
+    for values in (batch.image[:, 0, 0, 0], batch.mask[:, 1, 1], batch.grade.argmax(-1), batch.malignant,
+                   further.value[:, 1]):  # fmt: skip
+        assert values[there].tolist() == rows
+    flags = (batch.mask_valid, batch.grade_valid, batch.malignant_valid, batch.radiomics_valid, further.valid)
+    for flag, step in zip(flags, (2, 3, 4, 5, 7)):
+        assert flag[there].tolist() == [row % step == 0 for row in rows]
     return rows
 
 
-@given(sides, sizes)
+@given(sides, sizes, spacings)
 @settings(deadline=None, max_examples=200)
-def test_letterbox_geometry_is_inside_centred_and_true_to_the_aspect(shape, size):
-    top, left, height, width = pipeline.letterbox_geometry(shape, size)
+def test_letterbox_geometry_is_inside_centred_and_true_to_the_physical_aspect(shape, size, spacing):
+    top, left, height, width = pipeline.letterbox_geometry(shape, size, spacing)
     assert 0 <= top and 1 <= height and top + height <= size[0]
     assert 0 <= left and 1 <= width and left + width <= size[1]
     assert height == size[0] or width == size[1]
     assert abs((size[0] - height) - 2 * top) <= 1 and abs((size[1] - width) - 2 * left) <= 1
-    scale = min(size[0] / shape[0], size[1] / shape[1])
-    assert abs(height - max(1, scale * shape[0])) <= 0.5 and abs(width - max(1, scale * shape[1])) <= 0.5
+    physical = shape if spacing == UNKNOWN else tuple(np.multiply(shape, spacing))
+    scale = min(size[0] / physical[0], size[1] / physical[1])
+    for found, side in zip((height, width), physical):
+        assert abs(found - max(1, scale * side)) <= 0.5 + 1e-6
 
 
-@given(st.tuples(st.integers(40, 200), st.integers(40, 200)), st.floats(0.3, 0.8), st.floats(0.3, 0.8))
-@settings(deadline=None, max_examples=40)
-def test_an_outline_survives_the_way_there_and_back(shape, height, width):
+@given(
+    st.tuples(st.integers(60, 200), st.integers(60, 200)),
+    st.floats(0.4, 0.8),
+    st.floats(0.4, 0.8),
+    st.one_of(st.just(UNKNOWN), st.tuples(st.floats(0.05, 0.1), st.floats(0.05, 0.1))),
+)
+@settings(deadline=None, max_examples=60)
+def test_an_outline_survives_the_way_there_and_back(shape, height, width, spacing):
     mask = ellipse(shape, height, width)
-    size = (96, 128)
-    small = pipeline.letterbox(mask.astype(np.uint8) * 255, size)
-    back = pipeline.undo_letterbox(small.astype(np.float32) / 255, shape)
+    small = pipeline.letterbox(mask.astype(np.uint8) * 255, (96, 128), spacing)
+    back = pipeline.undo_letterbox(small.astype(np.float32) / 255, shape, spacing)
     assert back.shape == shape and back.dtype == np.float32
     again = back >= 0.5
-    assert 2 * (mask & again).sum() / (mask.sum() + again.sum()) > 0.97
+    assert 2 * (mask & again).sum() / (mask.sum() + again.sum()) >= 0.95
+
+
+@pytest.mark.parametrize("spacing, shape", [((0.05, 0.10), (400, 300)), ((0.10, 0.05), (200, 700)),
+                                            ((0.2, 0.2), (90, 110))])  # fmt: skip
+def test_what_is_round_in_the_body_is_round_after_letterboxing(spacing, shape):
+    """A round lesion of 6 mm on pixels that are no squares: as high as wide within a pixel."""
+    y, x = (np.arange(side) - (side - 1) / 2 for side in shape)
+    lesion = np.hypot(y[:, None] * spacing[0], x[None] * spacing[1]) <= 6
+    boxed = pipeline.letterbox(lesion.astype(np.uint8) * 255, (96, 128), spacing) >= 128
+    height, width = boxed.any(1).sum(), boxed.any(0).sum()
+    assert abs(int(height) - int(width)) <= 1 and height > 30
+    squares = pipeline.letterbox(lesion.astype(np.uint8) * 255, (96, 128), UNKNOWN) >= 128
+    stretched = squares.any(1).sum() / squares.any(0).sum()
+    assert stretched == pytest.approx(spacing[1] / spacing[0], rel=0.05)
+    back = pipeline.undo_letterbox(boxed.astype(np.float32), shape, spacing) >= 0.5
+    assert back.shape == shape
+    assert 2 * (back & lesion).sum() / (back.sum() + lesion.sum()) >= 0.95
+
+
+@pytest.mark.parametrize("unknown", [UNKNOWN, (0.1, math.nan), (math.nan, 0.1), (0.0, 0.1), (math.inf, 0.1)])
+def test_pixels_of_unknown_size_are_taken_as_squares(unknown):
+    pixels = np.random.default_rng(0).integers(1, 256, (40, 30), dtype=np.uint8)
+    np.testing.assert_array_equal(pipeline.letterbox(pixels, SIZE, unknown), pipeline.letterbox(pixels, SIZE))
+    assert pipeline.square_shape((40, 30), unknown) == (40, 30) == pipeline.square_shape((40, 30), (0.3, 0.3))
+    assert pipeline.square_shape((40, 30), (0.05, 0.1)) == (40, 60)  # pixels as small as their finer side
 
 
 def test_letterbox_keeps_what_fits_and_puts_black_around_it():
@@ -110,47 +152,105 @@ def test_reference_and_reader_labels():
 
 def test_missing_labels_are_flags():
     records = [
-        record("all"),
-        record("no mask", mask=None),
+        record("all", malignant=True),
+        record("no mask", mask=None, malignant=False),
         record("no grade", grade=None),
-        record("too small to measure", mask=np.eye(60, 80, dtype=bool) & (np.arange(80) < 3)),
     ]
     batch, cases = pipeline.load(records, 3, SIZE)
-    assert cases == ("all", "no mask", "no grade", "too small to measure")
-    assert batch.mask_valid.tolist() == [True, False, True, True]
-    assert batch.grade_valid.tolist() == [True, True, False, True]
-    assert batch.radiomics_valid.tolist() == [True, False, True, False]
+    assert cases == ("all", "no mask", "no grade")
+    assert batch.mask_valid.tolist() == [True, False, True] == batch.radiomics_valid.tolist()
+    assert batch.grade_valid.tolist() == [True, True, False]
+    assert batch.malignant_valid.tolist() == [True, True, False]
+    assert batch.malignant.tolist() == [1, 0, 0]
     assert batch.example_valid.all() and not batch.mask[1].any() and not batch.grade[2].any()
-    assert np.isfinite(batch.radiomics).all() and batch.radiomics.shape == (4, len(clinical.TARGET))
+    assert batch.extra == {}
 
 
-def test_load_measures_what_it_letterboxed_and_device_ranges_are_shares():
-    examples = pipeline.load([record("a", (60, 80), 1), record("b", (100, 50), 2)], 2, SIZE)
-    batch = examples.batch
-    assert batch.image.dtype == batch.mask.dtype == np.uint8 and batch.image.shape == (2, *SIZE)
-    np.testing.assert_array_equal(batch.image[1], pipeline.letterbox(record("b", (100, 50), 2).image, SIZE))
-    values, _ = clinical.target(batch.image.astype(np.float32) / 255, batch.mask >= 128)
-    np.testing.assert_allclose(batch.radiomics, values, rtol=1e-5, atol=1e-6)
-    ready = pipeline.to_device_ranges(batch)
-    assert ready.image.shape == (2, *SIZE, 1) and ready.image.dtype == ready.mask.dtype == np.float32
-    np.testing.assert_allclose(ready.image[..., 0] * 255, batch.image, rtol=1e-6)
-    assert ready.mask.max() == 1.0
+def test_without_any_label_all_flags_are_false_and_the_shapes_stay():
+    batch, _ = pipeline.load([record(mask=None, grade=None)], 4, SIZE, labels="readers")
+    assert batch.mask.shape == (1, *SIZE) and batch.grade.shape == (1, 4) and batch.malignant.shape == (1,)
+    flags = (batch.mask_valid, batch.grade_valid, batch.malignant_valid, batch.radiomics_valid)
+    assert not any(flag.any() for flag in flags)
 
 
-def test_measuring_in_chunks_changes_nothing():
+def test_images_and_masks_stay_bytes_of_square_pixels():
+    records = [record("a", (60, 80), 1), record("b", (100, 50), 2, spacing=(0.05, 0.1))]
+    batch = pipeline.load(records, 2, SIZE).batch
+    assert batch.image.dtype == batch.mask.dtype == np.uint8
+    assert batch.image.shape == (2, *SIZE, 1) and batch.mask.shape == (2, *SIZE)
+    for row, each in enumerate(records):
+        np.testing.assert_array_equal(batch.image[row, ..., 0], pipeline.letterbox(each.image, SIZE, each.spacing))
+        outline = pipeline.letterbox(each.mask.astype(np.uint8) * 255, SIZE, each.spacing)
+        np.testing.assert_array_equal(batch.mask[row], outline)
+    assert (batch.image[1, ..., 0].any(1).sum(), batch.image[1, ..., 0].any(0).sum()) == (32, 32)  # 5 mm x 5 mm
+
+
+def test_labels_of_further_tasks_are_read_from_the_records():
+    depth = {"a": 0.5, "c": 2.0}
+    extra = {
+        "depth": lambda record: None if record.case not in depth else np.array(depth[record.case], np.float32),
+        "sides": lambda record: np.array(record.image.shape),
+        "nobodys": lambda record: None,
+    }
+    records = [record("a", (60, 80)), record("b", (40, 50)), record("c", (30, 20))]
+    loaded = pipeline.load(records, 2, SIZE, extra=extra)
+    assert set(loaded.batch.extra) == {"depth", "sides"}  # a task without any label is left out
+    assert loaded.batch.extra["depth"].value.tolist() == [0.5, 0, 2]
+    assert loaded.batch.extra["depth"].valid.tolist() == [True, False, True]
+    assert loaded.batch.extra["sides"].value.tolist() == [[60, 80], [40, 50], [30, 20]]
+    taken = pipeline.take(loaded, [2, 1], 3).extra
+    assert taken["sides"].value.tolist() == [[30, 20], [40, 50], [0, 0]]
+    assert taken["sides"].valid.tolist() == [True, True, False] and taken["depth"].valid.tolist() == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_how_many_outlines_a_training_mask_is_the_mean_of():
+    mask = ellipse((60, 80))
+    records = [record("two", reader_masks=(mask, mask)), record("three", reader_masks=(mask,) * 3), record("none")]
+    assert pipeline.reader_counts(records, "readers") == {1, 2, 3}
+    assert pipeline.reader_counts(records[:1], "readers") == {2}
+    assert pipeline.reader_counts(records, "reference") == {1}
+
+
+def test_the_target_is_measured_on_the_images_as_they_are_and_scaled():
+    inner = ellipse((60, 80), 0.4, 0.4)
+    records = [
+        record("readers", reader_masks=(inner, ellipse((60, 80)))),
+        record("alone"),
+        record("no mask", mask=None),
+        record("too small to measure", mask=np.eye(60, 80, dtype=bool) & (np.arange(80) < 3)),
+    ]
+    r = len(clinical.TARGET)
+    scaling = clinical.Scaling(np.linspace(-1, 1, r, dtype=np.float32), np.linspace(1, 2, r, dtype=np.float32))
+    loaded = pipeline.load(records, 2, SIZE, labels="readers")
+    assert not loaded.batch.radiomics.any() and loaded.batch.radiomics.shape == (4, r)
+    found = pipeline.with_target(loaded, scaling, cut=0.25)
+    assert found.cases == loaded.cases
+    assert found.batch.radiomics_valid.tolist() == [True, True, False, False]
+    assert np.isfinite(found.batch.radiomics).all() and not found.batch.radiomics[2:].any()
+    image, mask = loaded.batch.image[..., 0].astype(np.float32) / 255, loaded.batch.mask.astype(np.float32) / 255
+    values, _ = clinical.target(image, mask, cut=0.25)
+    scaled = np.clip((np.asarray(values) - scaling.centre) / scaling.spread, -3, 3)
+    np.testing.assert_allclose(found.batch.radiomics[:2], scaled[:2], rtol=1e-5, atol=1e-5)
+    both_drew = pipeline.with_target(loaded, scaling, cut=0.75).batch.radiomics
+    assert np.abs(both_drew[0] - found.batch.radiomics[0]).max() > 0.01
+    np.testing.assert_allclose(
+        both_drew[1, 0], found.batch.radiomics[1, 0], atol=0.2
+    )  # one reader: the cut hardly matters
+
+
+def test_measuring_in_chunks_or_from_floats_changes_nothing():
     rng = np.random.default_rng(0)
     image = rng.integers(1, 256, (5, *SIZE), dtype=np.uint8)
     mask = np.stack([ellipse(SIZE, 0.3 + 0.1 * i, 0.5) for i in range(5)]).astype(np.uint8) * 255
     whole, chunked = pipeline.measure(image, mask), pipeline.measure(image, mask, chunk=2)
     np.testing.assert_allclose(chunked[0], whole[0], rtol=1e-5, atol=1e-6)
-    assert whole[0].shape == (5, len(clinical.TARGET)) and chunked[1].tolist() == whole[1].tolist() == [True] * 5
-
-
-def test_the_target_is_scaled_on_the_host():
-    scaling = clinical.Scaling(np.float32([1.0]), np.float32([2.0]))
-    scaled = pipeline.scale_radiomics(numbered(9), scaling).batch.radiomics
-    assert isinstance(scaled, np.ndarray) and scaled.dtype == np.float32
-    np.testing.assert_allclose(scaled[:, 0], np.clip((np.arange(9) - 1) / 2, -3, 3))
+    assert whole[0].shape == (5, len(clinical.TARGET)) and chunked[1].all() and whole[1].all()
+    shares = pipeline.measure(image / np.float32(255), mask / np.float32(255), chunk=2)
+    np.testing.assert_allclose(shares[0], whole[0], rtol=1e-4, atol=1e-5)
 
 
 def test_an_empty_part_is_refused():
