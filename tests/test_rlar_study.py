@@ -1,6 +1,4 @@
 """The study: shares of the penalty as weighted, differences on the same fold, folders of one kind of run."""
-folder.
-"""
 
 import io
 import json
@@ -49,7 +47,7 @@ def measured(tmp_path):
             )
             for n in range(2)
         ]
-        table = runs.table_of(study.folder_of(each["variant"], each["fold"], arguments), "validation")
+        table = runs.table_of(study.folder_of(each["variant"], each["fold"], arguments), "validation", "last")
         table.parent.mkdir(parents=True)
         write_cases(table, cases)
     return arguments
@@ -155,7 +153,7 @@ def test_a_study_is_measured_on_the_validation_fold(studied):
     assert [plain["variant"], hinge["variant"]] == ["plain", "hinge 1"] and plain["fold"] == 0
     folder = out / "hinge-1-fold0"
     held_out = json.loads((folder / "split.json").read_text())["validation"]
-    cases = read_cases(folder / "report" / "validation" / "cases.csv")
+    cases = read_cases(folder / "report" / "validation-last" / "cases.csv")
     assert sorted(case.case for case in cases) == sorted(held_out)
     assert hinge["dice"] == pytest.approx(np.mean([case.dice for case in cases if not np.isnan(case.dice)]))
     assert not (folder / "cases.csv").exists()  # nothing looked at the test part
@@ -181,7 +179,7 @@ def test_what_is_there_is_not_trained_again(studied, monkeypatch, capsys):
     assert (out / "results.jsonl").read_text() == before
     (line,) = [line for line in printed.splitlines() if line.startswith("| hinge 1 | 1 |")]
     tables = [
-        read_cases(out / name / "report" / "validation" / "cases.csv") for name in ("hinge-1-fold0", "plain-fold0")
+        read_cases(out / name / "report" / "validation-last" / "cases.csv") for name in ("hinge-1-fold0", "plain-fold0")
     ]
     gap = paired.difference(*tables, "macro_auroc")
     assert f"({gap.value:+.3f}, {gap.low:+.3f} to {gap.high:+.3f})" in line
