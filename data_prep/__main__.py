@@ -26,7 +26,7 @@ from thyroid_jax.errors import InputError, exits_cleanly
 
 @exits_cleanly
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; a user's mistake prints one message and exits with status 2."""
+    """Run one command. A mistake of the user prints one message, and the exit status is 2."""
     options = _parser().parse_args(arguments)
     options.run(options)
 
@@ -37,10 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     commands.add_parser("list", help="print which data sets can be built").set_defaults(run=_list)
-    _add_build(commands.add_parser("build", help="turn an original download, or phantoms, into a data set"))
+    _add_build(commands.add_parser("build", help="make a data set from an original download, or of phantoms"))
     _add_check(commands.add_parser("check", help="print what a built data set holds and whether it can be used"))
-    _add_folds(commands.add_parser("folds", help="deal the groups of a built data set into folds, into a file"))
-    _add_radiomics(commands.add_parser("radiomics", help="write a table of radiomics, one row an outlined image"))
+    _add_folds(commands.add_parser("folds", help="divide a built data set into folds and write these to a file"))
+    _add_radiomics(commands.add_parser("radiomics", help="write a table of radiomics, one row for each outlined image"))
     return parser
 
 
@@ -53,7 +53,7 @@ def _add_build(build: argparse.ArgumentParser) -> None:
         )
         _add_out(data_set)
         data_set.set_defaults(run=partial(_build_from_folder, name))
-    phantom = names.add_parser("phantom", help="rendered pictures whose truth is known")
+    phantom = names.add_parser("phantom", help="rendered phantoms whose true labels are known")
     phantom.add_argument("--count", type=int, metavar="N", help="number of pictures")
     phantom.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same pictures")
     phantom.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="height and width in pixels")
@@ -63,7 +63,7 @@ def _add_build(build: argparse.ArgumentParser) -> None:
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder in which the data set NAME is made"
+        "--out", type=Path, required=True, metavar="DIR", help="folder in which the data set NAME is built"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is already there")
 
@@ -76,7 +76,7 @@ def _add_built(parser: argparse.ArgumentParser) -> None:
 def _add_check(check: argparse.ArgumentParser) -> None:
     _add_built(check)
     check.add_argument("--sheet", type=Path, metavar="FILE", help="write a PNG of random records with their contours")
-    check.add_argument("--seed", type=int, default=0, metavar="N", help="which random records (default 0)")
+    check.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of records (default 0)")
     check.set_defaults(run=_check)
 
 
@@ -84,19 +84,19 @@ def _add_folds(folds: argparse.ArgumentParser) -> None:
     _add_built(folds)
     folds.add_argument("--out", type=Path, required=True, metavar="FILE", help="the JSON file to write")
     folds.add_argument("--folds", type=int, default=5, metavar="N", help="number of folds (default 5)")
-    folds.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other folds (default 0)")
+    folds.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the folds (default 0)")
     folds.set_defaults(run=_folds)
 
 
 def _add_radiomics(radiomics: argparse.ArgumentParser) -> None:
     _add_built(radiomics)
     radiomics.add_argument("--out", type=Path, required=True, metavar="FILE", help="the CSV file to write")
-    radiomics.add_argument("--engine", choices=("jax", "pyradiomics"), default="jax", help="who computes (default jax)")
+    radiomics.add_argument("--engine", choices=("jax", "pyradiomics"), default="jax", help="library (default jax)")
     bins = radiomics.add_mutually_exclusive_group()
     bins.add_argument(
         "--bin-count", type=int, metavar="N", help="grey levels between a nodule's darkest and brightest (default 32)"
     )
-    bins.add_argument("--bin-width", type=float, metavar="W", help="grey values in a level, instead")
+    bins.add_argument("--bin-width", type=float, metavar="W", help="bin width in grey values, instead of --bin-count")
     radiomics.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
     radiomics.set_defaults(run=_radiomics)
 
@@ -109,7 +109,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def listed(cards: Sequence[Card]) -> list[str]:
-    """One line a card: name, title, what is one group, grades, licence."""
+    """One line for each card: name, title, grouping, grades, licence."""
     widest = max(len(card.name) for card in cards)
     lines = []
     for card in cards:

@@ -1,4 +1,4 @@
-"""Write any reader's records as a TFDS data set of array_record files, all of it or nothing."""
+"""Write the records of any reader as a TFDS data set of array_record files, completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ Factory = Callable[[Notes], Iterable[Record]]
 
 @dataclass(frozen=True)
 class Survey:
-    """What the first pass over a data set found: its notes, for each record the index entry as the reader gives it, and
-    the group it goes to.
+    """What the first pass over a data set found.
+
+    ``notes`` are the reader's. Each record has an entry in ``entries``, with the group that the reader gives, and its
+    final group in ``groups``.
     """
 
     notes: Notes
@@ -39,12 +41,13 @@ class Survey:
 def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = False) -> Survey:
     """Build the data set of ``card`` from ``records`` in ``out`` and return what was found.
 
-    ``records`` is called twice, each time with fresh notes, and must give the same records both times: the first pass
-    finds every faulty file and every duplicate, the second writes; then all that was written is read back and
-    compared. The data set appears under ``out`` in one rename after that; on any failure nothing new is left and an
-    older build stays. Files of folds that lay beside an older build of the very same records stay, too. Raises
-    :class:`InputError` for faulty input, an existing build without ``overwrite``, or another build running in ``out``;
-    ``OSError`` for a full disk.
+    ``records`` is called twice, each time with fresh notes, and must give the same records both times. The first pass
+    finds every faulty file and every duplicate; the second writes. Then everything written is read back and compared,
+    and one rename moves the data set to ``out``. On any failure no new file is left, and an older build stays. Folds
+    files of an older build are kept if its records are the same.
+
+    Raises :class:`InputError` for faulty input, an existing build without ``overwrite``, or another build running in
+    ``out``; ``OSError`` for a full disk.
     """
     out = Path(out)
     _check_free(card, out, overwrite)
@@ -72,8 +75,9 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
 
 
 def examine(card: Card, records: Factory) -> Survey:
-    """Read everything once without writing. Raises :class:`InputError` that lists every faulty file, or when there is
-    no record at all.
+    """Read everything once without writing.
+
+    Raises :class:`InputError` that lists every faulty file, or if there is no record at all.
     """
     notes = Notes()
     entries: list[Entry] = []
@@ -91,7 +95,7 @@ def examine(card: Card, records: Factory) -> Survey:
     ]
     groups, contents = [entry.group for entry in entries], [entry.content for entry in entries]
     merged = merge_groups(groups, contents)
-    notes.faults += _faults_of_the_official_test(entries, merged)
+    notes.faults += _official_test_faults(entries, merged)
     faults = notes.faults
     raise_all(faults, f"{card.name}: {len(faults)} fault{'s' if len(faults) != 1 else ''}; nothing was written.")
     if not entries:
@@ -103,8 +107,8 @@ def examine(card: Card, records: Factory) -> Survey:
     return Survey(notes, tuple(entries), tuple(merged))
 
 
-def _faults_of_the_official_test(entries: Sequence[Entry], groups: Sequence[str]) -> list[str]:
-    """Groups, after those with equal images have been joined, that are on both sides of the publishers' own split."""
+def _official_test_faults(entries: Sequence[Entry], groups: Sequence[str]) -> list[str]:
+    """Messages about groups, merged by equal images, that are both in the official test part and outside it."""
     cases: dict[str, dict[bool, list[str]]] = defaultdict(lambda: {True: [], False: []})
     for entry, group in zip(entries, groups, strict=True):
         cases[group][entry.official_test].append(entry.case)
@@ -122,7 +126,7 @@ def _named(cases: Sequence[str], most: int = 5) -> str:
 
 
 def summary(card: Card, notes: Notes) -> str:
-    """Counts, where they differ from those of the whole original, and what was left out, as lines to print."""
+    """Lines to print: the counts, those of the whole original where they differ, and what was left out."""
     lines = [f"{card.title}"]
     lines += [f"  {count:>7}  {name}{_expected(card, name, count)}" for name, count in notes.counts.items()]
     lines += [f"  {0:>7}  {name}{_expected(card, name, 0)}" for name in card.expected if name not in notes.counts]
@@ -145,8 +149,9 @@ def _check_free(card: Card, out: Path, overwrite: bool) -> None:
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Remove what a killed build left; if it was killed between the two renames of a swap, put its older build back
-    first.
+    """Remove what a killed build left.
+
+    If the build was killed between the two renames of a swap, the older build is put back first.
     """
     for left in out.glob(f"{_STAGING}*"):
         for old in left.glob(f"{_OLD}*"):
@@ -160,7 +165,7 @@ _OLD = "old-"
 
 
 def _swap(new: Path, place: Path, staging: Path) -> None:
-    """Put ``new`` at ``place``; what was there goes to ``staging`` and comes back when the second rename fails."""
+    """Move ``new`` to ``place``. An older build goes to ``staging``, and comes back if the second rename fails."""
     old = staging / f"{_OLD}{place.name}"
     if place.exists():
         place.rename(old)
@@ -221,7 +226,7 @@ def _metadata(card: Card, notes: Notes, entries: Sequence[Entry]) -> dict[str, A
 
 
 def _records_to_write(card: Card, records: Factory, survey: Survey) -> Iterator[Record]:
-    """The records once more, each with the group it goes to, after it was found to be the one that was surveyed."""
+    """The records of the second pass with their final groups. Each must be equal to that of the first pass."""
     written, total = 0, len(survey.entries)
     for record in _progress(records(Notes()), f"{card.name}: writing", total):
         if written >= total or entry_of(record, card) != survey.entries[written]:
@@ -235,7 +240,7 @@ def _records_to_write(card: Card, records: Factory, survey: Survey) -> Iterator[
 
 
 def _read_back(card: Card, staging: Path) -> None:
-    """Read every record that was written; each is compared with its entry in the index."""
+    """Read every written record, which compares it with its entry in the index."""
     try:
         _, records = storage.open_records(staging, card.name)
         for _ in _progress(records, f"{card.name}: reading back", len(records)):
@@ -247,7 +252,7 @@ def _read_back(card: Card, staging: Path) -> None:
 
 
 def _keep_folds(card: Card, out: Path, staging: Path) -> None:
-    """Copy folds from the older build if they are of the very records that were written now: folds are made once."""
+    """Copy the folds files of the older build if they were made for the same records: folds are made once."""
     digest = storage.read_metadata(staging, card.name).digest
     for file in sorted(splits.folds_folder(out, card.name).glob("*.json")):
         with contextlib.suppress(InputError):  # a damaged file is not kept

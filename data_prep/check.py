@@ -1,6 +1,4 @@
-"""Check a built data set before anything is trained on it: print what it is, what is in it and whether it holds; draw a
-contact sheet.
-"""
+"""Check a built data set before training: describe its contents, report its problems, draw a contact sheet."""
 
 from __future__ import annotations
 
@@ -42,11 +40,11 @@ class Findings:
 def check(
     data_dir: Path | str, name: str, *, sheet: Path | str | None = None, sheet_records: int = 24, seed: int = 0
 ) -> str:
-    """The report on the data set ``name`` in ``data_dir``; also writes ``sheet``, a PNG of random records with
-    contours, when given.
+    """The report on the data set ``name`` in ``data_dir``.
 
-    Every record is read and compared with its stored digest. Raises :class:`InputError` when the data set is missing,
-    or with every record that is damaged or breaks a rule of the schema.
+    If ``sheet`` is given, a PNG of random records with their contours is written there. Every record is read and
+    compared with its stored digest. Raises :class:`InputError` when the data set is missing, or with every record that
+    is damaged or breaks a rule of the schema.
     """
     metadata = read_metadata(data_dir, name)
     card, records = open_records(data_dir, name)
@@ -65,8 +63,10 @@ def check(
 
 
 def examine(card: Card, records: RecordSequence) -> Findings:
-    """Look at every record: readable and as the index has it, labels in range, masks not empty and of the image's size,
-    cases unique, equal images in one group, groups on one side of the official test part.
+    """Count what every record holds, and collect the problems.
+
+    A record must be readable, agree with the index, and obey the rules of :func:`problems_of`. Cases must be unique.
+    Equal images must be in one group, and no group may be both in the official test part and outside it.
     """
     found = Findings()
     groups_of: dict[str, set[str]] = defaultdict(set)
@@ -112,9 +112,7 @@ def _count(card: Card, record: Record, found: Findings) -> None:
 
 
 def describe(metadata: Metadata, found: Findings) -> str:
-    """The card, the digest, what is in the records, and the counts of the build against those of the whole original, as
-    text.
-    """
+    """The report as text: card, digest, contents of the records, and where counts differ from the whole original."""
     card, counts = metadata.card, metadata.counts
     widths, heights = zip(*((w, h) for h, w in found.sizes))
     lines = [
@@ -139,7 +137,7 @@ def describe(metadata: Metadata, found: Findings) -> str:
     if card.grades:
         lines.append(f"{(card.grade_system + ' grade').strip():14} {_listed(found.grades, (*card.grades, 'unknown'))}")
     differing = [
-        f"  {name}: {counts.get(name, 0)} here, {whole} there"
+        f"  {name}: {counts.get(name, 0)} here, {whole} in the original"
         for name, whole in card.expected.items()
         if counts.get(name, 0) != whole
     ]
@@ -165,8 +163,9 @@ def _range(values: Sequence[float]) -> str:
 
 
 def contact_sheet(records: Sequence[Record], card: Card) -> bytes:
-    """A PNG of the records side by side, reference outline in yellow and readers' outlines in cyan and magenta, with
-    case and grade.
+    """A PNG of the records side by side with case and grade.
+
+    The reference outline is yellow; the readers' outlines are cyan and magenta in turn.
     """
     from PIL import Image, ImageDraw
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 
 def merge_groups(groups: Sequence[str], contents: Sequence[str]) -> list[str]:
-    """The group of each record after all groups with a record of equal content have been joined, also by way of third
-    groups.
+    """The group of each record after groups that share a content have been merged.
 
-    ``groups[i]`` and ``contents[i]`` belong to record i. A joined group has the name of that of its members which
-    comes first in ``groups``, so the result depends on the order of the records and on nothing else. Raises
-    ``ValueError`` for unequal lengths.
+    ``groups[i]`` and ``contents[i]`` belong to record i. Groups are also merged if they share contents through other
+    groups only. A merged group takes the name of the member that comes first in ``groups``, so the result depends on
+    nothing but the records and their order. Raises ``ValueError`` for unequal lengths.
     """
     if len(groups) != len(contents):
         raise ValueError(f"{len(groups)} groups but {len(contents)} contents")

@@ -58,7 +58,7 @@ def _unpacked(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> bytes:
     if size > LARGEST_PART:
         raise InputError(f"{name}: {size} bytes when unpacked, a part of the table has at most {LARGEST_PART}")
     with parts.open(part) as file:
-        content = file.read(size + 1)  # a number keeps zipfile from unpacking more than the part declares
+        content = file.read(size + 1)  # the limit keeps zipfile from unpacking more than the part declares
     _refuse_entities(name, content)
     return content
 

@@ -1,8 +1,8 @@
 """Radiomics of pyradiomics 3.0.1: the reference for ``thyroid_jax.radiomics``, and a second, slow engine for tables.
 
-Everything goes through ``RadiomicsFeatureExtractor``, the class that its users call. So its steps before and around
-the formulas count too: it refuses masks that are empty, one pixel or one straight line, drops directions without a
-pair, and turns a formula that fails into NaN.
+Everything goes through ``RadiomicsFeatureExtractor``, the class that users of pyradiomics call. So the reference
+includes its steps around the formulas: it refuses masks that are empty, one pixel or one straight line, drops
+directions without a pair, and turns a formula that fails into NaN.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def extract(
 def _run(
     image: np.ndarray, mask: np.ndarray, asked: dict[str, list[str]], spacing: tuple[float, float], bins: dict
 ) -> dict:
-    """The extractor's results by its own names; none when it refuses the mask."""
+    """The extractor's results by its own names; {} if it refuses the mask."""
     import SimpleITK as sitk
     from radiomics.featureextractor import RadiomicsFeatureExtractor
 
@@ -84,7 +84,7 @@ def _run(
         volume.SetSpacing((columns, rows, 1.0))  # SimpleITK counts x, y, z
     try:
         return extractor.execute(*volumes)
-    except ValueError:  # how it says that a mask cannot be measured
+    except ValueError:  # raised for a mask that cannot be measured
         return {}
 
 

@@ -1,7 +1,7 @@
-"""A CSV table of radiomics: one row an outlined image of a built data set, by the jitted extractor or by pyradiomics.
+"""A CSV table of radiomics, one row for each outlined image of a built data set, by JAX or by pyradiomics.
 
-The data set is read twice, from disk and one record at a time: once for what the head of the table says, once for the
-values. An engine takes nodules (image and mask cut to the outline) and gives what it found for each, in any order.
+The data set is read twice from disk, one record at a time: first for the head of the table, then for the values. An
+engine takes nodules (image and mask cropped to the outline) and yields the features of each, in any order.
 """
 
 from __future__ import annotations
@@ -27,17 +27,15 @@ from thyroid_jax.files import write_text
 COLUMNS = ("case", "group", "height", "width", "row_spacing", "column_spacing")
 MOST_BINS = 256  # an 8-bit image has no more grey values
 NARROWEST = 0.25  # bin width, in grey values
-FEW, MANY = 8, 256  # grey levels from a bin width outside which texture says little
-BATCH = 64
+FEW, MANY = 8, 256  # texture features of fewer or more grey levels than this say little
+BATCH = 64  # nodules that JAX measures in one call
 
 Bins = Mapping[str, float]
 Spacing = tuple[float, float]
 
 
 class Outlined(NamedTuple):
-    """What is kept of a record between the two readings: where it is, what it is called, its size and the grey range of
-    its nodule.
-    """
+    """What the first reading keeps of a record: its place, names and size, and the grey range inside its outline."""
 
     row: int
     case: str
@@ -50,8 +48,9 @@ class Outlined(NamedTuple):
 
 
 class Nodule(NamedTuple):
-    """Image and mask cut to the box around the mask. ``number`` is the table's row, ``spacing`` the (row, column) size
-    of a pixel.
+    """Image and mask cropped to the box around the mask.
+
+    ``number`` is the row of the table, and ``spacing`` is the (row, column) size of a pixel.
     """
 
     number: int
@@ -69,7 +68,9 @@ class Found(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """``about()`` names engine and version; ``extract(nodules, features, bins)`` gives :class:`Found` for every nodule,
+    """A program that measures nodules.
+
+    ``about()`` gives its name and version. ``extract(nodules, features, bins)`` yields :class:`Found` for every nodule,
     in any order.
     """
 
@@ -78,9 +79,7 @@ class Engine(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a table holds: rows, rows with a value that is not defined, and a remark on the bins (empty when there is
-    nothing to say).
-    """
+    """Number of rows of a table, of rows with an undefined value, and a remark on the bins ("" if there is none)."""
 
     rows: int
     incomplete: int
@@ -98,14 +97,15 @@ def write_table(
     bin_count: int | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Write the features of every outlined image of the data set ``name`` in ``data_dir`` to the CSV file ``out``,
-    all of it or nothing.
+    """Write the features of every outlined image of the data set ``name`` in ``data_dir`` to the CSV file ``out``.
 
-    Lines ``# key: value`` say how it was made; then :data:`COLUMNS` and the features, records in their order, an
-    empty cell where a value is not defined. Images are taken as they are, grey values 0 to 255, unscaled. Lengths are
-    in millimetres when every outlined image has its spacing, else in pixels for all. Raises :class:`InputError` for a
-    missing or damaged data set, one without outlines, unusable bins, a missing engine, and an existing file without
-    ``overwrite``.
+    The file is written completely or not at all. Lines ``# key: value`` say how it was made. Then comes the table with
+    :data:`COLUMNS` and the features, in the order of the records. A cell is empty where a value is not defined. Grey
+    values are 0 to 255, not scaled. Lengths are in millimetres if the spacing of every outlined image is known, else
+    in pixels for all images.
+
+    Raises :class:`InputError` for a missing or damaged data set, one without outlines, unusable bins, a missing engine,
+    and an existing file without ``overwrite``.
     """
     out = Path(out)
     _check_free(out, overwrite)
@@ -115,11 +115,11 @@ def write_table(
     outlined = _outlined(_progress(records, f"{name}: reading", len(records)))
     if not outlined:
         raise InputError(f"{name}: no record has an outline, so there is nothing to measure. Choose another data set.")
-    unit = "mm" if all(np.isfinite(one.spacing).all() for one in outlined) else "px"
+    unit = "mm" if all(np.isfinite(entry.spacing).all() for entry in outlined) else "px"
     if unit == "px":
-        outlined = [one._replace(spacing=(1.0, 1.0)) for one in outlined]
+        outlined = [entry._replace(spacing=(1.0, 1.0)) for entry in outlined]
     found = engine.extract(_nodules(records, outlined), features, bins)
-    found = sorted(_progress(found, f"{name}: radiomics", len(outlined)), key=lambda row: row.number)
+    found = sorted(_progress(found, f"{name}: radiomics", len(outlined)), key=lambda result: result.number)
     head = {
         "thyroid_jax": _version(),
         "engine": about,
@@ -130,12 +130,13 @@ def write_table(
     }
     _check_free(out, overwrite)
     write_text(out, _head(head) + _csv(outlined, features, found))
-    return Summary(len(outlined), sum(not one.valid.all() for one in found), _remark(outlined, bins))
+    return Summary(len(outlined), sum(not result.valid.all() for result in found), _remark(outlined, bins))
 
 
 def chosen_bins(bin_width: float | None, bin_count: int | None) -> Bins:
-    """{"bin_width": w} or {"bin_count": n}, 32 bins when neither is given; :class:`InputError` for both, or one out of
-    range.
+    """{"bin_width": w} or {"bin_count": n}; 32 bins if neither is given.
+
+    Raises :class:`InputError` if both are given or one is out of range.
     """
     if bin_width is not None and bin_count is not None:
         raise InputError("bin width and bin count: give one of them.")
@@ -162,7 +163,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
 
 
 def _outlined(records: Iterable[Record]) -> list[Outlined]:
-    """What is kept of the records that have an outline."""
+    """The :class:`Outlined` of every record that has an outline."""
     outlined = []
     for row, record in enumerate(records):
         if record.mask is not None:
@@ -175,18 +176,18 @@ def _outlined(records: Iterable[Record]) -> list[Outlined]:
 
 
 def _nodules(records: RecordSequence, outlined: Sequence[Outlined]) -> Iterator[Nodule]:
-    for number, one in enumerate(outlined):
-        record = records[one.row]
+    for number, entry in enumerate(outlined):
+        record = records[entry.row]
         box = _box(record.mask)
-        yield Nodule(number, record.image[box], record.mask[box], one.spacing)
+        yield Nodule(number, record.image[box], record.mask[box], entry.spacing)
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around the mask; all of an empty one. No feature looks outside it."""
+    """The smallest box around the mask, which is all that features need; everything if the mask is empty."""
     if not mask.any():
         return tuple(slice(side) for side in mask.shape)
-    filled = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    return tuple(slice(one[0], one[-1] + 1) for one in filled)
+    occupied = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return tuple(slice(places[0], places[-1] + 1) for places in occupied)
 
 
 def _progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
@@ -200,7 +201,7 @@ def _by_pyradiomics(nodules: Iterable[Nodule], features: Sequence[str], bins: Bi
 
 
 def _by_jax(nodules: Iterable[Nodule], features: Sequence[str], bins: Bins) -> Iterator[Found]:
-    """:data:`BATCH` nodules at a time."""
+    """Measure :data:`BATCH` nodules at a time."""
     from thyroid_jax.radiomics import extract
 
     rest = iter(nodules)
@@ -236,20 +237,20 @@ def _csv(outlined: Sequence[Outlined], features: Sequence[str], found: Sequence[
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*COLUMNS, *features])
-    for one, (_, values, valid) in zip(outlined, found, strict=True):
+    for entry, (_, values, valid) in zip(outlined, found, strict=True):
         cells = [
             str(value) if defined else "" for value, defined in zip(values, valid)
         ]  # the shortest text that reads as the same number
-        writer.writerow([one.case, one.group, one.height, one.width, *one.spacing, *cells])
+        writer.writerow([entry.case, entry.group, entry.height, entry.width, *entry.spacing, *cells])
     return text.getvalue()
 
 
 def _remark(outlined: Sequence[Outlined], bins: Bins) -> str:
-    """One line when a bin width is a poor choice for some images: how many, and what to do."""
+    """One line if a bin width is a poor choice for some images: how many, and what to do; else ""."""
     if "bin_width" not in bins:
         return ""
     width = bins["bin_width"]
-    levels = np.array([one.highest // width - one.lowest // width + 1 for one in outlined])
+    levels = np.array([entry.highest // width - entry.lowest // width + 1 for entry in outlined])
     few, many = int((levels < FEW).sum()), int((levels > MANY).sum())
     if not few and not many:
         return ""

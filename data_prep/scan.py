@@ -14,9 +14,9 @@ import numpy as np
 from scipy import ndimage
 from skimage.feature import match_template
 
-# Grey value up to which a pixel is page. The page is 0 except for JPEG ringing; anechoic regions of a scan are noisier.
+# Highest grey value of the page. The page is 0 except for JPEG ringing; anechoic regions of a scan are noisier.
 PAGE_LEVEL = 3
-SOLID = 41  # pixels: what is narrower is no scan; the widest text column has some 30, a grey bar 16
+SOLID = 41  # pixels: the least width of a scan; the widest text column has some 30, a grey bar 16
 GAP = 15  # pixels: widest dark gap between two views of one scan
 EDGE_TRIM = 3  # pixels cut off each side of the scan: depth ticks and corner diamonds reach that far over its edge
 
@@ -85,7 +85,7 @@ def _closed(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _covered(extent: np.ndarray) -> tuple[int, int]:
-    """From the first to behind the last place whose extent is at least a tenth of the largest."""
+    """The first place whose extent is at least a tenth of the largest, and the place after the last one."""
     inside = np.flatnonzero(extent >= 0.1 * extent.max())
     return int(inside[0]), int(inside[-1]) + 1
 
@@ -168,10 +168,10 @@ def dots(grey: np.ndarray, *, step: int) -> np.ndarray:
 
 
 def fill(grey: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """The scan uint8[h w] with the pixels of ``blank`` bool[h w] replaced by values like the tissue around.
+    """The scan uint8[h w] with the pixels of ``blank`` bool[h w] replaced by values like those of the tissue around.
 
-    The local mean comes from around the hole and the speckle from beside it. So neither a black nor a smooth patch
-    shows where somebody measured. Pixels outside ``blank`` keep their value.
+    The local mean comes from around the hole and the speckle from beside it. A black or smooth patch would show where
+    somebody measured. Pixels outside ``blank`` keep their value.
     """
     if not blank.any():
         return grey

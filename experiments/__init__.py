@@ -1,1 +1,1 @@
-"""Scripts a person runs: parse the command line, call the library, say where the results are."""
+"""Command-line scripts: each parses its arguments, calls the library, and prints where the results are."""

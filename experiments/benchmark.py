@@ -1,11 +1,11 @@
-"""Time the training step of several variants, in turns: plain multitask, RLAR, the baselines, other XLA flags.
+"""Time the training step of several variants: plain multitask training, RLAR, the baselines, other XLA flags.
 
 python -m experiments.benchmark [--only rlar] [--config small] [--batch-size 8] [--rounds 8]
 python -m experiments.benchmark --only flags --flags xla_this=1 xla_that=2
 
-Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns, four steps at a
-time, so a ratio of medians holds on a machine whose speed drifts; the absolute times are of this machine, at this
-moment.
+Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns of four steps.
+Each turn gives one ratio to the first variant, and the table shows the median of these ratios. It is reliable even
+where the speed of the machine changes. The absolute times hold for this machine at this moment only.
 """
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ from thyroid_jax.mtl.weigh import WEIGHERS
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.train import init_state, train_step
 
-STEPS = 4  # in a row between two variants' turns
+STEPS = 4  # timed steps in one turn of a variant
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time the training step, paired: plain multitask and RLAR, the multitask baselines, or other XLA flags."""
+    """Time the training step of a group of variants against plain multitask training."""
 
     config: str = "small"
     """one of the named configs"""
     only: Literal["rlar", "shape", "losses", "latent", "parameters", "flags"] = "rlar"
-    """the group of variants that is compared to the plain step: RLAR, what is measured of shapes, multitask methods
-    by what they weigh, or XLA's flags
+    """the group of variants to compare with the plain step. rlar: forms of RLAR; shape: guidance target and shape
+    consistency; losses: multitask methods that weigh losses; latent, parameters: those that weigh gradients there;
+    flags: XLA flags
     """
     batch_size: int = 8
     rounds: int = 8
-    """turns of each variant, four timed steps a turn"""
+    """turns of each variant, with four timed steps each"""
     flags: tuple[str, ...] = ()
     """further XLA flags to time RLAR with, one at a time, without their leading dashes: xla_this=1 xla_that=2"""
     worker: str = ""
@@ -76,19 +77,19 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
         "RLAR at stride8": penalty(level="stride8"),
         "RLAR at stride2": penalty(level="stride2"),
     }
-    seen = {"view": "augmented"}
+    augmented = {"view": "augmented"}
     consistent = {"weight": 0.3, "warmup": 0.0}
     shape = {
-        "target of the augmented view": Variant({"guidance": seen}),
+        "target of the augmented view": Variant({"guidance": augmented}),
         "shape consistency": Variant({"consistency": consistent}),
         "shape consistency, head alone": Variant({"consistency": consistent | {"gradient": "head"}}),
-        "all, with RLAR": Variant({"rlar": on, "guidance": seen, "consistency": consistent}),
+        "all, with RLAR": Variant({"rlar": on, "guidance": augmented, "consistency": consistent}),
     }
-    weighed = lambda method, at="latent": Variant({"mtl": {"method": method, "at": at}})
+    with_method = lambda method, at="latent": Variant({"mtl": {"method": method, "at": at}})
     methods = [name for name in WEIGHERS if name != "equal"]
-    losses = {name: weighed(name) for name in SCALARIZERS if name != "equal"}
-    latent = {f"{name}, latent": weighed(name) for name in methods}
-    parameters = {f"{name}, parameters": weighed(name, "parameters") for name in methods}
+    losses = {name: with_method(name) for name in SCALARIZERS if name != "equal"}
+    latent = {f"{name}, latent": with_method(name) for name in methods}
+    parameters = {f"{name}, parameters": with_method(name, "parameters") for name in methods}
     parameters |= {"CosReg": Variant({"cosreg": {"weight": 0.1}})}
     flags = {"plain, XLA's defaults": Variant({}, ()), "RLAR, XLA's defaults": Variant({"rlar": on}, ())}
     flags |= {
@@ -107,34 +108,41 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
 
 
 def configure(arguments: Arguments, variant: Variant) -> Config:
-    """The config of one variant: the plain step with the guidance, its target taken as it is, and what is changed."""
+    """The config of one variant: plain training with guidance towards the batch's own target, and the changes."""
     plain = replace_groups(named([arguments.config, "plain"]), guidance={"weight": 0.1, "view": "original"})
     return replace_groups(plain, **variant.changes)
 
 
 def random_batch(config: Config, batch_size: int, grades: int) -> Batch:
-    """A batch of noise with every label present and an ellipse as outline, on which the target's time depends."""
+    """A batch of noise images with every label present.
+
+    The outline is an ellipse, because the time of the guidance target depends on the outline.
+    """
     rng = np.random.default_rng(0)
     b, h, w = batch_size, config.data.height, config.data.width
     y, x = np.ogrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
     ellipse = np.where((y / 0.5) ** 2 + (x / 0.6) ** 2 < 1, np.uint8(255), np.uint8(0))
-    there = np.ones(b, bool)
+    present = np.ones(b, bool)
     return Batch(
         image=rng.integers(0, 256, (b, h, w, 1), np.uint8),
         mask=np.broadcast_to(ellipse, (b, h, w)).copy(),
         grade=np.eye(grades, dtype=np.float32)[np.arange(b) % grades],
         malignant=(np.arange(b) % 2).astype(np.float32),
         radiomics=rng.normal(size=(b, len(clinical.TARGET))).astype(np.float32),
-        mask_valid=there,
-        grade_valid=there,
-        malignant_valid=there,
-        radiomics_valid=there,
-        example_valid=there,
+        mask_valid=present,
+        grade_valid=present,
+        malignant_valid=present,
+        radiomics_valid=present,
+        example_valid=present,
     )
 
 
 def work(arguments: Arguments) -> None:
-    """Compile one variant, then time some steps for every line that comes in; a JSON line of seconds answers each."""
+    """Compile one variant, then time :data:`STEPS` steps for every line on standard input.
+
+    The first line printed is JSON with the compile time, the FLOPs and the memory. Each later line is the time of a
+    step in seconds.
+    """
     config = configure(arguments, variants(arguments)[arguments.worker])
     recipe = recipe_of(config)
     recipe = recipe.replace(fitted=recipe.fitted._replace(total_steps=np.array(1000, np.float32)))
@@ -155,7 +163,7 @@ def work(arguments: Arguments) -> None:
 
 
 def start(name: str, arguments: Arguments) -> subprocess.Popen:
-    """A worker process for one variant, with its own XLA flags and nothing compiled in advance."""
+    """A worker process for one variant, with its own XLA flags and without the scripts' compilation cache."""
     flags = " ".join([os.environ.get("XLA_FLAGS", ""), *variants(arguments)[name].flags]).strip()
     environment = os.environ | {
         "XLA_FLAGS": flags,
@@ -168,7 +176,7 @@ def start(name: str, arguments: Arguments) -> subprocess.Popen:
 
 
 def ask(worker: subprocess.Popen, name: str) -> Any:
-    """The worker's next line of JSON."""
+    """The next line of JSON that the worker prints."""
     line = worker.stdout.readline()
     if not line:
         raise InputError(
@@ -178,7 +186,7 @@ def ask(worker: subprocess.Popen, name: str) -> Any:
 
 
 def compare(arguments: Arguments) -> None:
-    """Start every variant, let them take turns, print medians and their ratio to the first."""
+    """Start every variant, let them take turns, and print the medians and the median ratios to the first variant."""
     workers, facts = {}, {}
     for name in variants(arguments):  # one after the other, so that compile times do not disturb each other
         workers[name] = start(name, arguments)

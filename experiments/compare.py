@@ -1,12 +1,13 @@
-"""Train methods on all folds and seeds, pool what they say of held-out images, and compare them pair by pair.
+"""Train methods on all folds and seeds, pool their predictions for held-out images, and compare them in pairs.
 
 python -m experiments.compare --methods rlar_guidance plain --data.name ddti --data.dir data --out runs/compare-ddti
     [--config SIZE] [--folds 0 1 2 3 4] [--seeds 0] [--part test] [--group.field value ...]
 
-Every cell of the grid is a run folder OUT/METHOD-foldF-seedS. The command can be stopped at any moment and given again:
-what is finished is read, what is not goes on. Every image is held out once a seed, by the model that was not trained on
-its fold; the table pools these predictions. Differences are to the first method, on the same images and groups.
-``--part validation`` compares on the validation folds instead, for choices that must not see the test part.
+Each combination of method, fold and seed has a run folder OUT/METHOD-foldF-seedS. The command can be stopped at any
+moment and repeated: it reads finished runs and continues the others. For each seed, every image is predicted by the
+model that was not trained on its fold. The tables pool these predictions. Differences are to the first method, on the
+same images and groups. ``--part validation`` compares the validation folds instead, for choices that must not use the
+test part.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from thyroid_jax.evaluate.cases import Case
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Config):
-    """Train methods on all folds and seeds, pool what they say of held-out images, and compare them pair by pair."""
+    """Train methods on all folds and seeds, pool their predictions for held-out images, and compare them in pairs."""
 
     methods: tuple[str, ...]
-    """names of methods, as after --config; the others are compared to the first"""
+    """names of methods, as for --config; each of the others is compared to the first"""
     out: Path
     """folder of the runs"""
     folds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """folds to hold out, one after the other"""
+    """folds to hold out, one in each run"""
     seeds: tuple[int, ...] = (0,)
-    """seeds of each fold"""
+    """seeds; each fold is trained with each of them"""
     part: Literal["test", "validation"] = "test"
-    """what the methods are compared on"""
+    """part on which the methods are compared"""
     samples: int = 2000
     """bootstrap replicates"""
 
@@ -62,7 +63,7 @@ def tables(arguments: Arguments, argv: Sequence[str], size: str) -> dict[str, li
 
 
 def print_table(found: dict[str, list[Case]], samples: int) -> None:
-    """Markdown: every measure with its interval, and the paired differences to the first method.
+    """Print two Markdown tables: every measure with its interval, and the paired differences to the first method.
 
     A cell is empty where a method does not have the measure.
     """

@@ -1,7 +1,7 @@
 """Named settings for ``--config SIZE [METHOD]``; any field can still be changed on the command line.
 
-A size says how large the network and its input are, a method what is minimised. Without a size it is ``small``, without
-a method ``rlar_guidance``. Each is a function from one config to another.
+A size sets the network, its input and the length of the training. A method sets what is minimised. The default size is
+``small``, and the default method is ``rlar_guidance``. Each is a function from one config to another.
 
     python -m experiments.train --config base pcgrad --data.name ddti --data.dir data --run-dir runs/pcgrad
 """
@@ -21,7 +21,7 @@ from thyroid_jax.mtl.weigh import WEIGHERS
 
 
 def tiny(config: Config) -> Config:
-    """A few thousand parameters at 32 x 32: seconds, for trying a pipeline out."""
+    """A few thousand parameters at 32 x 32, trained within seconds, to try out a pipeline."""
     return replace_groups(
         config,
         model=PRESETS["tiny"],
@@ -36,7 +36,7 @@ def small(config: Config) -> Config:
 
 
 def demo(config: Config) -> Config:
-    """Half a million parameters at 96 x 96 on phantoms, trained on two simulated readers; what `make demo` runs."""
+    """Half a million parameters at 96 x 96 on phantoms with two simulated readers, as `make demo` runs it."""
     return replace_groups(
         config,
         model={"depth": 4},
@@ -91,15 +91,15 @@ def only(task: str) -> Callable[[Config], Config]:
     """Single-task training: every other task's weight is 0."""
     monitor = {"segmentation": "dice", "grading": "quadratic_kappa", "malignancy": "malignant_auroc"}
 
-    def alone(config: Config) -> Config:
+    def single_task(config: Config) -> Config:
         others = {name: {"weight": 0.0} for name in monitor if name != task}
         return replace_groups(config, train={"monitor": monitor[task]}, **others)
 
-    return alone
+    return single_task
 
 
 def weighed_by(method: str) -> Callable[[Config], Config]:
-    """Plain, weighed by a multitask method."""
+    """Plain, with a multitask method that weighs the losses or the gradients."""
     return lambda config: replace_groups(config, mtl={"method": method})
 
 
@@ -135,11 +135,10 @@ DEFAULT_METHOD = "rlar_guidance"
 
 
 def parse(kind: type[C], argv: Sequence[str], *, prog: str, names: Sequence[str] | None = None) -> C:
-    """A script's arguments, of a class that adds fields to :class:`Config`.
+    """Parse a script's arguments into ``kind``, a class that adds fields to :class:`Config`.
 
-    The fields start from the names after ``--config`` (or ``names``), then every field that was given is set. A
-    multitask method would silently keep the penalties and the guidance of the named method on: that is refused unless
-    the command line speaks of their weights.
+    The names after ``--config`` (or ``names``) give the defaults; the command line then changes single fields. Raises
+    :class:`InputError` for an unknown name, and where :func:`refuse_unasked_penalties` does.
     """
     import tyro
 
@@ -147,7 +146,7 @@ def parse(kind: type[C], argv: Sequence[str], *, prog: str, names: Sequence[str]
     start = named(chosen if names is None else names)
     fields = {field.name: getattr(start, field.name) for field in dataclasses.fields(Config)}
     own = {field.name: _default(field) for field in dataclasses.fields(kind) if field.name not in fields}
-    text = f"{kind.__doc__} --config SIZE [METHOD] chooses where the fields start from. Sizes: {', '.join(SIZES)}. "
+    text = f"{kind.__doc__} --config SIZE [METHOD] chooses the defaults of all fields. Sizes: {', '.join(SIZES)}. "
     arguments = tyro.cli(
         kind,
         args=rest,
@@ -168,7 +167,7 @@ def chosen_names(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def settings_of(arguments: Config) -> Config:
-    """The settings alone, of arguments that add fields to them."""
+    """The fields of :class:`Config` alone, from arguments that add fields to them."""
     return Config(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Config)})
 
 
@@ -181,16 +180,16 @@ def _default(field: Any) -> Any:
 
 
 def refuse_unasked_penalties(config: Config, start: Config, given: Sequence[str]) -> None:
-    """Raise :class:`InputError` when a multitask method would silently keep the named method's penalties on.
+    """Raise :class:`InputError` if ``--mtl.method`` would silently keep guidance or penalties of the named method.
 
-    A baseline with RLAR in it is no baseline; who wants both says so.
+    A baseline must not contain RLAR by accident. To combine them, the user gives the weight on the command line.
     """
     if config.mtl.method == start.mtl.method:
         return
     for name in ("rlar", "guidance", "consistency", "cosreg"):
         weight = getattr(config, name).weight
-        spoken_of = any(word.split("=")[0].replace("_", "-") == f"--{name}.weight" for word in given)
-        if weight and not spoken_of:
+        given_by_user = any(word.split("=")[0].replace("_", "-") == f"--{name}.weight" for word in given)
+        if weight and not given_by_user:
             raise InputError(
                 f"mtl.method {config.mtl.method} together with {name}.weight {weight:g}, which you did not ask for: "
                 f"take --config {config.mtl.method} for the baseline alone, or say --{name}.weight {weight:g} (or 0)."

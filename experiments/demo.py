@@ -1,10 +1,10 @@
-"""The whole way in a few minutes on two CPU cores: phantoms, two disagreeing readers, one guided model with RLAR.
+"""The whole pipeline on phantoms, in a few minutes on two CPU cores: one model with guidance and RLAR.
 
 python -m experiments.demo [--out runs/demo]
 
-Renders thyroid phantoms whose outline and ACR TI-RADS level are known, trains on what two simulated readers drew and
-graded, and evaluates on held-out phantoms against the known truth. Expect a Dice of about 0.9 and a quadratic-weighted
-kappa of about 0.8.
+The script renders thyroid phantoms whose outline and ACR TI-RADS level are known. It trains on the outlines and grades
+of two simulated readers who disagree, and it evaluates on held-out phantoms against the known truth. Expect a Dice of
+about 0.9 and a quadratic-weighted kappa of about 0.8.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from thyroid_jax.errors import exits_cleanly
 
 @dataclass(frozen=True)
 class Arguments:
-    """Phantoms, two disagreeing readers, one guided model with RLAR, its measured quality."""
+    """Render phantoms, train one model with guidance and RLAR on two readers who disagree, and evaluate it."""
 
     out: Path = Path("runs/demo")
     """folder for the phantoms and the run"""
     count: int = 640
     """phantom images"""
     seed: int = 0
-    """of the phantoms"""
+    """seed of the phantoms"""
     picture: Path | None = None
-    """also write the page's outlines as one PNG"""
+    """also write the report's outlines as one PNG"""
 
 
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the script; what is already there from an earlier, interrupted call is used."""
+    """Run the script. Results of an earlier, interrupted call are used again."""
     started = time.monotonic()
     prepare()
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.demo")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = runs.evaluate(run_dir, finished, picture=arguments.picture)
     print(f"\n{len(finished.parts.test)} held-out phantoms against the known truth:")
     runs.print_summary(found.summary)
-    print(f"\n{(time.monotonic() - started) / 60:.1f} minutes; the page to look at: {found.page}")
+    print(f"\n{(time.monotonic() - started) / 60:.1f} minutes; open this report: {found.page}")
 
 
 if __name__ == "__main__":

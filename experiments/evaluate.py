@@ -1,4 +1,4 @@
-"""Evaluate a run on held-out groups: a per-case table, measures with intervals, and a page to look at.
+"""Evaluate a run on held-out groups: a per-case table, measures with intervals, and an HTML report.
 
 python -m experiments.evaluate --run-dir DIR [--part test] [--checkpoint best]
 """
@@ -25,15 +25,15 @@ class Arguments:
     run_dir: Path
     """folder of a run made by `python -m experiments.train`"""
     data_dir: Path | None = None
-    """folder of the built data set, where it is no longer the one that the run was trained from"""
+    """folder of the built data set, if it has moved since the training"""
     part: Literal["test", "validation", "train"] = "test"
-    """which part of the run's own split"""
+    """part of the run's own split"""
     checkpoint: Literal["best", "last"] = "best"
-    """best by the run's own validation measure, or last"""
+    """the best by the run's validation measure, or the last"""
     samples: int = 2000
     """bootstrap replicates"""
     picture: Path | None = None
-    """also write the page's outlines as one PNG, for a talk or a README"""
+    """also write the report's outlines as one PNG, for a talk or a README"""
 
 
 @exits_cleanly

@@ -1,5 +1,4 @@
-"""Draw what RLAR's probe sees: the two tasks' loss landscapes along their adversarial directions, and the angles over
-the training.
+"""Draw two tasks' loss landscapes along their adversarial directions, and the angles over the training.
 
 python -m experiments.probe --run-dir DIR [--case ID] [--part test] [--space channel]
 
@@ -39,29 +38,29 @@ COLOURS = {"segmentation": "#0072B2", "grading": "#D55E00"}
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Draw what RLAR's probe sees in a finished run."""
+    """Draw the loss landscapes and the angles of a finished run."""
 
     run_dir: Path
     """folder of a run made by `python -m experiments.train`"""
     data_dir: Path | None = None
-    """folder of the built data set, where it is no longer the one that the run was trained from"""
+    """folder of the built data set, if it has moved since the training"""
     part: Literal["test", "validation", "train"] = "test"
     case: str = ""
     """image to draw, by its case identifier; by default the one whose directions are most aligned"""
     space: Literal["channel", "full"] = "channel"
+    """space of the directions: an offset added at every position, or all the features"""
     reach: float = 0.5
-    """how far to go from the latent, as a share of its own length in that space"""
+    """largest step away from the latent, as a share of the latent's length in that space"""
     points: int = 41
-    """of the grid, a side"""
+    """grid points on each side"""
     checkpoint: Literal["best", "last"] = "best"
 
 
 class Landscape(NamedTuple):
-    """Two tasks' losses f[n n] of one image on the plane of their directions: row y, column x is z + length (x e1 + y
-    e2).
+    """Two tasks' losses f[n n] of one image on the plane of their directions.
 
-    e1 is the first task's direction, and the second's is (cosine, sqrt(1 - cosine^2)) in the plane. ``axis`` f[n]:
-    shares of ``length``.
+    Row y, column x is the point z + length (x e1 + y e2), x and y from ``axis`` f[n]. e1 is the direction of the first
+    task. The direction of the second task has the coordinates (cosine, sqrt(1 - cosine^2)) in the plane.
     """
 
     losses: dict[str, np.ndarray]
@@ -71,7 +70,7 @@ class Landscape(NamedTuple):
 
 
 def two_tasks(recipe: Recipe) -> Recipe:
-    """The recipe with the outline's and the grade's task alone, and no penalty."""
+    """The recipe with the segmentation and grading tasks only, and without penalties."""
     kept = tuple(task for task in recipe.tasks if task.name in COLOURS)
     return recipe.replace(tasks=kept, penalties=()).with_settings("rlar", tasks=tuple(COLOURS))
 
@@ -84,11 +83,11 @@ def landscape(
     first, second = np.asarray(directions_of(params, batch, recipe, space=space).unit[:, 0])
     latent = model.encode(params, recipe.model, batch.image)
     z = latent.z
-    # The length of z at a typical position, or of all of it.
+    # Root mean square over the positions of the length of z, or the length of all of z.
     length = float(jnp.sqrt((z**2).sum() / (z[0, :, :, 0].size if space == "channel" else 1)))
     cosine = float(first @ second)
     rest = second - cosine * first
-    if np.linalg.norm(rest) < 1e-4:  # one line: any direction beside it will do for the plane's second axis
+    if np.linalg.norm(rest) < 1e-4:  # parallel directions: any other direction can be the plane's second axis
         rest = np.random.default_rng(0).normal(size=first.size)
         rest -= (rest @ first) * first
     basis = np.stack([first, rest / np.linalg.norm(rest)]).astype(np.float32)
@@ -99,8 +98,8 @@ def landscape(
         steps = jnp.stack([axis, jnp.full_like(axis, y)], axis=1) * length
         moved = z + jnp.einsum("np,pyxc->nyxc", steps, basis.reshape(shape))
         skips, rows = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), points, axis=0), (latent.skips, batch))
-        there = model.Latent(moved, skips)
-        return {task.name: example_losses(task, params, there, rows, recipe) for task in recipe.tasks}
+        shifted = model.Latent(moved, skips)
+        return {task.name: example_losses(task, params, shifted, rows, recipe) for task in recipe.tasks}
 
     axis = jnp.linspace(-reach, reach, points)
     found = [jax.device_get(losses_of_row(y)) for y in axis]
@@ -132,10 +131,10 @@ def draw_landscape(found: Landscape, image: np.ndarray, mask: np.ndarray, title:
                 xytext=(0, 0),
                 arrowprops={"color": COLOURS[task], "width": 2},
             )
-            panel.plot([], [], color=COLOURS[task], linewidth=3, label=f"{task} hurts most this way")
-        panel.set(title=f"{name} loss", xlabel="along the outline's direction, in lengths of z", aspect="equal")
+            panel.plot([], [], color=COLOURS[task], linewidth=3, label=f"steepest rise of the {task} loss")
+        panel.set(title=f"{name} loss", xlabel="segmentation direction, in lengths of z", aspect="equal")
         figure.colorbar(filled, ax=panel, shrink=0.85)
-    panels[0].set_ylabel("across it, towards the grade's, in lengths of z")
+    panels[0].set_ylabel("perpendicular to it, in lengths of z")
     panels[0].legend(loc="lower left", fontsize=8)
     file = io.BytesIO()
     FigureCanvasAgg(figure).print_png(file)
@@ -143,7 +142,7 @@ def draw_landscape(found: Landscape, image: np.ndarray, mask: np.ndarray, title:
 
 
 def draw_angles(rows: Sequence[Row]) -> bytes:
-    """PNG: the histogram of cosines over the epochs in both spaces, white where no example lies; the mean as a line."""
+    """PNG: the histogram of cosines over the epochs in both spaces, white for empty bins, with the mean as a line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -165,7 +164,10 @@ def draw_angles(rows: Sequence[Row]) -> bytes:
 
 
 def choose(trained: Trained, recipe: Recipe, records: Sequence, arguments: Arguments) -> tuple[str, Batch]:
-    """The asked image, or the most aligned one, of those with outline and grade, as the network sees it."""
+    """The case and the batch of one image: the requested one, or by default the one with the highest cosine.
+
+    Only images with an outline and a grade are used. The image has the size of the network's input.
+    """
     labelled = [record for record in records if record.mask is not None and record.grade is not None]
     if not labelled:
         raise InputError(
@@ -215,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_bytes(folder / "angles.png", draw_angles(rows))
         print(f"picture: {folder / 'angles.png'}")
     else:
-        print("no angles over the training: train with --train.diagnose-every 10, say, to have them drawn")
+        print("no picture of the angles: the run has no diagnoses; train with --train.diagnose-every 10, for example")
 
 
 if __name__ == "__main__":

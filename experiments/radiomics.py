@@ -1,12 +1,12 @@
-"""The features on the device against pyradiomics: which there are, how closely they agree, how fast they are.
+"""Compare the radiomics features on the device with pyradiomics: list, agreement, speed.
 
 python -m experiments.radiomics features
 python -m experiments.radiomics parity [--data.name ddti --data.dir data] [--random 240]
 python -m experiments.radiomics speed --data.name ddti --data.dir data [--images 64]
 
 `features` prints the table of docs/radiomics.md. `parity` compares every value on random masks, and on every outline
-of a built data set where one is named. `speed` times both on the outlines of a data set, letterboxed to 256 x 256, in
-turns. pyradiomics runs on one core.
+of a data set if one is named. `speed` times both engines in turns on the outlines of a data set, letterboxed to
+256 x 256. pyradiomics runs on one core.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from thyroid_jax.radiomics import FEATURES, extract, sizes
 from thyroid_jax.radiomics.extract import CLASSES
 
 BINS = ({"bin_width": 25.0}, {"bin_count": 32})
-RELATIVE, ABSOLUTE = 1e-4, 1e-6  # what counts as agreement
+RELATIVE, ABSOLUTE = 1e-4, 1e-6  # tolerances: values agree up to RELATIVE |value| + ABSOLUTE
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,21 @@ class Data:
     """A built data set."""
 
     name: str = ""
-    """name; none by default"""
+    """name of the data set; none by default"""
     dir: Path = Path("data")
     """folder that holds it"""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The features on the device against pyradiomics."""
+    """Compare the radiomics features on the device with pyradiomics."""
 
     show: tyro.conf.Positional[Literal["features", "parity", "speed"]]
     data: Data = Data()
     random: int = 240
-    """random masks to compare on"""
+    """number of random masks that parity compares"""
     images: int = 64
-    """images to time on"""
+    """number of images that speed times"""
     rounds: int = 5
     """turns of each engine"""
 
@@ -86,15 +86,17 @@ def print_features() -> None:
 
 
 def prose(module: ModuleType) -> str:
-    """A module's docstring for a page: without what concerns the code alone."""
+    """A module's docstring as text for a page, without remarks that concern the code only."""
     text = re.sub(r" One (image|raster) at a time; ``jax.vmap`` for a batch\.", "", module.__doc__.strip())
     text = re.sub(r"Formulas:\s+:mod:`thyroid_jax.radiomics.sizes`\.", "Formulas: those of a table of sizes.", text)
     return re.sub(r"(:\w+:)?`+([^`]+)`+", r"`\2`", text)
 
 
 def random_cases(count: int) -> Iterator[Case]:
-    """Blobs, rings, parts, crumbs of 4 to 50 pixels, noise, at the border or not; speckle, two greys or one; square
-    pixels or not.
+    """Random images and masks of all kinds, the same in every call.
+
+    The masks are blobs, rings, masks of several parts, crumbs of 4 to 50 pixels, noise, and masks at the border. The
+    images are speckle, two grey values or one. Some pixels are not square.
     """
     for number in range(count):
         rng = np.random.default_rng(number)
@@ -125,7 +127,7 @@ def random_cases(count: int) -> Iterator[Case]:
 
 
 def real_cases(data: Data) -> Iterator[Case]:
-    """Every outlined record of a built data set, cut to the box around its outline."""
+    """Every outlined record of a built data set, cropped to the box around its outline."""
     if not data.name:
         return
     for record in open_records(data.dir, data.name)[1]:
@@ -136,7 +138,7 @@ def real_cases(data: Data) -> Iterator[Case]:
 
 
 def parity(arguments: Arguments) -> None:
-    """Compare every value with pyradiomics', and list what differs."""
+    """Compare every value with that of pyradiomics, and print which features differ."""
     cases = [*random_cases(arguments.random), *real_cases(arguments.data)]
     print(f"{arguments.random} random masks, {len(cases) - arguments.random} of {arguments.data.name or 'no data set'}")
     for bins in BINS:
@@ -162,7 +164,7 @@ def parity(arguments: Arguments) -> None:
             print(f"- {FEATURES[feature]}: {len(rows)}; worst {cases[worst].name}, "
                   f"{values[worst, feature]:.7g} for {expected[worst, feature]:.7g}")  # fmt: skip
         print(f"undefined for pyradiomics, defined here: {(valid & ~defined).sum()}; "
-              f"the other way round: {(defined & ~valid).sum()}")  # fmt: skip
+              f"defined for pyradiomics, undefined here: {(defined & ~valid).sum()}")  # fmt: skip
         for (name, only), count in Counter(
             (FEATURES[f], bool(valid[n, f])) for n, f in np.argwhere(valid != defined)
         ).items():
@@ -176,12 +178,12 @@ def speed(arguments: Arguments) -> None:
     image = np.stack([letterbox(record.image, (256, 256)) for record in chosen]).astype(np.float32)
     mask = np.stack([letterbox(record.mask.astype(np.uint8) * 255, (256, 256)) for record in chosen]) >= 128
     device = jax.devices()[0]
-    print(f"{len(chosen)} images of 256 x 256, {mask.sum((1, 2)).mean():.0f} pixels of outline on average; "
+    print(f"{len(chosen)} images of 256 x 256, {mask.sum((1, 2)).mean():.0f} pixels inside the outline on average; "
           f"jax {jax.__version__} on {device.device_kind}, {os.cpu_count()} cores; pyradiomics on one")  # fmt: skip
     rows = {"all 102": FEATURES} | {name: tuple(module.FEATURES) for name, module in CLASSES.items()}
     print("\n| features | ms an image, here | ms an image, pyradiomics | times as fast | first call s |")
     print("|---|---|---|---|---|")
-    few = slice(0, len(chosen), max(1, len(chosen) // 16))  # enough of them for pyradiomics
+    few = slice(0, len(chosen), max(1, len(chosen) // 16))  # pyradiomics is slow: time it on some of the images
     for name, features in rows.items():
         started = time.perf_counter()
         jax.block_until_ready(extract(image, mask, features=features, bin_count=32))
@@ -191,8 +193,8 @@ def speed(arguments: Arguments) -> None:
             jax.block_until_ready(extract(image, mask, features=features, bin_count=32))
             ours.append((time.perf_counter() - started) / len(image) * 1e3)
             started = time.perf_counter()
-            for one, where in zip(image[few].astype(float), mask[few]):
-                radiomics_oracle.extract(one, where, features=features, bin_count=32)
+            for grey, inside in zip(image[few].astype(float), mask[few]):
+                radiomics_oracle.extract(grey, inside, features=features, bin_count=32)
             theirs.append((time.perf_counter() - started) / len(image[few]) * 1e3)
         ratio = statistics.median(their / our for their, our in zip(theirs, ours))
         print(

@@ -1,12 +1,12 @@
-"""How far each form of RLAR's penalty turns the tasks' directions, and what that does to both tasks: many short runs.
+"""Compare forms of RLAR's penalty in many short runs: the angles between the tasks, and the quality of both tasks.
 
 python -m experiments.rlar_study --data.name ddti --data.dir data --out runs/study-ddti [--folds 0 1 2] [--epochs 40]
-python -m experiments.rlar_study --out runs/study-ddti --table        # print the table again, draw the picture
+python -m experiments.rlar_study --out runs/study-ddti --table        # only print the table and draw the picture
 
-Every run is an ordinary run folder under ``--out``, trained with its fold's number as seed, and measured on its
-*validation* fold with its last checkpoint: settings are compared there, never on the test part. ``results.jsonl`` has a
-line for each, and a run that is there already is not made again. Small images and a narrow network: the study compares
-settings, it does not report how good the method is.
+Every run is an ordinary run folder under ``--out``. Its seed is the number of its fold. It is measured on its
+*validation* fold with its last checkpoint, because settings must not be compared on the test part. ``results.jsonl``
+has a line for each measured run; these are not run again. The images are small and the network is narrow: the study
+compares settings, and its values do not show how good the method is.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Arguments:
     out: Path
     """folder of the runs and of results.jsonl"""
     data: DataConfig = field(default_factory=lambda: DataConfig(height=64, width=96))
-    """its fold is set by --folds"""
+    """data set and image size; --folds sets the fold"""
     folds: tuple[int, ...] = (0, 1, 2)
     """folds, each with its number as seed"""
     epochs: int = 40
-    """of each run"""
+    """epochs of each run"""
     width: int = 8
     """channels of the network's first level"""
     only: tuple[str, ...] = ()
     """names of variants; all of them by default"""
     table: bool = False
-    """only print the table and draw the picture of what is there"""
+    """train nothing; only print the table and draw the picture of the measured runs"""
 
 
 def variants() -> dict[str, dict[str, dict[str, Any]]]:
@@ -102,7 +102,7 @@ def run(name: str, fold: int, arguments: Arguments) -> dict[str, Any]:
 
 
 def angles(trained: Trained, records: Sequence[Any]) -> dict[str, Any]:
-    """The diagnosis of held-out images, measured with one recipe for all variants: hinge, no multitask method."""
+    """The diagnosis of held-out images, with one recipe for all variants: hinge of margin 0, no multitask method."""
     plain = trained.recipe.replace(penalties=()).with_settings("rlar", kind="hinge", margin=0.0)
     plain = plain.with_settings("mtl", method="equal")
     size = (trained.config.data.height, trained.config.data.width)
@@ -112,9 +112,9 @@ def angles(trained: Trained, records: Sequence[Any]) -> dict[str, Any]:
 
 
 def penalty_share(folder: Path, config: Config) -> float:
-    """Length of the penalty's gradient, as weighted, over the tasks' at the latent, mean of the last five diagnoses.
+    """Length of the weighted penalty's gradient at the latent, divided by that of the tasks' losses.
 
-    NaN for a penalty that is not at the latent.
+    It is the mean over the last five diagnoses; NaN for a penalty at another level than the latent.
     """
     if config.rlar.level != model.LATENT:
         return float("nan")
@@ -124,9 +124,9 @@ def penalty_share(folder: Path, config: Config) -> float:
 
 
 def quarters(folder: Path) -> dict[str, list[float]]:
-    """Means over each quarter of the diagnoses: s and |s| at the latent, and the share of a penalty of weight 1.
+    """Means over each quarter of the training of s and |s| at the latent, and of the share of a penalty of weight 1.
 
-    NaN for a quarter without any, as in runs of few epochs.
+    A quarter without diagnoses, as in runs of few epochs, is NaN.
     """
     rows = [row for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis"]
     rows = [row for row in rows if row.get("cosine_latent_channel") is not None]
@@ -140,12 +140,12 @@ def quarters(folder: Path) -> dict[str, list[float]]:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Mean of some numbers, NaN of none."""
+    """Mean of the values; NaN if there are none."""
     return float(np.mean(values)) if len(values) else float("nan")
 
 
 def claim(arguments: Arguments) -> None:
-    """Write down what all runs of the folder have in common, or refuse a folder of runs that were made otherwise."""
+    """Record the settings that all runs of the folder share; refuse a folder whose runs have other settings."""
     path = arguments.out / "study.json"
     common = {"name": arguments.data.name, "height": arguments.data.height, "width": arguments.data.width}
     common |= {"labels": arguments.data.labels, "epochs": arguments.epochs, "channels": arguments.width}
@@ -158,7 +158,7 @@ def claim(arguments: Arguments) -> None:
 
 
 def results(out: Path) -> list[dict[str, Any]]:
-    """The measured runs."""
+    """The rows of ``results.jsonl``, one for each measured run."""
     path = out / "results.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
@@ -197,7 +197,7 @@ def compared(variant: str, rows: Sequence[dict[str, Any]], arguments: Arguments)
 
 
 def print_table(rows: Sequence[dict[str, Any]], arguments: Arguments) -> None:
-    """Angles as means over the folds; both tasks' measures pooled over them, with paired differences to plain."""
+    """Print the angles as means over the folds, and pooled measures of both tasks with paired differences to plain."""
     heads = [name for name, _ in COLUMNS] + [f"{name} (difference, 95 %)" for name, _ in COMPARED]
     print("| penalty | runs | " + " | ".join(heads) + " |\n" + "|---" * (2 + len(heads)) + "|")
     for variant in dict.fromkeys(row["variant"] for row in rows):
@@ -217,7 +217,7 @@ def levels_of(row: dict[str, Any]) -> list[str]:
 
 
 def print_levels(rows: Sequence[dict[str, Any]]) -> None:
-    """Where the directions lie close: mean s and mean |s| at every level of the encoder, of every variant."""
+    """Print mean s and mean |s| at every level of the encoder, for every variant."""
     if not rows:
         return
     levels = levels_of(rows[0])
@@ -232,7 +232,7 @@ def print_levels(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def print_quarters(plain: Sequence[dict[str, Any]]) -> None:
-    """How the angles at the latent change over the training, without a penalty."""
+    """Print how the angles at the latent change during the training without a penalty."""
     for name, key in (
         ("mean s", "quarter_cosine"),
         ("mean |s|", "quarter_cosine_size"),
@@ -244,7 +244,7 @@ def print_quarters(plain: Sequence[dict[str, Any]]) -> None:
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> bytes:
-    """PNG: for each penalty, how large |s| stayed and what both tasks gained or lost against plain, one dot a fold."""
+    """PNG: mean |s| of each penalty, and its differences in Dice and kappa to plain training, one dot for each fold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -1,4 +1,4 @@
-"""What a script sets before JAX starts, and an import never does: CPU flags, compilation cache, garbage collection."""
+"""Settings that a script makes before JAX starts, and an import never makes: CPU flags, cache, garbage collection."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ CPU_FLAGS = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
 
 
 def prepare() -> None:
-    """Set XLA's CPU flags, a compilation cache that later runs share, and rarer garbage collection.
+    """Set XLA's CPU flags, a compilation cache that later runs share, and less frequent garbage collection.
 
-    Call it after the imports and before the first JAX computation: what was imported is not searched for garbage again.
-
-    Flags already in ``XLA_FLAGS`` win over ours. The cache lies in ``$JAX_COMPILATION_CACHE_DIR``, else under the
-    user's cache folder.
+    Call it after the imports and before the first JAX computation. The garbage collector then skips the imported
+    objects. A flag that is already in ``XLA_FLAGS`` is kept. The cache is in ``$JAX_COMPILATION_CACHE_DIR``, or by
+    default in the user's cache folder.
     """
     given = os.environ.get("XLA_FLAGS", "")
     ours = [flag for flag in CPU_FLAGS if flag.split("=")[0] not in given]

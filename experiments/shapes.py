@@ -1,4 +1,4 @@
-"""Drawn shapes and their differentiable morphology, as a picture: what each feature tells apart.
+"""Draw test shapes with their differentiable shape features, to show what each feature distinguishes.
 
 python -m experiments.shapes [--out shapes.png]
 """
@@ -32,8 +32,9 @@ class Arguments:
 
 
 def shapes(side: int = 128, softness: float = 1.0) -> dict[str, np.ndarray]:
-    """Soft masks f32[side side] of the same edge, sigmoid(d / softness) with d the distance to the outline in pixels,
-    about.
+    """Name -> soft mask f32[side side], all with the same edge.
+
+    A mask is sigmoid(d / softness), d the approximate distance in pixels to the outline, positive inside.
     """
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     r, angle, unit = np.hypot(y, x), np.arctan2(y, x), 0.25 * side
@@ -68,8 +69,9 @@ def shapes(side: int = 128, softness: float = 1.0) -> dict[str, np.ndarray]:
 
 
 def picture(masks: dict[str, np.ndarray]) -> tuple[bytes, dict[str, np.ndarray]]:
-    """PNG of every mask with its moment ellipse in red and its features underneath, and those values in the order of
-    soft.FEATURES.
+    """PNG of every mask, and the features of every mask in the order of ``soft.FEATURES``.
+
+    The PNG shows each mask with its moment ellipse in red and its features underneath.
     """
     names = tuple(soft.FEATURES)
     batch = np.stack(list(masks.values()))

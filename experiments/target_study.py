@@ -1,15 +1,20 @@
-"""How well each value of the guidance target survives a random training view, and what it has to do with grades,
-malignancy and written findings.
+"""How stable each value of the guidance target is under random training views, and how it relates to the labels.
 
 python -m experiments.target_study --data.name ddti --data.dir data
 python -m experiments.target_study --data.name phantom --data.dir data --data.labels readers --data.height 96 \\
     --data.width 96 --alone
 
-First table: Spearman's rank correlation between the value of an image and that of its augmented views, and the mean
-and the clipped share of the views' z-scores, the scaling fitted on the views of every second group and judged on the
-other groups'. With ``--alone`` also the rank correlation under each augmentation alone. Then the correlation with
-every label, 95 % intervals, whole groups resampled, and the AUROC of a logistic regression on the target alone, its
-predictions made for groups that it was not fitted on: both on the unaugmented, letterboxed images.
+The script prints
+
+- for each value, Spearman's rank correlation between an image and its augmented views, and the mean and the clipped
+  share of the views' z-scores. The scaling is fitted on the views of every second group and applied to those of the
+  others;
+- with ``--alone``, the rank correlation under each augmentation alone;
+- the rank correlation of each value with grade, malignancy and written findings, with 95 % intervals that resample
+  whole groups;
+- the AUROC of a logistic regression on the target alone, with predictions for groups that it was not fitted on.
+
+The last two use the letterboxed images without augmentation.
 """
 
 from __future__ import annotations
@@ -40,8 +45,8 @@ from thyroid_jax.evaluate.statistics import cluster_bootstrap
 from thyroid_jax.fitting import measure_views
 from thyroid_jax.radiomics import clinical
 
-# Written findings in order, least suspicious first; the values of the target that are meant to show them. Of
-# several, the highest counts.
+# Finding -> its written terms in order, and the target values that should show it. The order is from least to most
+# suspicious; for echogenicity it is from bright to dark. Where a text has several terms, the highest counts.
 FINDINGS: dict[str, tuple[Mapping[str, int], tuple[str, ...]]] = {
     "echogenicity": (
         {"hyperechogenicity": 0, "isoechogenicity": 1, "hypoechogenicity": 2, "marked hypoechogenicity": 3}
@@ -90,22 +95,22 @@ class Data:
 
 @dataclass(frozen=True)
 class Arguments:
-    """How well each value of the guidance target survives a training view, and what it has to do with labels."""
+    """How stable each value of the guidance target is under random training views, and how it relates to labels."""
 
     data: Data
     views: int = 4
     """augmented views of every image"""
     alone: bool = False
-    """measure also under each augmentation alone"""
+    """also measure each augmentation alone"""
     samples: int = 1000
     """bootstrap replicates"""
 
 
-_USUAL = AugmentConfig()
+_DEFAULT_AUGMENTATION = AugmentConfig()
 
 
 class Stability(NamedTuple):
-    """What random views do to the target: rank correlations f[views r], mean z-score f[r], clipped share f[r]."""
+    """Stability of the target: rank correlations f[views r], mean z-score f[r], clipped share f[r] of random views."""
 
     rank: np.ndarray
     mean: np.ndarray
@@ -117,8 +122,8 @@ def stability(
 ) -> Stability:
     """Compare (values f[n r], valid bool[n r]) of the images with those of their views.
 
-    Ranks: all images that are valid both times. z-scores: fitted on the views of every second group, judged on those
-    of the others; |z| >= 3 is clipped.
+    The rank correlations use the images whose value is valid in both. The scaling of the z-scores is fitted on the
+    views of every second group, and the z-scores are those of the other groups. A z-score with |z| >= 3 is clipped.
     """
     values, valid = (np.stack(parts) for parts in zip(*views))
     fitted = np.isin(groups, np.unique(groups)[::2])
@@ -137,7 +142,7 @@ def stability(
 
 
 def stability_table(found: Stability) -> None:
-    """One row a value: mean and lowest rank correlation of the views, mean z-score, clipped share."""
+    """Print for each value the mean and lowest rank correlation of the views, mean z-score and clipped share."""
     print("| value | rank correlation | lowest view | mean z | clipped |\n|---|---|---|---|---|")
     for name, rank, mean, clipped in zip(clinical.TARGET, found.rank.T, found.mean, found.clipped):
         print(f"| `{name}` | {rank.mean():.2f} | {rank.min():.2f} | {mean:+.2f} | {100 * clipped:.1f} % |")
@@ -149,14 +154,14 @@ def alone_table(
     cut: float,
     groups: np.ndarray,
     views: int,
-    kinds: Sequence[str] = tuple(name for name in vars(_USUAL) if name != "flip"),
+    kinds: Sequence[str] = tuple(name for name in vars(_DEFAULT_AUGMENTATION) if name != "flip"),
 ) -> None:
-    """One row a value: its rank correlation under each augmentation alone, at its usual strength."""
-    off = replace(_USUAL, **dict.fromkeys(vars(_USUAL), 0.0))
+    """Print for each value its rank correlation under each augmentation alone, at the default strength."""
+    off = replace(_DEFAULT_AUGMENTATION, **dict.fromkeys(vars(_DEFAULT_AUGMENTATION), 0.0))
     original = measure(image, mask, cut=cut)
     columns = []
     for kind in kinds:
-        config = replace(off, **{kind: getattr(_USUAL, kind)})
+        config = replace(off, **{kind: getattr(_DEFAULT_AUGMENTATION, kind)})
         seen = [measure_views(image, mask, config, cut=cut, seed=view) for view in range(views)]
         columns.append(stability(original, seen, groups).rank.mean(0))
     print("| value | " + " | ".join(kinds) + " |\n" + "|---" * (len(kinds) + 1) + "|")
@@ -165,8 +170,9 @@ def alone_table(
 
 
 def labels(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Name -> f[n] of everything ordinal that the records say, NaN where it is missing; only what takes two values at
-    least.
+    """Name -> f[n] of every ordinal label of the records, NaN where it is missing.
+
+    A label that has the same value in all records is left out.
     """
     number = lambda value: np.nan if value is None else float(value)
     found = {
@@ -183,20 +189,21 @@ def labels(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 
 def highest(text: str, order: Mapping[str, int]) -> int | None:
-    """Place in the order of the worst finding in a text such as ``not circumscribed - angular&indistinct``; None where
-    none is known.
+    """Place in ``order`` of the highest term in a text such as ``not circumscribed - angular&indistinct``.
+
+    None where the text has no known term.
     """
     return max((order[part] for part in re.split(" - |&", text) if part in order), default=None)
 
 
 def spearman(values: np.ndarray, label: np.ndarray) -> float:
-    """Rank correlation; 0 where either does not vary."""
+    """Spearman's rank correlation; 0 where either is constant."""
     varies = len(values) and np.ptp(values) and np.ptp(label)
     return float(stats.spearmanr(values, label).statistic) if varies else 0.0
 
 
 def correlations(values: np.ndarray, found: Mapping[str, np.ndarray], groups: np.ndarray, samples: int) -> None:
-    """One row a value of the target: its correlation with every label, in bold where the interval leaves out 0."""
+    """Print for each value of the target its correlation with every label, in bold where the interval excludes 0."""
     print(
         "| value | "
         + " | ".join(f"{name} (n = {int((~np.isnan(label)).sum())})" for name, label in found.items())
@@ -217,7 +224,7 @@ def correlations(values: np.ndarray, found: Mapping[str, np.ndarray], groups: np
 
 
 def regressions(values: np.ndarray, found: Mapping[str, np.ndarray], groups: np.ndarray, samples: int) -> None:
-    """AUROC of a logistic regression on all values, and with each left out, its predictions for unseen groups."""
+    """Print the AUROC on unseen groups of logistic regressions on all values, and on all values but one."""
     splits = {"malignant": 0.5, "grade": None}
     for kind in [name for name in splits if name in found]:
         known = ~np.isnan(found[kind])
@@ -236,7 +243,7 @@ def regressions(values: np.ndarray, found: Mapping[str, np.ndarray], groups: np.
 
 
 def unseen(x: np.ndarray, label: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Probabilities f[n] by five regressions, each for the groups that it was not fitted on."""
+    """Probabilities f[n] from five regressions, each applied to the groups that it was not fitted on."""
     score = np.zeros(len(x))
     for fitted, held in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(x, label, groups):
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)).fit(
@@ -271,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{len(records)} outlines of {len(set(groups))} groups at {size[0]} x {size[1]}, cut at {cut:g}; "
         f"{int((~known).sum())} without a target\n"
     )
-    seen = [measure_views(image, mask, _USUAL, cut=cut, seed=view) for view in range(arguments.views)]
+    seen = [measure_views(image, mask, _DEFAULT_AUGMENTATION, cut=cut, seed=view) for view in range(arguments.views)]
     stability_table(stability((values, valid), seen, groups))
     print()
     if arguments.alone:

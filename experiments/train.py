@@ -1,4 +1,4 @@
-"""Train one model on one data set; run the same command again to go on after an interruption.
+"""Train one model on one data set; repeat the same command to continue after an interruption.
 
 python -m experiments.train --data.name ddti --data.dir data --run-dir runs/ddti [--config SIZE [METHOD]]
     [--group.field value ...]
@@ -20,7 +20,7 @@ from thyroid_jax.errors import exits_cleanly
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Config):
-    """Train one model on one data set; run the same command again to go on after an interruption."""
+    """Train one model on one data set; repeat the same command to continue after an interruption."""
 
     run_dir: Path
     """folder of the run: config, split, logs, checkpoints and report"""

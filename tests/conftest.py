@@ -8,7 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Programs of tests are compiled often and run once: with less optimising they are ready in two thirds of the time.
 QUICK = "--xla_llvm_disable_expensive_passes=true --xla_backend_optimization_level=1"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK} " + os.environ.get("XLA_FLAGS", "")
+# Eight simulated devices share few cores: on a busy machine they wait for each other longer than XLA's 40 seconds.
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=1800 --xla_cpu_collective_timeout_seconds=1800"
+DEVICES = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{DEVICES} {PATIENT} {QUICK} " + os.environ.get("XLA_FLAGS", "")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

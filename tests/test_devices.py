@@ -41,7 +41,7 @@ def two_updates(spread, recipe, batch):
     """Whole parameters and the last metrics' means after two updates."""
     state = spread.put_state(double_precision(init_state(recipe, jax.random.key(0))))
     for _ in range(2):
-        state, metrics = spread.step(state, spread.put_batch(batch), recipe)
+        state, metrics = jax.block_until_ready(spread.step(state, spread.put_batch(batch), recipe))
     whole = spread.whole_state(state)
     for leaf in jax.tree.leaves(whole):
         assert len(leaf.sharding.device_set) == spread.mesh.size and leaf.is_fully_replicated

@@ -21,11 +21,22 @@ def python_blocks(page):
 
 
 def test_the_readmes_example_of_the_method_runs():
-    (block,) = python_blocks(ROOT / "README.md")
     names = {}
-    exec(block, names)
+    exec(python_blocks(ROOT / "README.md")[0], names)
     assert names["penalty"].shape == (4,)
     assert names["directions"].unit.shape == (2, 4, 64)
+
+
+def test_the_readmes_example_of_a_trained_run_runs(finished, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "ddti").symlink_to(finished)
+    monkeypatch.chdir(tmp_path)
+    names = {"image": np.random.default_rng(0).integers(0, 255, (40, 60), np.uint8)}
+    exec(python_blocks(ROOT / "README.md")[1], names)
+    found = names["found"]
+    assert found.probability.shape == (40, 60)
+    assert found.grades.sum() == pytest.approx(1, abs=1e-5)
+    assert 0 < found.malignant < 1
 
 
 def test_the_example_of_the_penalty_runs():

@@ -9,12 +9,12 @@ Pure functions, to be called from scripts, tests and notebooks:
     thyroid_jax.tirads     ACR TI-RADS points and levels
     thyroid_jax.data       records, splits, batches and views
     thyroid_jax.train      the objective, its gradient, one update, and the loop around it
-    thyroid_jax.evaluate   per-case tables, measures with intervals, a page to look at
-    thyroid_jax.runs       a run folder: start it, go on with it, evaluate it
+    thyroid_jax.evaluate   per-case tables, measures with intervals, the report page
+    thyroid_jax.runs       a run folder: start, resume and evaluate a run
     thyroid_jax.predict    images in, outlines and grades out
 
-A part is imported when it is first used. All of them need jax, flax, optax, orbax-checkpoint and numpy only; what some
-functions need besides is imported in them.
+A part is imported when it is first used. All of them need jax, flax, optax, orbax-checkpoint and numpy only; functions
+that need another package import it themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The batch that flows through the house: arrays with a validity flag for every label."""
+"""The batch that all parts of the library share: arrays, and a validity flag for every label."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from thyroid_jax.shapes import Array, Bool, Float
 
 
 class Label(NamedTuple):
-    """A label of a further task: ``value [b ...]``, and ``valid bool[b]``, False where it is missing."""
+    """Label of a task that a user adds: ``value [b ...]``, and ``valid bool[b]``, False where it is missing."""
 
     value: Array
     valid: Bool[Array, "b"]
 
 
 class Batch(NamedTuple):
-    """A batch of images with whatever labels they have; a missing label is a False flag, never a zero.
+    """A batch of images and their labels. A missing label is marked by a False flag, never by a zero.
 
-    image            f32[b h w 1] in [0, 1]; on its way to the device also 8-bit grey values, uint8[b h w 1]
-    mask             f32[b h w] in [0, 1], soft when several readers drew it; on its way also uint8[b h w]
+    image            f32[b h w 1] in [0, 1]; 8-bit grey values, uint8[b h w 1], until the step converts them
+    mask             f32[b h w] in [0, 1], soft when several readers drew it; uint8[b h w] until the step converts it
     grade            f32[b k]; one-hot, or the distribution of several readers' grades
     malignant        f32[b] in [0, 1]; 1 for malignant
     radiomics        f32[b r]; the guidance target, robustly scaled
     mask_valid, grade_valid, malignant_valid, radiomics_valid   bool[b]; False where that label is missing
     example_valid    bool[b]; False on the rows that pad a last batch
-    extra            labels of tasks that a user adds, by the task's name
+    extra            labels of tasks that a user adds, by task name
     """
 
     image: Array

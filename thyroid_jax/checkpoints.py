@@ -1,7 +1,7 @@
-"""Checkpoints by orbax, each verified before it is read: the newest to go on from, the best one to use.
+"""Checkpoints by orbax, each verified before it is read: the newest ones to resume from, the best one for prediction.
 
-    checkpoints/last/STEP    everything that a run goes on from; the newest two are kept
-    checkpoints/best/STEP    parameters alone, of the best validation score
+    checkpoints/last/STEP    everything that a run needs to resume; the newest two are kept
+    checkpoints/best/STEP    parameters and fitted values only, at the best validation score
 
 The array store does not notice a flipped bit. So ``STEP/about.json`` holds a checksum of every file beside it, the
 shapes of the arrays, and the run's facts; a checkpoint that is not what was written is never read.
@@ -28,7 +28,7 @@ from thyroid_jax.errors import InputError, names_a_full_disk
 from thyroid_jax.files import read_json, write_json
 
 KEPT = 2
-"""checkpoints to go on from: where the newest is damaged, a run goes on from the one before"""
+"""number of checkpoints to resume from: where the newest is damaged, a run resumes from the one before"""
 _ABOUT = "about.json"
 _WRITING = ".writing"  # suffix of a checkpoint that is not whole yet
 _OVERHEAD = 1 << 20  # bytes of metadata that a checkpoint needs beside its arrays, at most
@@ -50,8 +50,8 @@ class Saved(NamedTuple):
 def save(folder: Path, step: int, arrays: Mapping[str, Any], facts: Mapping[str, Any], *, kept: int) -> None:
     """Write a checkpoint of ``arrays`` (name -> any tree) and ``facts`` (JSON values) as ``folder/STEP``.
 
-    It is written beside and renamed; then all but the ``kept`` newest are removed. One of that step that is there
-    already, as a damaged one may be, is replaced. On any failure nothing new is left.
+    It is written under another name and renamed; then all but the ``kept`` newest are removed. An existing checkpoint
+    of that step, for example a damaged one, is replaced. On any failure nothing new is left.
     """
     trees = {name: _by_path(tree) for name, tree in arrays.items()}
     folder = folder.absolute()
@@ -86,15 +86,16 @@ def read_facts(folder: Path, step: int) -> dict[str, Any]:
 
 
 def restore(folder: Path, step: int, like: Mapping[str, Any]) -> Saved:
-    """The trees named in ``like`` of the checkpoint ``folder/STEP``, laid out as there: arrays, or shapes to be.
+    """Read the trees named in ``like`` from the checkpoint ``folder/STEP``; ``like`` holds arrays, or their shapes.
 
-    Arrays come to the first device, or where the shapes' shardings say. Raises :class:`Damaged` for a checkpoint that
+    Arrays are put on the first device, or as the shapes' shardings say. Raises :class:`Damaged` for a checkpoint that
     is not what was written, and :class:`InputError`, naming what differs, for one of another configuration.
     """
     about = _about(folder, step)
     first_device = SingleDeviceSharding(jax.devices()[0])
     wanted = {
-        name: {path: _to_be(leaf, first_device) for path, leaf in _by_path(tree).items()} for name, tree in like.items()
+        name: {path: _abstract(leaf, first_device) for path, leaf in _by_path(tree).items()}
+        for name, tree in like.items()
     }
     for name, leaves in wanted.items():
         _check_layout(folder / str(step), about["arrays"].get(name, {}), leaves)
@@ -103,7 +104,7 @@ def restore(folder: Path, step: int, like: Mapping[str, Any]) -> Saved:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             items = {name: ocp.args.StandardRestore(leaves) for name, leaves in wanted.items()}
             found = checkpointer.restore(folder.absolute() / str(step), ocp.args.Composite(**items))
-    except Exception as error:  # orbax and its array store raise whatever their readers raise
+    except Exception as error:  # orbax and its array store raise errors of many types
         raise Damaged(f"its arrays cannot be read ({_first_line(error)})") from error
     trees = {}
     for name, tree in like.items():
@@ -119,8 +120,8 @@ def newest(
 ) -> Saved | None:
     """The newest checkpoint that is whole, or None where there is none at all.
 
-    A damaged one is passed over, said in one line. Where all are damaged, :class:`InputError` names the newest.
-    ``like`` gives the layout for a checkpoint's facts, as :func:`restore` takes it.
+    A damaged one is skipped with a message of one line. Where all are damaged, :class:`InputError` names the newest.
+    ``like`` maps a checkpoint's facts to the layout that :func:`restore` takes.
     """
     found = steps(folder)
     for place, step in enumerate(found):
@@ -137,7 +138,7 @@ def newest(
 
 
 def set_aside(folder: Path, after: int) -> None:
-    """Rename checkpoints of later steps than ``after`` to ``STEP.damaged``, so that they are not looked at again."""
+    """Rename the checkpoints of steps later than ``after`` to ``STEP.damaged``, so that they are not read again."""
     for step in steps(folder):
         if step > after:
             aside = folder / f"{step}.damaged"
@@ -146,20 +147,20 @@ def set_aside(folder: Path, after: int) -> None:
 
 
 def remove_fragments(folder: Path) -> None:
-    """Remove what a killed process left half-written."""
+    """Remove the checkpoints that a killed process did not finish writing."""
     for fragment in folder.glob(f"*{_WRITING}*"):
         shutil.rmtree(fragment, ignore_errors=True)
 
 
 def _orbax() -> ModuleType:
-    """Orbax takes half a second to import, and nothing but a checkpoint needs it."""
+    """Orbax, imported on first use: the import takes half a second, and only checkpoints need it."""
     import orbax.checkpoint
 
     return orbax.checkpoint
 
 
 def _about(folder: Path, step: int) -> dict[str, Any]:
-    """What ``about.json`` says, after every file that it names has been compared with its checksum."""
+    """The content of ``about.json``, after every file that it names has been compared with its checksum."""
     place = folder / str(step)
     try:
         content = read_json(place / _ABOUT)
@@ -212,7 +213,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """Refuse to start on a disk that cannot hold the files: orbax's writers all report a full one with a traceback."""
+    """Raise OSError on a disk that cannot hold the files: on a full one, each of orbax's writers prints a traceback."""
     if shutil.disk_usage(folder).free < size + _OVERHEAD:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
@@ -228,7 +229,7 @@ def _whole_or_nothing(folder: Path) -> Iterator[None]:
         raise
 
 
-def _to_be(leaf: Any, otherwise: Sharding) -> jax.ShapeDtypeStruct:
+def _abstract(leaf: Any, otherwise: Sharding) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=otherwise if sharding is None else sharding)
 
@@ -238,7 +239,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _key_data(leaf: Any) -> Any:
-    """Random keys have no file format: their integers stand in for them."""
+    """The integers of a random key: keys themselves cannot be stored."""
     read = jax.random.key_data
     return jax.eval_shape(read, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else read(leaf)
 

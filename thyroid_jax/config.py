@@ -1,4 +1,4 @@
-"""Every setting of a run: what a person asked for. Written to ``config.json``, read back by later commands.
+"""Every setting of a run, as the user chose it. It is written to ``config.json`` and read back by later commands.
 
 A group of settings is defined beside what it sets: tasks in :mod:`thyroid_jax.tasks`, penalties in
 :mod:`thyroid_jax.penalties`, and so on. What follows from the data is not a setting: see
@@ -28,9 +28,9 @@ from thyroid_jax.train.optimizer import OptimizerConfig
 
 @dataclass(frozen=True)
 class Config(TaskSettings, PenaltySettings):
-    """Everything that a person can ask of one training run.
+    """All settings of one training run.
 
-    Without any change it is plain multitask training: guidance and every penalty are off. The named methods of the
+    The defaults are plain multitask training: guidance and every penalty are off. The named methods of the
     papers are presets (``experiments/configs.py``).
     """
 
@@ -73,7 +73,7 @@ class Config(TaskSettings, PenaltySettings):
 
 
 NOT_IN_THE_STEP = ("model", "data", "train", "devices")
-"""groups of settings that a training step does not see; the network's shape is in the recipe as such"""
+"""groups of settings that are not in ``Recipe.settings``; the network's shape is in ``Recipe.model``"""
 
 
 def recipe_of(
@@ -87,11 +87,11 @@ def recipe_of(
     """The recipe of a config: its trained tasks, its penalties, its settings, and what was fitted.
 
     Args:
-        config: what a person asked for.
+        config: the settings.
         grades: grade classes of the data set.
         radiomics: values of the guidance target.
-        fitted: what the training part taught; by default nothing, and schedules are constant.
-        tasks: those among which the trained ones are found; all by default.
+        fitted: what was fitted on the training part; by default neutral values, with constant schedules.
+        tasks: the tasks to choose from; all by default. Those whose weight is not 0 are trained.
     """
     chosen = [task for task in (TASKS if tasks is None else tasks) if getattr(config, task.name).weight]
     groups = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in NOT_IN_THE_STEP}

@@ -1,4 +1,4 @@
-"""What the training part teaches before the first step: class weights, the target's scaling, shape means, lengths."""
+"""Values fitted on the training part before the first step: class weights, target scaling, shape means, step counts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from thyroid_jax.recipe import Fitted
 from thyroid_jax.shapes import Array, Float, Int, Key
 
 TARGET_VIEWS = 256
-"""views on which the guidance target's scaling is fitted, at least where there are outlines to measure"""
-_VIEWS_SEED = 0x76696577  # of the random views: the same for every run, so that seeds of a study share their scaling
+"""number of views on which the guidance target's scaling is fitted"""
+_VIEWS_SEED = 0x76696577  # the same for every run, so that runs with different seeds share their scaling
 
 
 def learn_from(training: Examples, config: Config, *, readers: Collection[int] = (1,)) -> Fitted:
     """Everything that a step needs to know of the training part.
 
-    ``readers`` are the numbers of outlines that training masks are means of (``pipeline.reader_counts``). What a run
-    does not use is left neutral: the scaling without guidance, the shape means without the consistency.
+    ``readers`` are the numbers of outlines over which training masks are averaged (``pipeline.reader_counts``). Values
+    that a run does not use stay neutral: the scaling without guidance, the shape means without the consistency.
     """
     batch = training.batch
     per_epoch = steps_per_epoch(len(training.cases), config.train.batch_size)
@@ -46,9 +46,10 @@ def learn_from(training: Examples, config: Config, *, readers: Collection[int] =
 
 
 def class_weights(labels: Array, balance: float) -> np.ndarray:
-    """Weights frequency ** -balance of the classes of labels f[n k], scaled so that the examples' mean weight is 1.
+    """Class weights frequency ** -balance, f32[k], scaled so that the examples' mean weight is 1.
 
-    ``labels`` are one-hot or distributions. A class without any example has weight 0; no example at all gives ones.
+    ``labels`` f[n k] are one-hot or distributions. A class without any example has weight 0; without any example at all
+    the weights are 1.
     """
     counts = np.asarray(labels, np.float64).sum(0)
     if not counts.sum():
@@ -58,10 +59,10 @@ def class_weights(labels: Array, balance: float) -> np.ndarray:
 
 
 def target_scaling(training: Examples, config: Config, cut: float) -> clinical.Scaling:
-    """The robust scaling of the guidance target, of what a training step sees: random views, or the images as they are.
+    """The robust scaling of the guidance target, fitted on what a training step sees: random views, or original images.
 
-    With ``guidance.view`` augmented, :data:`TARGET_VIEWS` views or more are measured: several of each outlined example,
-    or one of evenly chosen ones.
+    With ``guidance.view`` augmented, :data:`TARGET_VIEWS` views are measured: one or more of each outlined example, or
+    one of each of evenly spaced examples where there are more than that.
     """
     outlined = np.flatnonzero(training.batch.radiomics_valid)
     if not len(outlined):
@@ -81,13 +82,13 @@ def measure_views(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The guidance target of one random view of every image, f32[n r], and whether each value is defined, bool[n r].
 
-    ``image`` and ``mask`` uint8[n h w]; the views follow from ``seed`` and the image's place.
+    ``image`` and ``mask`` uint8[n h w]; the views depend on ``seed`` and on the image's place only.
     """
     values, valid = [], []
     for start in range(0, len(image), chunk):
         rows = np.minimum(np.arange(start, start + chunk), len(image) - 1)  # the last chunk is filled up
         seen = _views(jax.random.key(seed), start, image[rows], mask[rows], config)
-        found, defined = clinical.target(*seen, cut=cut)  # the program that `measure` has too
+        found, defined = clinical.target(*seen, cut=cut)  # the same compiled program as in `measure`
         values.append(np.asarray(found))
         valid.append(np.asarray(defined))
     return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]
@@ -103,7 +104,7 @@ def _views(
 
 
 def _whole_rows(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The flags of rows in which every value is defined: a step uses no others."""
+    """The values, and flags that are True only in rows in which every value is defined: a step uses no other rows."""
     return values, np.broadcast_to(valid.all(-1, keepdims=True), valid.shape)
 
 

@@ -1,4 +1,4 @@
-"""The penalties: what each asks of the network besides its tasks. A new penalty is a new function and an entry here.
+"""The penalties: regularisers beside the tasks' losses. A new penalty is a new function and an entry here.
 
 A penalty's group of settings is a field of :class:`PenaltySettings`. Its value is a sum and a count.
 """
@@ -78,11 +78,11 @@ class ConsistencyConfig(PenaltyConfig):
     ramp: float = 0.1
     """share of all steps over which its weight then rises linearly"""
     gradient: Literal["both", "head", "mask"] = "both"
-    """who moves: head and mask; the head alone, as if phi were a label; the mask (and the prior's weights) alone"""
+    """what gets a gradient: head and mask; head alone, as if phi were a label; mask (and the prior's weights) alone"""
     features: tuple[str, ...] = soft.MORPHOLOGY
-    """of `thyroid_jax.radiomics.soft.FEATURES`"""
+    """names of `thyroid_jax.radiomics.soft.FEATURES`"""
     min_pixels: float = 50.0
-    """masks of no more pixels than this above one half have no shape to speak of and are left out"""
+    """masks with at most this many pixels above one half have no meaningful shape and are left out"""
 
     def __post_init__(self):
         unknown = [name for name in self.features if name not in soft.FEATURES]
@@ -111,7 +111,7 @@ class PenaltySettings:
 
 
 def angular(view: View, recipe: Recipe) -> tuple[Pair, Metrics]:
-    """RLAR's penalty over the examples on which every compared task is defined, and how the directions lie."""
+    """RLAR's penalty over the examples on which every compared task is defined, and metrics of the directions."""
     chosen: RLARConfig = recipe.settings["rlar"]
     directions = directions_at(view, recipe, chosen.level, chosen.tasks, space=chosen.space, hold=chosen.hold)
     where = all_defined(view.batch, recipe, chosen.tasks)
@@ -137,14 +137,14 @@ def directions_at(
 
 
 def all_defined(batch: Batch, recipe: Recipe, names: tuple[str, ...]) -> Bool[Array, "b"]:
-    """On which examples every named task is defined."""
+    """Whether every named task is defined on each example."""
     return jnp.stack([task.defined(batch) for task in recipe.tasks if task.name in names]).all(0)
 
 
 def direction_metrics(
     directions: rlar.Directions, names: tuple[str, ...], where: Bool[Array, "b"], margin: Number
 ) -> Metrics:
-    """How the directions lie: mean cosine, |cosine| and share above the margin over the pairs; gradient lengths."""
+    """Metrics of the directions: mean cosine, |cosine| and share above the margin over the pairs; gradient lengths."""
     s = rlar.cosines(directions.unit)
     alignment = {
         "cosine": s.mean(0),
@@ -156,11 +156,11 @@ def direction_metrics(
 
 
 def shape_consistency(view: View, recipe: Recipe) -> tuple[Pair, Metrics]:
-    """(p - phi)^2 over the images whose predicted mask is large enough, labelled or not, and what the prior phi says.
+    """(p - phi)^2 over the images whose predicted mask is large enough, labelled or not, and metrics of the prior phi.
 
-    p is the malignancy head's probability, phi the prior of the predicted mask's shape. Metrics: the sums of which
-    :func:`thyroid_jax.losses.consistency.agreement` of phi with the labelled malignancy is made, and each feature's
-    weight in the prior.
+    p is the malignancy head's probability, phi the prior computed from the predicted mask's shape. Metrics: the sums
+    from which :func:`thyroid_jax.losses.consistency.agreement` of phi with the labelled malignancy is computed, and
+    each feature's weight in the prior.
     """
     chosen: ConsistencyConfig = recipe.settings["consistency"]
     params, batch, prior = view.params, view.batch, view.params["heads"]["prior"]
@@ -186,7 +186,7 @@ def prior_parameters(chosen: ConsistencyConfig, fitted: Fitted) -> dict[str, Any
 def parameter_alignment(view: View, recipe: Recipe) -> tuple[Pair, Metrics]:
     """CosReg: the mean over the pairs of tasks of cos^2 between their gradients in the encoder's parameters.
 
-    Its gradient is formed forward over reverse: reverse over reverse is four times slower on a CPU.
+    Its gradient is computed by forward over reverse mode: reverse over reverse is four times slower on a CPU.
     """
     tasks = {task.name: partial(_mean_loss, task, view.batch, recipe) for task in recipe.tasks}
     devices, add_up = size(recipe.axis), partial(summed, axis=recipe.axis)

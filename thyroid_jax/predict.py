@@ -1,4 +1,4 @@
-"""Images in, outlines, grades and malignancy out, at each image's own resolution. Needs a run's parameters alone."""
+"""Prediction of outlines, grades and malignancy, at each image's own resolution. It needs only a run's parameters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ABOUT_RUN = "made_from"
 
 
 class Trained(NamedTuple):
-    """A trained model: its config, recipe and parameters, what its data were (``facts``), the step it stopped at."""
+    """A trained model: config, recipe, parameters, a description of its data (``facts``), its checkpoint's step."""
 
     config: Config
     recipe: Recipe
@@ -37,10 +37,10 @@ class Trained(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What the model says about one image; None where it was not trained to.
+    """The model's prediction for one image; None where it was not trained for it.
 
-    ``probability f32[h w]`` of nodule at the image's own size, ``grades f32[k]`` with sum 1, ``malignant`` a
-    probability, ``answers`` those of every trained task by name, the outline at the network's size.
+    ``probability f32[h w]`` of a nodule at the image's own size, ``grades f32[k]`` with sum 1, ``malignant`` a
+    probability, ``answers`` every trained task's answer by name, with the outline at the network's size.
     """
 
     probability: np.ndarray | None
@@ -50,7 +50,7 @@ class Prediction(NamedTuple):
 
 
 def read_config(path: Path) -> tuple[Config, dict[str, Any]]:
-    """A run's ``config.json``: what a person asked for, and what the run was made from."""
+    """A run's ``config.json``: its settings, and what the run was made from."""
     values = read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get(ABOUT_RUN), dict):
         raise InputError(f"{path}: not the config of a run, or of one made by another version; start a new run folder.")
@@ -72,8 +72,8 @@ def layout(recipe: Recipe) -> Params:
 def load(run_dir: Path | str, *, checkpoint: str = "best", say: Any = print) -> Trained:
     """Read a run's ``"best"`` or ``"last"`` checkpoint; a folder without any raises :class:`InputError`.
 
-    Without a best one, as in a run that was stopped early, the last is taken. A damaged newest checkpoint gives way to
-    the one before, said in one line.
+    Without a best one, as in a run that was stopped early, the last is read. If the newest checkpoint is damaged, the
+    one before is read, with a message of one line.
     """
     run_dir = Path(run_dir)
     config, _ = read_config(run_dir / "config.json")

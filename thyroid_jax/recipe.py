@@ -1,8 +1,8 @@
-"""What a training step is given: which tasks and penalties, their settings, and what the training part taught.
+"""The input of a training step besides state and batch: tasks, penalties, their settings, and fitted values.
 
 A :class:`Recipe` is one argument of a jitted function. Its numbers and arrays are traced; tasks, penalties, kinds and
-the network's shape are structure. Recipes that differ in numbers alone, as those of a sweep over weights, learning
-rates, folds or seeds do, share one compiled program.
+the network's shape are structure. Recipes that differ in numbers alone, such as those of a sweep over weights,
+learning rates, folds or seeds, share one compiled program.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from thyroid_jax.shapes import Array, Bool, Float, Key
 
 @dataclass(frozen=True)
 class Task:
-    """One task, everywhere: objective, multitask methods, validation and prediction walk over a tuple of these.
+    """Definition of one task. Objective, multitask methods, validation and prediction iterate over a tuple of these.
 
     Args:
         name: of the task, of its group of settings, and of its loss in the log.
@@ -35,7 +35,7 @@ class Task:
         valid: batch -> bool[b], False where the label is missing.
         head: (parameters, model config, latent) -> prediction [b ...], the head's own output.
         loss: (prediction, label, settings, fitted, where) -> f32[b], unreduced.
-        answer: (prediction, settings) -> what a user is told, such as probabilities [b ...].
+        answer: (prediction, settings) -> what a user gets, such as probabilities [b ...].
         score: (answer, label) -> f32[b ...] of each example, small enough to go to the host.
         measures: (scores, labels, where), NumPy arrays of a whole part -> measures by name, higher is better.
     """
@@ -50,24 +50,24 @@ class Task:
     measures: Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 
     def defined(self, batch: Batch) -> Bool[Array, "b"]:
-        """On which examples the task is defined: those with its label that do not pad the batch."""
+        """Whether the task is defined on each example: it has the label and does not pad the batch."""
         return self.valid(batch) & batch.example_valid
 
 
 @settings
 class TaskConfig:
-    """What the settings of every task have."""
+    """Settings that every task has."""
 
     weight: float = 1.0
-    """of the task's mean loss in the objective; 0 switches the task off"""
+    """weight of the task's mean loss in the objective; 0 switches the task off"""
 
 
 @settings
 class PenaltyConfig:
-    """What the settings of every penalty have."""
+    """Settings that every penalty has."""
 
     weight: float = 0.0
-    """of the penalty in the objective; 0 switches it off"""
+    """weight of the penalty in the objective; 0 switches it off"""
     warmup: float = 0.0
     """share of all steps before it sets in"""
     ramp: float = 0.0
@@ -80,10 +80,10 @@ class PenaltyConfig:
 
 
 class View(NamedTuple):
-    """What a penalty looks at: the network at one batch, and every trained task at the latent.
+    """The input of a penalty: parameters, latent and batch, and every trained task's losses and gradients.
 
-    ``losses`` f32[b] a task; ``gradients`` give the gradient of the summed losses at the latent and the skips, from the
-    same trace as the losses, when they are called.
+    ``losses`` holds f32[b] per task. Each function in ``gradients`` returns the gradient of the task's summed losses at
+    the latent and the skips; it shares its trace with the losses.
     """
 
     params: Params
@@ -95,7 +95,7 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Penalty:
-    """One regulariser, everywhere: both forms of the gradient, the log and the settings walk over a tuple of these.
+    """Definition of one regulariser. Both forms of the gradient, the log and the settings use a tuple of these.
 
     Args:
         name: of the penalty, of its group of settings, and of its value in the log.
@@ -109,12 +109,12 @@ class Penalty:
 
 
 class Fitted(NamedTuple):
-    """What the training part taught: arrays, kept with the run, traced under jit.
+    """Values fitted on the training part: arrays, kept with the run, traced under jit.
 
     class_weights   f32[k] of the grading loss, mean 1 over the training examples
     malignant_weights   f32[2] of the malignancy loss, for benign and malignant
     scaling         centre and spread f32[r] of the guidance target
-    mask_cut        f32[], where soft training masks are cut to measure the target: on no plateau of several readers
+    mask_cut        f32[], where soft training masks are cut to measure the target; not a value of the readers' mean
     shape_centre    f32[n], mean shape features of the training outlines, for the malignancy prior
     total_steps     f32[], length of the schedules; 0, for steps called by hand, keeps rates and weights constant
     epoch_steps     i32[], steps in an epoch
@@ -130,7 +130,7 @@ class Fitted(NamedTuple):
 
     @classmethod
     def neutral(cls, grades: int, radiomics: int, shapes: int = 4, *, total_steps: float = 0.0) -> Fitted:
-        """What leaves everything as it is: weights 1, no scaling; for steps called by hand."""
+        """Values without an effect: weights 1, no scaling; for steps called by hand."""
         full = lambda count, value: np.full(count, value, np.float32)
         return cls(
             class_weights=full(grades, 1.0),
@@ -152,7 +152,7 @@ class Recipe:
         tasks: the trained tasks, in their fixed order.
         penalties: the penalties whose weight is above 0.
         settings: groups of settings by name: of tasks, penalties, ``augment``, ``mtl``, ``optimizer``.
-        fitted: what the training part taught.
+        fitted: values fitted on the training part.
         axis: mapped axis (``pmap``) that the batch is spread over, or None where arrays are whole.
     """
 
@@ -178,7 +178,7 @@ jax.tree_util.register_dataclass(
 
 
 def init_params(recipe: Recipe, key: Key) -> Params:
-    """Fresh parameters: the network's, and those that penalties bring."""
+    """Fresh parameters: those of the network and those of the penalties."""
     params = model.init(key, recipe.model)
     for penalty in recipe.penalties:
         if penalty.parameters is not None:

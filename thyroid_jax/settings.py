@@ -1,4 +1,4 @@
-"""What a group of settings is: a frozen dataclass that is checked when it is made and goes to JSON and back.
+"""Groups of settings: frozen dataclasses that are checked when they are made, with conversion to and from JSON.
 
 Under ``jit`` a group is an argument like any other: its float fields are traced numbers, all its other fields are
 structure. Two groups that differ in numbers alone share one compiled program.
@@ -33,7 +33,7 @@ T = TypeVar("T")
 def settings(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass, registered as a pytree whose leaves are its float fields.
 
-    A group that JAX puts together again, with tracers for numbers, is not checked by ``__post_init__``.
+    ``__post_init__`` does not check a group that JAX rebuilds with tracers for numbers.
     """
     made = dataclass(frozen=True)(cls)
     hints = typing.get_type_hints(made)

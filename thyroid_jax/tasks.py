@@ -42,7 +42,7 @@ class GradingConfig(TaskConfig):
     """The data set's ordered grade: cross-entropy, or the ordinal CORN."""
 
     kind: Literal["cross_entropy", "corn"] = "cross_entropy"
-    """of the loss; each reads probabilities from the logits in its own way"""
+    """kind of loss; each reads probabilities from the logits in its own way"""
     balance: float = 0.5
     """class weights are (frequency) ** -balance, mean 1 over the training examples; 0 for none"""
 
@@ -52,7 +52,7 @@ class GradingConfig(TaskConfig):
 
 @settings
 class MalignancyConfig(TaskConfig):
-    """Benign or malignant, by a head of its own: binary cross-entropy."""
+    """Benign or malignant, predicted by a separate head: binary cross-entropy."""
 
     balance: float = 0.5
     """class weights are (frequency) ** -balance, mean 1 over the training examples; 0 for none"""
@@ -66,7 +66,7 @@ class GuidanceConfig(TaskConfig):
     """The radiomics target that guides a part of the embedding, in training only."""
 
     weight: float = 0.0
-    """of the guidance; 0 switches it off"""
+    """weight of the guidance; 0 switches it off"""
     beta: float = 1.0
     """where SmoothL1 turns from quadratic to linear, in robust standard deviations"""
     view: Literal["augmented", "original"] = "augmented"
@@ -123,7 +123,7 @@ def grade_loss(
 
 
 def grade_measures(probability: np.ndarray, grade: np.ndarray, where: np.ndarray) -> dict[str, float]:
-    """Accuracy, balanced accuracy, quadratic-weighted kappa and macro-AUROC of f[n k] against f[n k]."""
+    """Accuracy, balanced accuracy, quadratic-weighted kappa and macro-AUROC of probabilities f[n k], grades f[n k]."""
     probability, truth = probability[where], grade[where].argmax(-1)
     confusion = metrics.confusion_matrix(probability.argmax(-1), truth, grade.shape[1])
     return {
@@ -151,7 +151,7 @@ def malignancy_loss(
 
 
 def malignancy_measures(probability: np.ndarray, malignant: np.ndarray, where: np.ndarray) -> dict[str, float]:
-    """AUROC and balanced accuracy at one half of f[n] against f[n]."""
+    """AUROC, and balanced accuracy at one half, of probabilities f[n], labels f[n]."""
     probability, truth = probability[where], malignant[where] > 0.5
     confusion = metrics.confusion_matrix((probability > 0.5).astype(int), truth.astype(int), 2)
     return {
@@ -230,7 +230,7 @@ TASKS: tuple[Task, ...] = (
     ),
 )
 
-MEASURES = {  # measure of a part -> the task that it is of
+MEASURES = {  # measure of a part -> its task
     "dice": "segmentation",
     "accuracy": "grading",
     "balanced_accuracy": "grading",

@@ -1,4 +1,4 @@
-"""Whole phantoms, and the data set made of them."""
+"""Phantoms, each a picture with its labels, and the data set made of them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ class Phantom(NamedTuple):
 
 
 def phantom(key: Key, size: Size = (96, 96), view: int | Int[Array, ""] = 0, readers: Reader = READERS) -> Phantom:
-    """One phantom of the patient with this key: a key stands for a nodule, each ``view`` for a picture of it.
+    """One phantom: the picture number ``view`` of the nodule that ``key`` stands for.
 
-    Readers outline every view again, but they grade the nodule: their grades are the same on all its views.
+    Readers outline each view separately. They grade the nodule only once, so their grades are the same on all its
+    views.
     """
     keys = jax.random.split(key, 5)
     readers = jax.tree.map(jnp.asarray, readers)
@@ -50,13 +51,13 @@ def phantom(key: Key, size: Size = (96, 96), view: int | Int[Array, ""] = 0, rea
     scene = sample_scene(keys[1], descriptors, size, view)
     total = points(descriptors)
     level = tirads.level(total)
-    hands = jax.random.split(jax.random.fold_in(keys[2], view), count)
+    outline_keys = jax.random.split(jax.random.fold_in(keys[2], view), count)
     return Phantom(
         image=draw(jax.random.fold_in(keys[3], view), descriptors, scene, size),
         mask=outline(scene.contour, size),
-        reader_masks=jax.vmap(lambda hand, reader: read_outline(hand, reader, scene.contour, size))(hands, readers),
+        reader_masks=jax.vmap(lambda k, reader: read_outline(k, reader, scene.contour, size))(outline_keys, readers),
         level=level,
-        reader_grades=jax.vmap(lambda eye, reader: read_grade(eye, reader, level))(
+        reader_grades=jax.vmap(lambda k, reader: read_grade(k, reader, level))(
             jax.random.split(keys[4], count), readers
         ),
         points=total,
@@ -69,7 +70,7 @@ def several_views(key: Key, size: Size = (96, 96), views: int = 3, readers: Read
     return jax.vmap(lambda view: phantom(key, size, view, readers))(jnp.arange(views))
 
 
-CHUNK = 32  # phantoms rendered at once: enough to keep the cores busy, small enough to stream
+CHUNK = 32  # phantoms rendered at once: enough to keep the cores busy, with little memory
 MOST_VIEWS = 3
 
 CARD = Card(
@@ -127,7 +128,7 @@ def _stream(options: PhantomOptions, notes: Notes) -> Iterator[Record]:
     key = jax.random.key(options.seed)
     patients, views = _schedule(key, options.count)
     for start in range(0, options.count, CHUNK):
-        # The last chunk is filled up, so that there is one compilation for all.
+        # The last chunk is padded, so that all chunks share one compiled program.
         rows = np.minimum(np.arange(start, start + CHUNK), options.count - 1)
         chunk = jax.tree.map(np.asarray, _render_chunk(key, patients[rows], views[rows], options.size))
         for place in range(min(CHUNK, options.count - start)):

@@ -1,4 +1,4 @@
-"""The five ACR TI-RADS axes of a phantom: which findings go together, how common each is, and how one is drawn."""
+"""The five ACR TI-RADS axes of a phantom: which findings are combined, how common each is, and how to sample them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Descriptors(NamedTuple):
 
 
 def points(descriptors: Descriptors) -> Int[Array, ""]:
-    """Sum of the ACR points; equals :func:`thyroid_jax.tirads.points` of the same words, and can be traced."""
+    """Sum of the ACR points: :func:`thyroid_jax.tirads.points` of the same words, in a form that can be traced."""
     axes = zip((tirads.COMPOSITION, tirads.ECHOGENICITY, tirads.SHAPE, tirads.MARGIN), descriptors)
     total = sum(values_of(table)[index] for table, index in axes)
     total = total + jnp.sum(values_of({kind: tirads.FOCI[kind] for kind in FOCI}) * descriptors.foci)
@@ -43,7 +43,7 @@ def points(descriptors: Descriptors) -> Int[Array, ""]:
 
 
 def words(descriptors: Descriptors) -> dict[str, str]:
-    """The written findings of one nodule, as a report has them; not to be traced.
+    """The written findings of one nodule, as a report has them. This function cannot be traced.
 
     Several kinds of foci are joined by a comma and a space.
     """

@@ -1,4 +1,4 @@
-"""The geometry of a phantom: the star-shaped curve of a nodule, and where nodule and thyroid lobe lie in a view."""
+"""The geometry of a phantom: the star-shaped curve of a nodule, and the places of nodule and lobe in a view."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ class Scene(NamedTuple):
 def sample_scene(key: Key, descriptors: Descriptors, size: Size, view: int | Int[Array, ""] = 0) -> Scene:
     """Place a nodule with these descriptors in a view of an image of ``size`` (h, w).
 
-    Height over width is 0.5 to 0.75, or 1.35 to 1.65 for a tall nodule; the radius is 0.14 to 0.21 u before the view
-    changes it. The key is the patient's: each ``view`` cuts the same nodule again, a little larger or smaller, turned,
-    shifted and reshaped. With extrathyroidal extension the nodule breaks through the front of the capsule by about a
-    quarter of its height; otherwise it stays inside the lobe.
+    Height over width is 0.5 to 0.75, or 1.35 to 1.65 for a tall nodule; the radius is 0.145 to 0.205 u, and a view
+    scales it by 0.94 to 1.04. The key is the patient's: each ``view`` is another section of the same nodule, a little
+    larger or smaller, turned, shifted and reshaped. With extrathyroidal extension the nodule breaks through the front
+    of the capsule by about a quarter of its height; otherwise it stays inside the lobe.
     """
     # Few random calls on purpose: each one costs about as much to compile as a stage of the picture.
     nodule_key, nodule_wave, view_key, view_wave = jax.random.split(key, 4)

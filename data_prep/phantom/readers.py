@@ -1,4 +1,4 @@
-"""Simulated readers of a phantom: each has a style of contour and a habit of grading."""
+"""Simulated readers of a phantom. They differ in how they draw contours and in which grades they give."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Reader(NamedTuple):
     Attributes:
         bias: distance of the drawn edge outside (+) or inside (-) the true one, as a share of u.
         bandwidth: the order n of the contour is smoothed by the factor ``exp(-(n / bandwidth)**2 / 2)``.
-        jitter: root mean square of the unsteady hand, as a share of the radius, in orders 2 to 5.
+        jitter: root mean square of the random error of the curve, as a share of the radius, in orders 2 to 5.
         habit: probability of each given level (column) for each true level (row); rows sum to 1.
     """
 
@@ -54,10 +54,10 @@ def read_contour(key: Key, reader: Reader, contour: Contour, size: Size) -> Cont
     """The curve that one reader draws for the true one: smoothed, jittered, and moved in or out along the rays."""
     keep = jnp.exp(-0.5 * (ORDERS / reader.bandwidth) ** 2)
     low_orders = np.where(ORDERS <= 5, 1.0, 0.0)[None, :]
-    hand = reader.jitter * unit_power(jax.random.normal(key, (2, len(ORDERS))) * low_orders)
+    error = reader.jitter * unit_power(jax.random.normal(key, (2, len(ORDERS))) * low_orders)
     return contour._replace(
-        cosine=contour.cosine * keep + hand[0],
-        sine=contour.sine * keep + hand[1],
+        cosine=contour.cosine * keep + error[0],
+        sine=contour.sine * keep + error[1],
         offset=contour.offset + reader.bias * min(size),
     )
 

@@ -1,4 +1,4 @@
-"""The picture of a phantom: tissue, echoes of it along the beam, envelopes, log compression."""
+"""The picture of a phantom: tissue, its echoes along the beam, envelopes, log compression."""
 
 from __future__ import annotations
 
@@ -69,18 +69,18 @@ def draw(key: Key, descriptors: Descriptors, scene: Scene, size: Size) -> Float[
     """The B-mode picture of a scene, in [0, 1]: tissue, attenuated echoes, mean of envelopes, log compression."""
     keys = jax.random.split(key, 4 + LOOKS)
     knobs = jax.random.uniform(keys[0], (6,))
-    # Without the barriers XLA computes a stage again inside each of its uses, at several times the cost on a CPU.
-    settle = jax.lax.optimization_barrier
-    tissue = settle(_neck(keys[1], knobs[:3], scene, size))
-    tissue = settle(_add_nodule(keys[2], knobs[3], descriptors, scene, size, tissue))
-    tissue = settle(_add_foci(keys[3], descriptors, scene.contour, size, tissue))
+    # Without the barriers XLA computes a stage again for each of its uses, at several times the cost on a CPU.
+    barrier = jax.lax.optimization_barrier
+    tissue = barrier(_neck(keys[1], knobs[:3], scene, size))
+    tissue = barrier(_add_nodule(keys[2], knobs[3], descriptors, scene, size, tissue))
+    tissue = barrier(_add_foci(keys[3], descriptors, scene.contour, size, tissue))
     beam = blur_matrix(0.006 * min(size), size[1], energy=False)
     passed = -jnp.clip(jnp.cumsum(tissue.loss, axis=0), -9.0, 28.0) @ beam
     depth = (jnp.arange(size[0]) / size[0])[:, None]
     gain = between(knobs[4], -2.0, 2.0) + between(knobs[5], -9.0, 0.0) * depth + passed
     # No reflector is a perfect mirror: part of its echo is scattered, so it is speckled too.
     scattered = jnp.hypot(_amplitude(tissue.echo), 0.8 * tissue.mirror) * _amplitude(gain)
-    scattered = settle(scattered)
+    scattered = barrier(scattered)
     looks = jax.vmap(lambda look: envelope(look, scattered, 0.4 * tissue.mirror * _amplitude(gain)))(keys[4:])
     return log_compress(jnp.mean(looks, axis=0))
 
@@ -121,7 +121,7 @@ def _neck(key: Key, place: Float[Array, " 3"], scene: Scene, size: Size) -> Tiss
     rows, columns = grid(size)
     bend = 0.012 * unit * wave
     depth = (rows + bend) / size[0]
-    patchy = jax.nn.sigmoid(1.2 * patches + 0.6)  # reflectors are seen in places only
+    patchy = jax.nn.sigmoid(1.2 * patches + 0.6)  # reflectors are visible in places only
     muscle = MUSCLE_DB + 11 * jax.nn.relu(fibres - 0.5) - 1.5 * jax.nn.relu(-fibres)
     fat = -6.0 + 7 * jax.nn.relu(fatty)
     echo = jnp.where(depth < 0.025, 9.0, jnp.where(depth < 0.085, fat, muscle))

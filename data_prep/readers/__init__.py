@@ -1,5 +1,7 @@
-"""One module a data set: ``CARD``, whose name is the module's, and ``read(source, notes)``, which yields records from
-the original download. A new data set is one new file in this folder and nothing else.
+"""The readers of data sets, one module each. A new data set needs one new file in this folder and nothing else.
+
+A module defines ``CARD``, whose name is the module's, and ``read(source, notes)``, which yields records from the
+original download.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from thyroid_jax.data.record import Card, Notes, Record
 
 
 class Reader(NamedTuple):
-    """The card of a data set, and the function that yields its records from the folder of the original, which is only
-    read; what is counted, left out or wrong goes to the notes.
+    """The card of a data set, and the function that yields its records from the folder of the original.
+
+    The function never writes into that folder. Counts, omissions and faults go to the notes.
     """
 
     card: Card
@@ -28,7 +31,7 @@ def names() -> tuple[str, ...]:
 
 
 def reader_of(name: str) -> Reader:
-    """The reader of the data set ``name``. Raises ``TypeError`` when its module is none, or is of another data set."""
+    """The reader of the data set ``name``. Raises ``TypeError`` if its module has no ``read`` or no such ``CARD``."""
     module = importlib.import_module(f"{__name__}.{name}")
     card, read = getattr(module, "CARD", None), getattr(module, "read", None)
     if not (isinstance(card, Card) and card.name == name and callable(read)):

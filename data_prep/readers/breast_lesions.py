@@ -50,7 +50,7 @@ COLUMNS = (
     "Classification",
 )
 UNIQUE = ("CaseID", "Image_filename")
-PIXEL_SIZES = (0.001, 0.1)  # centimetres; those of the set are 0.005 to 0.014, and a size beyond has another unit
+PIXEL_SIZES = (0.001, 0.1)  # centimetres; the set has 0.005 to 0.014, and a size outside the limits has another unit
 
 LARGEST_PNG = 8 << 20  # bytes; the pictures have some 300 KiB
 LARGEST_SIDE = 4096  # pixels; the widest picture has some 1000

@@ -62,7 +62,7 @@ CARD = Card(
     },
 )
 
-# How the reports spell descriptors -> one spelling. Others stay as they are, without superfluous white space.
+# Spelling in the reports -> uniform spelling. Other descriptors keep theirs; only superfluous white space is removed.
 SPELLINGS = {
     "ill- defined": "ill defined",
     "ill-defined": "ill defined",

@@ -49,8 +49,8 @@ def augment(
 ) -> tuple[Float[Array, "b h w 1"], Float[Array, "b h w"]]:
     """A random view of every example: mirror, affine motion, then gain, gamma, speckle, blur and shadow on the image.
 
-    Both stay in [0, 1]; what comes in from outside the image is 0. Example i's view depends on ``key`` and on its place
-    ``first + i`` in the whole batch only, so that the same run gives the same views however its batches are spread.
+    Both stay in [0, 1]; pixels from outside the image are 0. Example i's view depends only on ``key`` and on its place
+    ``first + i`` in the whole batch. So a run gives the same views however its batches are spread over devices.
     """
     keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(image.shape[0]))
     image, mask = jax.vmap(lambda k, x, m: _view(k, x[..., 0], m, config))(keys, image, mask)

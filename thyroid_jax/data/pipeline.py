@@ -20,7 +20,7 @@ from thyroid_jax.shapes import Array
 
 @settings
 class DataConfig:
-    """Which records, at which size, split how."""
+    """The data set, the size of the network's input, and the split."""
 
     name: str = "ddti"
     """data set, as built by `python -m data_prep build`"""
@@ -31,11 +31,11 @@ class DataConfig:
     width: int = 192
     """columns of the network's input, pixels"""
     folds: int = 5
-    """groups are dealt into this many folds, stratified by grade"""
+    """groups are divided into this many folds, stratified by grade"""
     fold: int = 0
     """the fold held out for the test; the next one is the validation fold"""
     split_seed: int = 0
-    """of the folds"""
+    """seed of the folds"""
     split: str = ""
     """a file of folds to use instead of the one beside the data"""
     labels: Literal["readers", "reference"] = "readers"
@@ -83,7 +83,7 @@ def letterbox_geometry(
 ) -> Geometry:
     """The largest centred rectangle of an image's physical aspect ratio inside ``size`` (rows, columns).
 
-    Rounded to pixels, at least 1 x 1. ``spacing`` as in :func:`square_shape`: what is round in the body is round there.
+    Rounded to pixels, at least 1 x 1. ``spacing`` as in :func:`square_shape`: a circle in the body stays a circle.
     """
     squares = square_shape(shape, spacing)
     scale = min(size[0] / squares[0], size[1] / squares[1])
@@ -129,9 +129,9 @@ def load(
         records: of one part of a data set.
         grades: grade classes k.
         size: (height, width) of the network's input.
-        labels: "readers" takes, where a record has them, the mean of its readers' outlines and the distribution of
-            their grades; "reference" its reference outline and grade.
-        extra: labels of further tasks by name: record -> array of one shape, None where it is missing.
+        labels: "readers" takes the mean of a record's reader outlines and the distribution of its reader grades,
+            where it has them; "reference" takes its reference outline and grade.
+        extra: labels of tasks that a user adds, by name: record -> array of one shape, None where it is missing.
 
     Raises :class:`InputError` when there is no record.
     """
@@ -183,14 +183,14 @@ def _grade(record: Record, grades: int, labels: str) -> np.ndarray | None:
 
 
 def _with_flags(values: Sequence[np.ndarray | None], missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values stacked, with ``missing`` where one is None, and the flags that say where it is not."""
+    """The values stacked, with ``missing`` in the place of None, and flags: True where there is a value."""
     return np.stack([missing if value is None else value for value in values]), np.array(
         [v is not None for v in values]
     )
 
 
 def _extra_labels(rows: Sequence[dict[str, np.ndarray | None]]) -> dict[str, Label]:
-    """Labels of further tasks; a task without any label in these rows is left out."""
+    """Labels of the tasks that a user adds; a task without any label in these rows is left out."""
     labels = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
@@ -201,7 +201,7 @@ def _extra_labels(rows: Sequence[dict[str, np.ndarray | None]]) -> dict[str, Lab
 
 
 def reader_counts(records: Iterable[Record], labels: str) -> set[int]:
-    """How many outlines the training masks of ``records`` are means of."""
+    """The numbers of outlines over which the training masks of ``records`` are averaged."""
     return {len(record.reader_masks) if labels == "readers" and record.reader_masks else 1 for record in records}
 
 
@@ -221,7 +221,7 @@ def measure(image: Array, mask: Array, *, cut: float = 0.5, chunk: int = 32) -> 
 
 
 def with_target(examples: Examples, scaling: clinical.Scaling, *, cut: float = 0.5) -> Examples:
-    """The examples with the guidance target of their images as they are, scaled; an outline may leave it undefined."""
+    """The examples with the scaled guidance target of their unaugmented images; it is undefined for some outlines."""
     batch = examples.batch
     values, valid = measure(batch.image[..., 0], batch.mask, cut=cut)
     scaled = np.where(valid, np.asarray(scaling(values)), 0)
@@ -251,8 +251,8 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 class TrainingBatches:
-    """Endless shuffled batches; every epoch holds each example once, its last batch padded. Order depends on ``seed``
-    alone.
+    """Endless shuffled batches. Every epoch holds each example once; its last batch is padded. The order depends on
+    ``seed`` only.
 
     ``state()`` is the position after the last batch handed out, as JSON-ready values; ``restore`` goes back to it.
     """
@@ -285,9 +285,7 @@ class TrainingBatches:
 def prefetch(
     batches: TrainingBatches, put: Callable[[Batch], Batch], *, ahead: int = 2
 ) -> Iterator[tuple[Batch, dict[str, Any]]]:
-    """(batch on the device, position after it) pairs, with ``ahead`` further batches already on their way through
-    ``put``.
-    """
+    """Yield (batch on the device, position after it); ``put`` has already been called for ``ahead`` more batches."""
     queue: deque[tuple[Batch, dict[str, Any]]] = deque()
     while True:
         while len(queue) <= ahead:

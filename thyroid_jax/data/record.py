@@ -1,5 +1,5 @@
-"""The one record that every data set becomes, the index entry that stands for it, and the card that says what its
-labels mean.
+"""The record format of all data sets, the index entry of a record, and the card that describes a data set and its
+labels.
 
 A reader turns an original download into :class:`Record` values; :mod:`data_prep.builder` writes them;
 ``thyroid_jax.data.source`` reads them back. Nothing downstream knows which data set a record came from.
@@ -25,8 +25,7 @@ DIGEST = 32  # hexadecimal digits of SHA-256 that are kept, 128 bits
 
 @dataclass(frozen=True)
 class Record:
-    """One ultrasound image with whatever labels it has. A label that is missing is None (or empty), never a made-up
-    value.
+    """One ultrasound image and its labels. A missing label is None (or empty), never a made-up value.
 
     case          name of this image, unique in the data set
     group         what must stay on one side of a split: a patient, or a case
@@ -39,7 +38,7 @@ class Record:
     malignant     proven or, where the card says so, presumed; None when unknown
     descriptors   written findings of the report, e.g. {"echogenicity": "hypoechogenicity"}; missing ones are left out
     spacing       millimetres per pixel (rows, columns); NaN when unknown
-    official_test True where the publishers of the data set keep the image for testing; such a part stays as it is
+    official_test True where the publishers of the data set keep the image for testing; this part is never split again
     """
 
     case: str
@@ -64,22 +63,22 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """Hash of everything in the record, of values and pixels and not of their encoding in a file.
+        """Hash of all values and pixels in the record; it does not depend on their encoding in a file.
 
         It changes with any field, and is the same on every machine and with every version of the libraries.
         """
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         return digest_of(values | {"spacing": [float(side) for side in self.spacing]})
 
 
 if TYPE_CHECKING:
     RecordSequence = Sequence[Record]
 else:
-    RecordSequence = Sequence  # a checker of types at run time would read a record to look at its type
+    RecordSequence = Sequence  # a run-time type checker would read a record from disk to check its type
 
 
 class Entry(NamedTuple):
-    """What the index of a data set says of a record, so that the record need not be read.
+    """A record's entry in the index of its data set; with it, the record need not be read.
 
     content    hash of the pixels, digest hash of everything in the record
     grade      name of the grade, None when unknown
@@ -101,12 +100,12 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Card:
-    """What a data set is: printed by ``check``, stored beside the records, shown in reports.
+    """Description of a data set: it is printed by ``check``, stored beside the records, and shown in reports.
 
     name      small letters, digits and _, a letter first
     grades    ordered names of the grade classes, least suspicious first; () when the set has no grade
     grouping  what one group is (patient, case, ...); splits never cut through a group
-    expected  counts of the whole original, e.g. {"images": 480}; a build says where it differs
+    expected  counts of the complete original, e.g. {"images": 480}; a build reports differences
 
     Raises :class:`InputError` that lists every field that cannot be used. The name of a grade becomes a column of
     tables and a word of reports: it is plain text, begins with a letter or a digit, is not repeated (capitals do not
@@ -130,7 +129,7 @@ class Card:
 
 @dataclass
 class Notes:
-    """What a reader has to tell besides its records.
+    """What a reader reports besides its records.
 
     counts   running totals by name, in the order in which they are printed
     dropped  (what, why) of everything left out on purpose: a known fault of the data set
@@ -159,8 +158,8 @@ def entry_of(record: Record, card: Card) -> Entry:
 
 
 def data_digest(card: Card, entries: Sequence[Entry]) -> str:
-    """Hash of a data set: the names of its grades, and all entries, with them every digest. Their order does not
-    count: the same records make the same data set.
+    """Hash of a data set: of its grade names and its index entries, which hold the digests of the records. The order of
+    the entries does not matter.
     """
     return digest_of([card.grades, *sorted(entries, key=lambda entry: entry.case)])
 
@@ -168,8 +167,9 @@ def data_digest(card: Card, entries: Sequence[Entry]) -> str:
 def digest_of(value: Any) -> str:
     """Hash of None, truth values, numbers, text, arrays of bytes or truth values, and lists and mappings of these.
 
-    Values that differ have other bytes under the hash: every value says its kind and its length. Lists and tuples are
-    alike, a mapping's order does not count, all NaN are one. Raises ``TypeError`` for anything else.
+    Different values give different bytes to the hash, because each value comes with its kind and its length. A list and
+    a tuple of the same items are equal, a mapping's order does not matter, and all NaN are equal. Raises ``TypeError``
+    for anything else.
     """
     whole = hashlib.sha256()
     for piece in _pieces(value):
@@ -178,7 +178,7 @@ def digest_of(value: Any) -> str:
 
 
 def _pieces(value: Any) -> Iterator[bytes]:
-    """Bytes from which ``value`` could be read back: kind, length where it varies, content."""
+    """Yield bytes from which ``value`` could be read back: kind, length where it varies, content."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:
@@ -210,7 +210,7 @@ def _pieces(value: Any) -> Iterator[bytes]:
 
 
 def problems_of(record: Record, card: Card) -> list[str]:
-    """What makes a record unusable or suspicious, in words; [] when nothing does."""
+    """Messages that say why a record is unusable or suspicious; [] when it is neither."""
     problems = _text_problems(record)
     image = record.image
     if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
@@ -253,7 +253,7 @@ def _text_problems(record: Record) -> list[str]:
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, as from a file name of stray bytes
+    except UnicodeEncodeError:  # a lone surrogate, as in a file name that is not valid UTF-8
         return False
     return True
 
@@ -280,7 +280,7 @@ def _card_problems(card: Card) -> list[str]:
 
 
 def is_name(name: Any) -> bool:
-    """Whether ``name`` can be that of a data set, and so of its folder."""
+    """Whether ``name`` is a valid name of a data set, and so of its folder."""
     return isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name) is not None
 
 

@@ -96,8 +96,8 @@ def _without_warning(splitter: Any, labels: Sequence[int], groups: Sequence[str]
 
 
 def _check_strata(parts: Sequence[Hashable], strata: Sequence[Hashable], what: str, sides: int) -> None:
-    """Every class must have records in as many ``parts`` as there are sides; then it is trained on whichever fold is
-    held out.
+    """Check that every class has records in at least as many ``parts`` as there are sides. Then it is in the training
+    part, whichever fold is held out.
     """
     members: dict[Hashable, set[Hashable]] = defaultdict(set)
     for part, stratum in zip(parts, strata):
@@ -115,10 +115,10 @@ def _check_strata(parts: Sequence[Hashable], strata: Sequence[Hashable], what: s
 
 
 def make_folds(name: str, data: str, entries: Sequence[Entry], *, folds: int, seed: int) -> Folds:
-    """Deal the groups of the data set ``name``, whose digest is ``data``, into ``folds`` folds.
+    """Divide the groups of the data set ``name``, whose digest is ``data``, into ``folds`` folds.
 
     Classes are spread evenly: the grades, or benign and malignant where no record has a grade. An official test part
-    stays as it is and is not dealt. Raises :class:`InputError` as :func:`assign_folds` does.
+    stays as it is. Raises :class:`InputError` as :func:`assign_folds` does.
     """
     test = tuple(entry.case for entry in entries if entry.official_test)
     dealt = [entry for entry in entries if not entry.official_test]
@@ -222,8 +222,8 @@ def load_folds(path: Path | str, name: str, data: str, entries: Sequence[Entry])
 
 
 def _problems(folds: Folds, entries: Sequence[Entry]) -> list[str]:
-    """What keeps ``folds`` from being folds of ``entries``, in words: parts are disjoint by case, group and image, none
-    is empty, and together they hold every record.
+    """Messages that say why ``folds`` do not fit ``entries``. Parts must be disjoint by case, group and image, no fold
+    may be empty, and together they must hold every record.
     """
     least = 2 if folds.test else 3
     parts = {f"fold {number}": cases for number, cases in enumerate(folds.folds)} | {"test": folds.test}
@@ -250,7 +250,7 @@ def _problems(folds: Folds, entries: Sequence[Entry]) -> list[str]:
 
 
 def _lines(what: str, cases: Sequence[str]) -> list[str]:
-    """One line that names the first of the cases; none when there is no case."""
+    """One line that names the first few cases; no line when there is no case."""
     more = f" and {len(cases) - _SHOWN} more" if len(cases) > _SHOWN else ""
     return [f"{what}: {', '.join(map(repr, cases[:_SHOWN]))}{more}"] if cases else []
 
@@ -323,13 +323,13 @@ def resolve(folds: Folds, fold: int, entries: Sequence[Entry], file: str) -> Spl
 
 
 def digest(split: Split) -> str:
-    """Hash of the three parts; the order of cases within a part does not count, nor where the split comes from."""
+    """Hash of the three parts. The order of cases within a part and the origin of the split do not matter."""
     return digest_of([sorted(split["train"]), sorted(split["validation"]), sorted(split["test"])])
 
 
 def differences(saved: Any, split: Split) -> list[str]:
-    """What keeps ``saved``, read from a file, from being ``split``, in words; [] when the parts and their origin are
-    the same. Where the folds file lies does not count.
+    """Messages that say how ``saved``, read from a file, differs from ``split``; [] when the parts and their origin are
+    the same. The place of the folds file does not matter.
     """
     if not isinstance(saved, dict):
         return [f"not a split: expected an object with {', '.join(Split.__annotations__)}"]

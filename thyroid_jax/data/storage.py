@@ -29,17 +29,17 @@ from thyroid_jax.files import read_json
 VERSION = "2.0.0"  # goes up whenever data sets of the version before cannot be read any more
 SPLIT = "records"  # the one TFDS split; training, validation and test are lists of cases (thyroid_jax.data.splits)
 FORMAT = "array_record"
-UNKNOWN = -1  # on disk only: a missing class or truth value
+UNKNOWN = -1  # a missing class or truth value, on disk only
 
 PNG = "png"
 _PICTURES = ("image", "mask", "reader_masks")
 _LARGEST_JSON = 1 << 20  # bytes of features.json and dataset_info.json
-_LARGEST_METADATA = 256 << 20  # bytes; an entry of the index has some 300
+_LARGEST_METADATA = 256 << 20  # bytes; an entry of the index takes about 300
 
 
 class Metadata(NamedTuple):
-    """What a data set says of itself: its card, the index of its records in their order, its digest
-    (:func:`thyroid_jax.data.record.data_digest`), and what its reader counted and left out, (what, why).
+    """Description of a built data set: its card, the index of its records in their order, its digest
+    (:func:`thyroid_jax.data.record.data_digest`), and what its reader counted and left out, as (what, why).
     """
 
     card: Card
@@ -123,15 +123,15 @@ def decode(example: Mapping[str, Any]) -> Record:
 class Records(RecordSequence):
     """The records of a built data set, in the order in which they were written; each access reads one from disk.
 
-    ``entries`` is their index, ``digest`` that of the data set. Reading a record that is not the one in the index, or
-    none at all, raises :class:`InputError`. Can be handed to worker processes and to ``grain``.
+    ``entries`` is their index, ``digest`` that of the data set. Reading a record that differs from its entry in the
+    index, or that cannot be decoded, raises :class:`InputError`. Worker processes and ``grain`` can use it.
     """
 
     def __init__(self, folder: Path | str, metadata: Metadata):
         self.folder, self.card, self.entries, self.digest = Path(folder), *metadata[:3]
         self._metadata = metadata
         self._features = features()
-        self._decoders = _still_encoded()
+        self._decoders = _skip_decoding()
         self._examples = _open_shards(self.folder, metadata)
 
     def __len__(self) -> int:
@@ -156,7 +156,7 @@ class Records(RecordSequence):
             example = self._features.deserialize_example_np(self._examples[place], decoders=self._decoders)
             record = decode(example)
             found = entry_of(record, self.card)
-        except Exception as error:  # wrong bytes end in whatever array_record, protobuf, TFDS, PIL and JSON raise
+        except Exception as error:  # damaged bytes raise any error of array_record, protobuf, TFDS, PIL or JSON
             raise self._damaged(place, str(error) or type(error).__name__) from error
         if found != entry:
             wrong = [name for name in Entry._fields if getattr(found, name) != getattr(entry, name)]
@@ -184,7 +184,7 @@ def open_records(data_dir: Path | str, name: str) -> tuple[Card, Records]:
 
 
 def read_metadata(data_dir: Path | str, name: str) -> Metadata:
-    """What the data set ``name`` built in ``data_dir`` says of itself; raises :class:`InputError` as
+    """The description of the data set ``name`` built in ``data_dir``; raises :class:`InputError` as
     :func:`open_records` does.
     """
     folder = _built_folder(Path(data_dir), name)
@@ -193,11 +193,11 @@ def read_metadata(data_dir: Path | str, name: str) -> Metadata:
     try:
         metadata = _metadata(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not the card and index of a data set ({error}). {_AGAIN}") from error
+        raise InputError(f"{path}: not the card and index of a data set ({error}). {_REBUILD}") from error
     if metadata.card.name != name:
-        raise InputError(f"{path}: of the data set {metadata.card.name!r}, but lies where {name!r} is. {_AGAIN}")
+        raise InputError(f"{path}: of the data set {metadata.card.name!r}, but lies where {name!r} is. {_REBUILD}")
     if metadata.digest != data_digest(metadata.card, metadata.entries):
-        raise InputError(f"{path}: the index is not the one that was written. {_AGAIN}")
+        raise InputError(f"{path}: the index is not the one that was written. {_REBUILD}")
     return metadata
 
 
@@ -217,7 +217,7 @@ def metadata_as_json(metadata: Metadata) -> dict[str, Any]:
     }
 
 
-_AGAIN = "Build the data set again with --overwrite."
+_REBUILD = "Build the data set again with --overwrite."
 
 
 def _built_folder(data_dir: Path, name: str) -> Path:
@@ -280,14 +280,14 @@ def _entry(values: Mapping[str, Any]) -> Entry:
     return Entry(**values)
 
 
-def _still_encoded() -> dict[str, Any]:
+def _skip_decoding() -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
     return {name: tfds.decode.SkipDecoding() for name in _PICTURES}
 
 
 def _open_shards(folder: Path, metadata: Metadata):
-    """Random access to the bytes of every example, after all files of the folder have been found to agree."""
+    """Random access to the bytes of every example, after a check that all files of the folder agree."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     lengths = _check_description(folder, metadata)
@@ -295,26 +295,26 @@ def _open_shards(folder: Path, metadata: Metadata):
     try:
         held = [len(ArrayRecordDataSource(str(shard))) for shard in shards]
         examples = ArrayRecordDataSource([str(shard) for shard in shards])
-    except Exception as error:  # array_record raises RuntimeError or ValueError, and asks Python for the file
-        raise InputError(f"{folder}: its {FORMAT} files cannot be read ({error}). {_AGAIN}") from error
+    except Exception as error:  # array_record raises RuntimeError or ValueError, Python's file functions OSError
+        raise InputError(f"{folder}: its {FORMAT} files cannot be read ({error}). {_REBUILD}") from error
     problems = [
         f"{shard.name}: holds {count} records, dataset_info.json says {length}"
         for shard, count, length in zip(shards, held, lengths, strict=True)
         if count != length
     ]
-    raise_all(problems, f"{folder}: its files do not agree. {_AGAIN}")
+    raise_all(problems, f"{folder}: its files do not agree. {_REBUILD}")
     return examples
 
 
 def _check_description(folder: Path, metadata: Metadata) -> list[int]:
-    """The number of records in each shard, after ``features.json`` and ``dataset_info.json`` have been found to say
-    what this module writes, and what the index says.
+    """The number of records in each shard, after a check that ``features.json`` and ``dataset_info.json`` hold what
+    this module writes, and that they agree with the index.
     """
     schema = read_json(folder / "features.json", largest=_LARGEST_JSON)
     info = read_json(folder / "dataset_info.json", largest=_LARGEST_JSON)
     problems = [] if schema == features_as_json() else ["features.json: not the features of this version's records"]
     if not isinstance(info, dict):
-        raise InputError(f"{folder}/dataset_info.json: not an object. {_AGAIN}")
+        raise InputError(f"{folder}/dataset_info.json: not an object. {_REBUILD}")
     expected = {
         "name": metadata.card.name,
         "version": VERSION,
@@ -337,7 +337,7 @@ def _check_description(folder: Path, metadata: Metadata) -> list[int]:
         problems.append(
             f"dataset_info.json: shardLengths: {sum(lengths)} records, but {len(metadata.entries)} in the index"
         )
-    raise_all(problems, f"{folder}: its files do not agree. {_AGAIN}")
+    raise_all(problems, f"{folder}: its files do not agree. {_REBUILD}")
     return lengths
 
 
@@ -353,7 +353,7 @@ def _lengths(values: Any) -> list[int]:
 
 
 def _shards(folder: Path, name: str, count: int) -> list[Path]:
-    """The ``count`` files that hold the records, after no other was found beside them."""
+    """The ``count`` files that hold the records, after a check that none is missing and no other lies beside them."""
     names = [f"{name}-{SPLIT}.{FORMAT}-{number:05d}-of-{count:05d}" for number in range(count)]
     there = {path.name for path in folder.iterdir() if f".{FORMAT}" in path.name}
     problems = [f"{missing}: is missing" for missing in names if missing not in there]
@@ -361,12 +361,12 @@ def _shards(folder: Path, name: str, count: int) -> list[Path]:
     problems += [
         f"{shard}: is not a regular file" for shard in names if shard in there and not (folder / shard).is_file()
     ]
-    raise_all(problems, f"{folder}: its files do not agree. {_AGAIN}")
+    raise_all(problems, f"{folder}: its files do not agree. {_REBUILD}")
     return [folder / shard for shard in names]
 
 
 def features_as_json() -> Any:
-    """What TFDS writes of :func:`features` into ``features.json``."""
+    """The content of ``features.json``, as TFDS writes it for :func:`features`."""
     from google.protobuf.json_format import MessageToDict
 
     return MessageToDict(features().to_proto())

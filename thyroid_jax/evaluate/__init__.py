@@ -1,5 +1,5 @@
-"""Per-case tables, the numbers drawn from them, their uncertainty, and a page to look at. Host side: numpy in, plain
-data out.
+"""Per-case tables, the measures computed from them, their confidence intervals, and the report page. All of it runs on
+the host, on numpy arrays.
 
 ``cases`` holds the table, ``metrics`` the quality of masks, grades and malignancy, ``statistics`` intervals and tests,
 ``report`` the page. Importing any of them needs numpy only; scipy, matplotlib and jinja2 are imported by the functions

@@ -1,11 +1,11 @@
-"""The per-case table: one row an image, written as CSV, from which every number and the report are drawn.
+"""The per-case table: one row per image, written as CSV. All measures and the report are computed from it.
 
 The columns, in this order: ``case, group, part, dice, iou, hd95_px, hd95_mm, predicted_area_px, reference_area_px,
 grade_truth, grade_predicted``, then ``p_<grade>`` for every grade in ascending order of risk, then ``malignant_truth,
 p_malignant``. An empty cell is a value that does not exist.
 
-Case, group, part and grades are anyone's text, and a spreadsheet runs a cell that begins like a formula. Such text is
-written with an apostrophe before it (:func:`escape`); reading takes the apostrophe away again. Numbers are left alone.
+Case, group, part and grades are arbitrary text, and a spreadsheet executes a cell that begins like a formula. Such text
+is written with an apostrophe before it (:func:`escape`); reading removes the apostrophe. Numbers are not changed.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ PROBABILITY = "p_"  # prefix of a grade's column; the grades' order is the colum
 OLD_PROBABILITY = "prob_"
 
 ESCAPE = "'"
-# What a spreadsheet may take for the beginning of a formula (the wide forms in East Asian locales), or would strip.
+# A spreadsheet may take these for the beginning of a formula (the wide forms in East Asian locales), or strip them.
 RISKY = (*"=+-@\uff1d\uff0b\uff0d\uff20\t\r\n", ESCAPE)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image: what was predicted and how it compares.
+    """One image: its predictions, and their comparison with the reference.
 
-    ``case``, ``group`` (patient, or whatever must not be split) and ``part`` (train, validation, test, or a fold's
-    name) are any text. ``dice, iou, hd95_px, hd95_mm`` are NaN without a reference mask; HD95 also when one of the two
-    masks is empty, and in mm when the pixel spacing is unknown. Areas are in pixels, None without such a mask. Grades
-    are names, "" when unknown. ``probability`` maps every grade, in ascending order of risk, to its probability; empty
-    when nothing grades. ``malignant_truth`` is None when unknown, ``p_malignant`` NaN when nothing predicts it.
+    ``case``, ``group`` (the patient, or another unit that is not split) and ``part`` (train, validation, test, or the
+    name of a fold) are any text. ``dice, iou, hd95_px, hd95_mm`` are NaN without a reference mask; HD95 also when one
+    of the two masks is empty, and in mm when the pixel spacing is unknown. Areas are in pixels, None without such a
+    mask. Grades are names, "" when unknown. ``probability`` maps every grade, in ascending order of risk, to its
+    probability; it is empty when no grade is predicted. ``malignant_truth`` is None when unknown, ``p_malignant`` is
+    NaN when it is not predicted.
 
     Raises ValueError for a grade named "malignant" (its column would be that of the probability of malignancy), a
     ``malignant_truth`` other than None, 0 and 1, or a ``p_malignant`` outside [0, 1].
@@ -93,10 +94,10 @@ def columns(names: Sequence[str]) -> list[str]:
 
 
 def write_cases(path: Path | str, cases: Sequence[Case]) -> None:
-    """Write the table as CSV (UTF-8, one header line) in one step: the :func:`columns`, one row a case.
+    """Write the table as CSV (UTF-8, one header line) in one step: the :func:`columns`, one row per case.
 
     Floats are written so that reading gives the same bits, truth of malignancy as 0 or 1; NaN and None are empty cells.
-    No case writes the header alone. Raises ValueError for cases that were graded on different scales.
+    Without a case only the header is written. Raises ValueError for cases that were graded on different scales.
     """
     names = grades(cases)
     write_text(path, "".join(_line(row) for row in [columns(names), *(_row(case, names) for case in cases)]))
@@ -105,7 +106,7 @@ def write_cases(path: Path | str, cases: Sequence[Case]) -> None:
 def read_cases(path: Path | str) -> list[Case]:
     """Read what :func:`write_cases` wrote; columns that it does not know are ignored.
 
-    Every column ``p_<name>`` but ``p_malignant`` is a grade's. An apostrophe at the beginning of a text is taken away.
+    Every column ``p_<name>`` but ``p_malignant`` is a grade's. An apostrophe at the beginning of a text is removed.
 
     Raises :class:`~thyroid_jax.errors.InputError` for a missing file, a missing column, a table of the older layout
     (columns ``prob_<grade>``), or cells that cannot be read; all faulty cells are listed at once.
@@ -133,8 +134,8 @@ def read_cases(path: Path | str) -> list[Case]:
 
 
 def escape(text: str) -> str:
-    """The text as a spreadsheet can be given it: with an apostrophe before it where it begins like a formula, or with
-    an apostrophe.
+    """The text in a form that is safe in a spreadsheet: with an apostrophe before it where it begins like a formula, or
+    with an apostrophe.
 
     >>> escape("=1+1"), escape("4a")
     ("'=1+1", '4a')
@@ -162,7 +163,7 @@ def _fits(row: list[str], header: list[str], line: int, problems: list[str]) -> 
     return len(row) == len(header)
 
 
-# What a cell's number must be: in words, and as a test of the number. pandas writes 3 as 3.0 in a column with gaps.
+# What a cell's number must be, in words, and a function that checks it. pandas writes 3 as 3.0 in a column with gaps.
 _NUMBER = "a number", lambda value: True
 _FINITE = "a finite number", np.isfinite
 _COUNT = "a whole number", lambda value: value.is_integer() and value >= 0
@@ -231,8 +232,8 @@ def _cell(value: float | None) -> str:
 def _line(row: Sequence[str]) -> str:
     """One CSV line.
 
-    The writer quotes a cell that holds a character of its own line end. Here these are the carriage return and, for
-    readers that part cells there as well, semicolon and tab; the line end is then replaced.
+    The csv writer quotes a cell that holds a character of its line terminator. So the terminator holds the carriage
+    return, and the semicolon and tab at which some readers split cells; then it is replaced by a newline.
     """
     text, end = io.StringIO(newline=""), "\r\n;\t"
     csv.writer(text, lineterminator=end).writerow(row)

@@ -1,7 +1,7 @@
 """Quality of masks, grades and malignancy on the host: plain numpy functions of one case, of a confusion matrix, or of
 a per-case table.
 
-Conventions, written once:
+Conventions:
 
 =======================  ===============================================================================================
 both masks empty         Dice 1, IoU 1, HD95 0
@@ -13,10 +13,10 @@ grade never true         not averaged over: it has no recall, no AUROC and no F1
 grade not drawn          a bootstrap replicate in which a grade of the average has no case is NaN, left out and counted
 =======================  ===============================================================================================
 
-The grading measures are functions of a confusion matrix, or of case weights, with free leading axes: two thousand
-bootstrap replicates are then a few array operations. Measures that average over grades take the grades as an argument:
+The grading measures are functions of a confusion matrix, or of case weights, with any leading axes. So two thousand
+bootstrap replicates take a few array operations. Measures that average over grades take the grades as an argument:
 they are chosen once, from the whole table (:func:`occurring`), so that every replicate estimates the same quantity.
-scikit-learn, which gives the same values, judges them in the tests.
+The tests compare them with scikit-learn, which gives the same values.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def hd95(predicted: np.ndarray, reference: np.ndarray, spacing: tuple[float, flo
 
         HD95 = max( P95 over a in dA of min_b |a - b|,  P95 over b in dB of min_a |a - b| )
 
-    the **larger of the two directed 95th percentiles** (as in MONAI; pooling both directions gives a smaller number
-    when one side has a short outlying boundary). dA holds the centres of A's pixels with a 4-neighbour outside A, the
-    image border being outside; percentiles interpolate linearly and every boundary pixel counts once.
+    It is the **larger of the two directed 95th percentiles** (as in MONAI; pooling both directions gives a smaller
+    number when one side has a short outlying boundary). dA holds the centres of A's pixels with a 4-neighbour outside
+    A; the image border counts as outside. Percentiles interpolate linearly and every boundary pixel counts once.
 
     Both empty: 0. One empty: NaN. Raises ValueError like :func:`dice`, and for a spacing that is not positive.
     Source: Huttenlocher et al., IEEE TPAMI 15 (1993) 850-863; conventions: Maier-Hein et al., Nature Methods 21
@@ -279,7 +279,7 @@ def _chosen(confusion: np.ndarray, over: np.ndarray | None) -> np.ndarray:
 
 
 def _mean_over(values: np.ndarray, over: np.ndarray) -> np.ndarray:
-    """Mean over the chosen entries of the last axis; NaN when one of them is NaN, or none is chosen."""
+    """Mean over the chosen entries of the last axis; NaN when one of them is NaN, or when none is chosen."""
     chosen = values[..., over]
     return _ratio(chosen.sum(axis=-1), chosen.shape[-1])
 
@@ -307,8 +307,7 @@ def measure(
     Args:
         part: train, validation, test, or the name of a fold.
         predicted, reference: bool[h w], or None when there is no such mask (a missing reference is not an empty one).
-        spacing: (row, column) pixel pitch of these masks in mm; NaN where it is unknown, and then there is no HD95 in
-            mm.
+        spacing: (row, column) pixel pitch of these masks in mm; NaN where it is unknown; HD95 in mm is then NaN.
         probability: grade name -> probability, ascending risk; the predicted grade is the most probable, the lower
             one on a tie.
         grade_truth: a key of ``probability``, or "" when the case has no grade.
@@ -360,8 +359,9 @@ def segmentation_summary(cases: Sequence[Case], *, samples: int = 2000, level: f
     reference mask. An entry is ``{value, low, high, n, undefined, groups, replicates, replicates_undefined}``:
 
     ``n`` cases of ``groups`` groups are averaged; ``undefined`` more have a reference but no value (HD95 with one mask
-    empty, or in mm without a spacing). An empty mask left out flatters the mean: read HD95 beside Dice, where such a
-    case counts 0. ``replicates`` were drawn, of which ``replicates_undefined`` had no value and were left out.
+    empty, or in mm without a spacing). Without cases of the first kind the mean HD95 looks better than it is: read it
+    beside Dice, where they count 0. ``replicates`` were drawn, of which ``replicates_undefined`` had no value and were
+    left out.
     """
     drawn = [case for case in cases if not np.isnan(case.dice)]
     result: Summary = {}
@@ -478,7 +478,7 @@ def _weighted_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _entry(interval: Interval, n: int, undefined: int = 0) -> dict[str, float]:
-    """Entry of a summary: ``n`` cases have a value and ``undefined`` have none; if the measure is NaN, none has."""
+    """Entry of a summary: ``n`` cases have a value, ``undefined`` have none. If the measure is NaN, no case has one."""
     lost = n if np.isnan(interval.value) else 0
     return {
         "value": interval.value,

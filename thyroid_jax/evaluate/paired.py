@@ -65,11 +65,11 @@ MEASURES: dict[str, _Measure] = {
 def difference(
     first: Sequence[Case], second: Sequence[Case], measure: str, *, samples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Measure of the first table minus that of the second, with a 95 % interval: both are resampled alike.
+    """Measure of the first table minus that of the second, with a 95 % interval; both tables are resampled alike.
 
-    Rows belong together by their case; a case that is there several times (several seeds) is paired in order. Rows that
-    only one table has raise :class:`InputError`: a difference is of the same cases. ``measure`` is a name of
-    :data:`MEASURES`. NaN where no row has the measure.
+    Rows are paired by their case; rows of a case that occurs several times (several seeds) are paired in order. Rows
+    that only one table has raise :class:`InputError`. ``measure`` is a name of :data:`MEASURES`. NaN where no pair has
+    the measure.
     """
     chosen = MEASURES[measure]
     pairs = [(a, b) for a, b in matched(first, second) if chosen.usable(a) and chosen.usable(b)]
@@ -86,7 +86,7 @@ def difference(
 
 
 def matched(first: Sequence[Case], second: Sequence[Case]) -> list[tuple[Case, Case]]:
-    """Rows of two tables that belong together, in the first table's order."""
+    """Pairs of rows of two tables with the same case, in the first table's order."""
     there = {key: case for key, case in zip(_keys(second), second)}
     keys = _keys(first)
     lacking = sorted(set(keys) ^ set(there))

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page with everything embedded, that opens from disk and asks nothing of the network."""
+"""The report of a run: one HTML page with everything embedded. It opens from disk and loads nothing from a network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.metrics import Summary, table_confusion
 from thyroid_jax.files import write_text
 
-# Blue and orange of Okabe and Ito: told apart in every common form of colour blindness, and both visible on grey
+# Blue and orange of Okabe and Ito: distinguishable in every common form of colour blindness, and both visible on grey
 # tissue.
 REFERENCE_COLOUR = (86, 180, 233)
 PREDICTED_COLOUR = (230, 159, 0)
@@ -46,8 +46,8 @@ BOOKKEEPING = ("step", "epoch", "split")
 
 @dataclass(frozen=True)
 class Picture:
-    """What one overlay shows: ``image`` uint8[h w]; ``reference`` bool[h w] or None; ``predicted`` bool or probability
-    [h w], or None.
+    """The content of one overlay: ``image`` uint8[h w]; ``reference`` bool[h w] or None; ``predicted`` bool or
+    probability [h w], or None.
     """
 
     case: str
@@ -58,7 +58,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page shows, as plain data. Sections whose field is empty say so, or are left out.
+    """Everything that the page shows, as plain data. A section whose field is empty says so, or is left out.
 
     Args:
         title, subtitle: text.
@@ -70,8 +70,8 @@ class Report:
             numeric entry becomes a curve, see :func:`training_curves`.
         curves: which entries of the log to draw; empty means all.
         pictures: images with masks, found by their case name; those of the worst, median and best cases are shown.
-        notes: what a reader has to know before using the numbers, a paragraph each.
-        level: of the intervals in ``summary``.
+        notes: what a reader has to know before using the numbers, one paragraph each.
+        level: confidence level of the intervals in ``summary``.
     """
 
     title: str
@@ -97,8 +97,8 @@ def write_report(folder: Path | str, report: Report) -> Path:
 
 
 def render(report: Report) -> str:
-    """The page as text: a function of ``report`` alone. All text in it is escaped; its policy forbids any request and
-    foreign script.
+    """The page as text: a function of ``report`` alone. All text in it is escaped; its content security policy forbids
+    every request and every foreign script.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -131,17 +131,17 @@ def render(report: Report) -> str:
 
 
 def best_median_worst(cases: Sequence[Case], each: int = 4) -> dict[str, list[Case]]:
-    """``{"worst", "median", "best"}`` -> up to ``each`` cases by Dice, worst first; no case twice, cases without Dice
-    in none.
+    """``{"worst", "median", "best"}`` -> up to ``each`` cases by Dice, worst first. No case comes twice; cases
+    without a Dice are left out.
 
-    Median cases are the middle of the ranking. With few cases the worst are filled first, then the best, then the
-    median.
+    Median cases are the middle of the ranking. If there are few cases, the worst are chosen first, then the best, then
+    the median.
     """
     ranked = sorted((case for case in cases if not np.isnan(case.dice)), key=lambda case: case.dice)
     worst, rest = ranked[:each], ranked[each:]
     cut = max(len(rest) - each, 0)
     best, rest = rest[cut:], rest[:cut]
-    # The middle of the whole ranking, as far as it is still free.
+    # The middle of the whole ranking, without the cases already chosen.
     start = min(max((len(ranked) - each) // 2 - len(worst), 0), max(len(rest) - each, 0))
     return {"worst": worst, "median": rest[start : start + each], "best": best}
 
@@ -157,7 +157,7 @@ def overlay(
     Args:
         image: uint8[h w].
         reference, predicted: bool[h w], or probability f[h w] cut at 0.5, or None for no outline.
-        scale: whole number of output pixels a side of an image pixel, so that outlines look thin on small images.
+        scale: whole number of output pixels per side of an image pixel, so that outlines look thin on small images.
 
     An outline is the mask's own boundary pixels. Raises ValueError for shapes or types that do not fit.
     """
@@ -178,8 +178,8 @@ def overlay_grid(
 ) -> np.ndarray:
     """Sheet of overlays with smooth outlines, captions and a legend, e.g. for a README: uint8[height width_px 3].
 
-    ``captions`` (one a picture; default the case names) stand above the pictures, each line cut to
-    the picture's width. Raises ValueError without a picture.
+    ``captions`` (one per picture; by default the case names) stand above the pictures, each line cut to the picture's
+    width. Raises ValueError without a picture, or for another number of captions.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -217,7 +217,7 @@ def overlay_grid(
         for mask, colour, style in ((picture.reference, blue, "-"), (picture.predicted, orange, "--")):
             for line in _outlines(mask):
                 axis.plot(line[:, 0], line[:, 1], color=colour, linestyle=style, linewidth=1.6)
-        # Case names are anyone's text: no TeX in them.
+        # Case names are arbitrary text, so they are not parsed as TeX.
         axis.set_title(texts[index], fontsize=9, parse_math=False)
     keys = [
         Line2D([], [], color=blue, label="reference"),
@@ -226,7 +226,7 @@ def overlay_grid(
     figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks shows as boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # unknown characters are drawn as boxes
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -311,12 +311,12 @@ def _card(case: Case, picture: Picture) -> dict:
 
 
 def training_curves(log: Sequence[Mapping[str, Any]], names: Sequence[str] = (), *, points: int = 400) -> list[dict]:
-    """One panel a logged quantity: ``{"name", "splits", "x", "svg"}``, the SVG being safe markup in the page's colours.
+    """One panel per logged quantity: ``{"name", "splits", "x", "svg"}``; the SVG is safe markup in the page's colours.
 
-    ``names`` chooses and orders the quantities, all numeric ones without it. Values that are not finite are left out.
-    Longer curves are averaged in ``points`` consecutive stretches; the panel's ``thinned`` says so. The abscissa is
-    the epoch when every entry has one and no split has two entries of one epoch, else the step. No text of the log
-    enters the drawing.
+    ``names`` chooses and orders the quantities; by default all numeric ones are drawn. Values that are not finite are
+    left out. A curve of more than ``points`` points is averaged over ``points`` consecutive stretches; the panel's
+    ``thinned`` is then True. The abscissa is the epoch when every entry has one and no split has two entries of one
+    epoch, else the step. No text of the log enters the drawing.
     """
     found = dict.fromkeys(
         key for entry in log for key, value in entry.items() if key not in BOOKKEEPING and _finite(value)
@@ -386,7 +386,7 @@ def _panel(curves: Sequence[np.ndarray], salt: str):
         "font.size": 10,
         "axes.formatter.useoffset": False,
     }
-    with matplotlib.rc_context(style):  # type: ignore[arg-type]  # it wants literal keys
+    with matplotlib.rc_context(style):  # type: ignore[arg-type]  # its type demands literal keys
         figure = Figure(figsize=(3.6, 2.1), layout="constrained")
         axis = figure.subplots()
         figure.patch.set_alpha(0)
@@ -411,7 +411,7 @@ def _panel(curves: Sequence[np.ndarray], salt: str):
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)  # HTML needs no namespaces, and the page names no outside address
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)  # HTML needs no namespaces; they are external addresses
     used = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(
         r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg
@@ -502,17 +502,17 @@ CASE_COLUMNS = (
 
 
 def _case_table(cases: Sequence[Case]) -> dict:
-    """Columns and rows of cells ``(value to sort by, text)``; a column without a value is left out, as is the part
-    where all cases are of one.
+    """Columns and rows of cells ``(value to sort by, text)``; a column without a value is left out, and so is the
+    part when all cases are of the same part.
     """
 
-    def says_something(column: _Column) -> bool:
+    def is_informative(column: _Column) -> bool:
         values = {column.value(case) for case in cases}
         if column.heading in ("Case", "Group"):
             return True
         return len(values) > 1 if column.heading == "Part" else any(map(_is_there, values))
 
-    columns = [column for column in CASE_COLUMNS if says_something(column)]
+    columns = [column for column in CASE_COLUMNS if is_informative(column)]
     return {"columns": columns, "rows": [[_case_cell(column, case) for column in columns] for case in cases]}
 
 
@@ -529,7 +529,7 @@ def _is_there(value: str | float | None) -> bool:
 
 
 def _group_sizes(cases: Sequence[Case], *, most: int = 8) -> list[tuple[int | str, int]]:
-    """(images in a group, number of such groups), ascending; what is beyond ``most`` sizes is one entry "more"."""
+    """(images in a group, number of such groups), ascending; sizes after the first ``most`` are one entry "more"."""
     sizes = sorted(Counter(Counter(case.group for case in cases).values()).items())
     rest = sum(number for _, number in sizes[most:])
     return sizes[:most] + ([("more", rest)] if rest else [])

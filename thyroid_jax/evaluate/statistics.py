@@ -1,7 +1,7 @@
 """Intervals and tests for comparing models: cluster bootstrap, Wilcoxon, DeLong, McNemar, Holm.
 
-Images of one patient resemble each other. The bootstrap resamples whole groups for that reason; the other tests take
-their observations to be independent, and say in their docstrings what to do when they are not.
+Images of one patient resemble each other. So the bootstrap resamples whole groups. The other tests assume independent
+observations; their docstrings say what to do when they are not.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def cluster_bootstrap(
         q = Phi( -t_{(1 + level)/2, G - 1} sqrt(G / (G - 1)) )      with ``expanded``
         q = (1 - level) / 2                                         without
 
-    The two agree for many groups. With few, replicates vary less than samples do: their variance is too small by the
-    factor (G - 1)/G, and the normal quantile stands where Student's belongs. The expanded interval puts both right.
+    The two agree for many groups. With few groups the variance of the replicates is too small by the factor (G - 1)/G,
+    and the normal quantile stands in the place of Student's. The expanded interval corrects both.
 
-    The same seed draws the same groups, so that two statistics of one table are resampled alike, with or without
+    The same seed draws the same groups. So two statistics of one table are resampled alike, with or without
     ``weighted``.
 
     >>> patient, dice = ["a", "a", "b", "c"], [1.0, 0.75, 0.75, 0.5]
@@ -64,20 +64,20 @@ def cluster_bootstrap(
 
     Args:
         statistic: ``statistic(*data) -> float`` on resampled rows. With ``weighted=True`` instead
-            ``statistic(*data, weight=f[s n]) -> f[s]``: all replicates of a block at once, as the number of times
-            that each case was drawn. Means, confusion matrices and AUROCs need no more than that, and are some
-            hundred times faster so.
-        clusters: n labels, one a case; equal labels are one group.
+            ``statistic(*data, weight=f[s n]) -> f[s]``: it gets all replicates of a block at once, as the number of
+            times that each case was drawn. This suffices for means, confusion matrices and AUROCs, and is about a
+            hundred times faster.
+        clusters: n labels, one per case; equal labels are one group.
         data: arrays whose first axis is n.
         samples: replicates to draw.
         expanded: widen the interval for the number of groups, as above.
 
-    The statistic must measure the same thing in every replicate, and be NaN where it cannot (a grade that counts was
-    not drawn, say). Such a replicate is left out and counted in ``undefined``. There is no interval (NaN bounds,
-    nothing drawn) when the statistic itself is NaN, when there is no case, or when there is only one group: a single
-    group says nothing about the spread between groups. A skewed statistic of few groups is still covered less often
-    than ``level`` says; report the number of groups beside the interval. Where every replicate gives the same value
-    (an accuracy of 1, say) low = high: the data show no spread, which is not certainty.
+    The statistic must measure the same thing in every replicate, and be NaN where it cannot (for example when a grade
+    of the average was not drawn). Such a replicate is left out and counted in ``undefined``. There is no interval (NaN
+    bounds, nothing drawn) when the statistic itself is NaN, when there is no case, or when there is only one group: a
+    single group says nothing about the spread between groups. A skewed statistic of few groups is still covered less
+    often than ``level`` says; report the number of groups beside the interval. Where every replicate gives the same
+    value (for example an accuracy of 1) low = high: the data show no spread, which is not certainty.
 
     Raises ValueError when lengths differ, or for a level outside (0, 1) or no samples.
     Sources: Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, sections 3.8 (strategy 1) and 5.3;
@@ -118,7 +118,7 @@ def _expanded_tail(level: float, groups: int) -> float:
 
 
 def _draws(groups: int, samples: int, seed: int) -> Iterator[np.ndarray]:
-    """``samples`` times int[groups]: which groups are drawn."""
+    """Yield int[groups], the groups that are drawn, ``samples`` times."""
     generator = np.random.default_rng(seed)
     return (generator.integers(groups, size=groups) for _ in range(samples))
 
@@ -207,7 +207,7 @@ def paired_wilcoxon(
 
 @dataclass(frozen=True)
 class DeLong:
-    """Result of :func:`delong`; tuples hold one entry a score.
+    """Result of :func:`delong`; tuples hold one entry per score.
 
     ``interval`` names what ``low`` and ``high`` of each area are: "logit", "normal", "pairs" or "none" (both NaN). The
     fields of the difference are NaN for a single score.
@@ -288,7 +288,7 @@ def delong(
     v10 = (rank[:, :positives] - rankdata(x, axis=1)) / negatives
     v01 = 1 - (rank[:, positives:] - rankdata(y, axis=1)) / positives
     auc = v10.mean(axis=1)
-    # V10 steps by 1 / 2N and V01 by 1 / 2P, so a variance is 0 or at least 1 / (2PN)^2: less than that is rounding.
+    # V10 is a multiple of 1 / 2N and V01 of 1 / 2P, so a variance is 0 or at least 1 / (2PN)^2; less is rounding error.
     pairs, smallest = min(positives, negatives), 1 / (2 * positives * negatives) ** 2
     if pairs > 1:
         covariance = np.atleast_2d(np.cov(v10)) / positives + np.atleast_2d(np.cov(v01)) / negatives
@@ -329,7 +329,7 @@ def _area_interval(area: float, variance: float, pairs: int, level: float, kind:
     from scipy.stats import binomtest, norm
 
     if area in (0, 1) or variance == 0:
-        # An area of 1/2 in which all scores tie is half a success a pair: count it down below and up above.
+        # Where all scores tie, the area 1/2 is half a success per pair: round down for the lower bound, else up.
         low, high = (
             binomtest(int(successes), pairs).proportion_ci(level, method="exact")
             for successes in (np.floor(area * pairs), np.ceil(area * pairs))

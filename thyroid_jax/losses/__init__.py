@@ -1,6 +1,6 @@
 """Losses as plain functions ``(prediction, target, *, where=None, ...) -> f32[b]``: per example, never reduced.
 
-:mod:`thyroid_jax.losses.reduce` makes numbers of them.
+:mod:`thyroid_jax.losses.reduce` reduces them to scalars.
 """
 
 from thyroid_jax.losses import consistency, grading, guidance, malignancy, reduce, rlar, segmentation

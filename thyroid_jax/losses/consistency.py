@@ -1,8 +1,8 @@
 """Consistency between the malignancy head and the shape of the soft mask.
 
-A prior phi says how suspicious the outline alone looks, from the features of
-:func:`thyroid_jax.radiomics.soft.morphology`; the loss asks the head's probability p to agree with it. phi constant
-satisfies that loss too: :func:`agreement` is what to log. Paper: arXiv 2511.15968. Its abstract states a learned
+A prior phi estimates malignancy from the outline alone, from the features of
+:func:`thyroid_jax.radiomics.soft.morphology`; the loss asks the head's probability p to agree with it. A constant phi
+can satisfy this loss too, so log :func:`agreement`. Paper: arXiv 2511.15968. Its abstract states a learned
 combination of four features and a squared difference; the rest is our choice.
 
 >>> features = jnp.array([[0.2, 0.1, 0.0, 0.1], [0.6, 1.0, 0.3, 0.4]])
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from thyroid_jax.losses.reduce import fill, keep, masked_mean
 from thyroid_jax.shapes import Array, Bool, Float, Number
 
-_CONSTANT = 1e-6  # variance below which a probability is called constant: float32 cannot tell much less from 0
+_CONSTANT = 1e-6  # variance below which a probability counts as constant: float32 cannot tell a much smaller one from 0
 
 
 class Agreement(NamedTuple):
@@ -68,9 +68,9 @@ def consistency(
 ) -> Float[Array, "b"]:
     """(p - phi)^2, in [0, 1], between the head's malignancy p and the prior phi of :func:`malignancy_prior`.
 
-    ``gradient`` says who moves: "head" only p, as if phi were a label; "mask" only phi, so the outline and the
-    prior's parameters; or "both". Images whose flag in ``where`` is False give 0 with a zero gradient: those without
-    an outline to speak of (:func:`large_enough`), and padding.
+    ``gradient`` says what receives a gradient: "head" is p alone, as if phi were a label; "mask" is phi alone, that is
+    the outline and the prior's parameters; or "both". Images whose flag in ``where`` is False give 0 with a zero
+    gradient: padding, and images whose mask is too small (:func:`large_enough`).
     """
     if gradient not in ("both", "head", "mask"):
         raise ValueError(f'gradient {gradient!r}: choose "both", "head" or "mask".')
@@ -83,11 +83,11 @@ def consistency(
 
 
 def large_enough(probability: Float[Array, "b h w"], *, pixels: Number = 50.0) -> Bool[Array, "b"]:
-    """Whether more than ``pixels`` pixels of the soft mask exceed 1/2: below that it has no shape to speak of.
-    Without a gradient.
+    """Whether more than ``pixels`` pixels of the soft mask exceed 1/2; a smaller mask has no meaningful shape.
 
-    Pixels, not a share of the image: they are what perimeter and moments need, whatever the image's size; 50 is a
-    disc of radius 4. Counted above 1/2, not summed: a haze of 0.01 over 256 x 256 sums up to 655.
+    It has no gradient. The limit is in pixels, not a share of the image, because perimeter and moments need a minimum
+    number of them; 50 is a disc of radius 4. Pixels above 1/2 are counted and probabilities are not summed: a haze of
+    0.01 over 256 x 256 pixels sums to 655.
     """
     return (probability > 0.5).sum((1, 2)) > pixels
 
@@ -103,7 +103,7 @@ def correlation(
 
 
 def products(prior: Float[Array, "b"], label: Float[Array, "b"]) -> Float[Array, "b 5"]:
-    """phi, y, phi^2, y^2, phi y with 1/2 subtracted from phi and y: :func:`agreement` needs their means alone.
+    """phi, y, phi^2, y^2, phi y with 1/2 subtracted from phi and y: :func:`agreement` needs only their means.
 
     Sums of these rows may be added over batches and devices.
     """
@@ -116,7 +116,7 @@ def agreement(means: Float[Array, "5"]) -> Agreement:
     images.
 
     corr = (E[py] - E[p] E[y]) / sqrt(var p var y). 0 where phi or the label is constant (standard deviation under
-    0.001), as with fewer than two images. Without a gradient. Watch the deviation: where it goes to 0 the prior is
+    0.001), as with fewer than two images. It has no gradient. Watch the deviation: where it goes to 0 the prior is
     constant and useless, whatever its correlation.
     """
     p, y, pp, yy, py = jax.lax.stop_gradient(means)

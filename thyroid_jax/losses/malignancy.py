@@ -1,4 +1,4 @@
-"""The loss between a logit of malignancy and the proven, or stated, malignancy; one value per image."""
+"""The loss between a logit of malignancy and the malignancy label, proven or presumed; one value per image."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The one place where per-example values become a number: as a sum and a count, divided once, at the very end.
+"""Reduction of per-example values, done only here: to a sum and a count, which are divided once, at the very end.
 
-Sums and counts can be added over batches, devices and hosts, and the mean comes out the same wherever labels are
-missing. A mean of means does not.
+Sums and counts can be added over batches, devices and hosts; the mean then does not depend on where labels are missing.
+A mean of means does.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def pair(values: Float[Array, "b"], where: Bool[Array, "b"]) -> Pair:
 
 
 def whole(value: Float[Array, "*n"]) -> Pair:
-    """A value that belongs to the whole batch, and that every device holds alike."""
+    """A value of the whole batch that is the same on every device."""
     return Pair(value, jnp.ones((), value.dtype))
 
 
 def share(value: Float[Array, "*n"], axis: str | None) -> Pair:
-    """A part of a value that belongs to the whole batch: the devices of ``axis`` hold parts that add up to it."""
+    """One device's part of a value of the whole batch: the parts of the devices of ``axis`` add up to it."""
     return Pair(value, jnp.ones((), value.dtype) / size(axis))
 
 

@@ -1,7 +1,7 @@
 """Representation-level adversarial regularisation: the tasks' adversarial directions, and the penalty on their angle.
 
-Each task t has a direction in which a small change of the latent would hurt it most, a_t = normalised d L_t / d z.
-RLAR keeps these directions from lining up too closely. It acts on the geometry of the representation, not on the
+Each task t has a direction in which a small change of the latent raises its loss most, a_t = normalised d L_t / d z.
+RLAR keeps these directions from becoming too closely aligned. It acts on the geometry of the representation, not on the
 gradients of the parameters.
 
 References:
@@ -30,11 +30,11 @@ from thyroid_jax.shapes import Array, Bool, Float, Number
 
 Space = Literal["channel", "full"]
 TaskLosses = Mapping[str, Callable[[Array], Array]]
-_EPS = 1e-12  # far below any gradient that means something, and its square is still a normal float32
+_EPS = 1e-12  # far below any meaningful gradient, and its square is still a normal float32
 
 
 class Directions(NamedTuple):
-    """What the probe sees, in the order of the tasks.
+    """The adversarial directions of one batch, in the order of the tasks.
 
     ``unit f32[t b d]`` directions (zero where a gradient is zero), ``norm f32[t b]`` >= 0 lengths of the gradients
     before normalisation, ``loss f32[t b]`` the losses themselves.
@@ -60,9 +60,9 @@ def adversarial_directions(
         task_losses: ordered mapping name -> (z -> f32[b]). Example i's loss may depend on row i of z only.
         latent: z f32[b y x c].
         space: "channel" differentiates by an offset in R^c added at every position, d = c. A pooled grade gradient is
-            constant over space while a mask gradient oscillates, so cosines of the full vectors crowd at 0. "full"
+            constant over space while a mask gradient oscillates, so cosines of the full vectors are close to 0. "full"
             takes all of z, d = y x c.
-        hold: names of tasks whose directions are constants: only the others turn. Cheaper, and not exact any more.
+        hold: names of tasks whose directions are constants: only the others turn. This is cheaper, but no longer exact.
     """
     latent = latent.astype(jnp.promote_types(latent.dtype, jnp.float32))
     gradients, losses = [], []
@@ -77,7 +77,7 @@ def adversarial_directions(
 def normalise(
     gradients: Float[Array, "t b y x c"], losses: Float[Array, "t b"], *, space: Space = "channel"
 ) -> Directions:
-    """Gradients of the tasks' summed losses, at one place of the network, to :class:`Directions`."""
+    """Convert the gradients of the tasks' summed losses, at one level of the network, to :class:`Directions`."""
     if space not in ("channel", "full"):
         raise ValueError(f'space {space!r}: choose "channel" or "full".')
     gradients = _at_least_float32(gradients)
@@ -105,11 +105,11 @@ def angular_penalty(
     """Penalty on excessive alignment, mean over the pairs of tasks; with s a pair's cosine:
 
         hinge   max(0, s - margin)^2      alignment only, the literal reading
-        square  s^2                       near-orthogonality, as CosReg asks of parameters (arXiv 1912.06844); no margin
+        square  s^2                       near-orthogonality, as CosReg in parameter space (arXiv 1912.06844); no margin
         abs     max(0, |s| - margin)^2
 
     In [0, 1] for 0 <= margin < 1. ``where`` marks the examples on which every task is defined; the others give 0.
-    PCGrad and its kin act on *conflict* (negative cosine); this acts on *alignment* (positive cosine).
+    PCGrad and similar methods act on *conflict* (negative cosine); this acts on *alignment* (positive cosine).
     """
     s = cosines(unit)
     if kind == "hinge":

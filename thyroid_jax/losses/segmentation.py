@@ -1,7 +1,7 @@
 """Losses between mask logits and a mask, one value per image.
 
 Targets may be soft, as when several readers drew the outline. ``where`` (bool[b]) marks the images that have a mask;
-the others give 0 with a zero gradient, whatever stands in their rows.
+the others give 0 with a zero gradient, whatever their rows hold.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def bce(
 ) -> Float[Array, "b"]:
     """Binary cross-entropy, mean over the pixels: mean_p [softplus(x_p) - m_p x_p], >= 0, in nats.
 
-    ``logits`` x any real, ``target`` m in [0, 1]. A soft target's least value is its entropy, not 0. One softplus a
-    pixel: two log-sigmoids give the same numbers and cost more.
+    ``logits`` x any real, ``target`` m in [0, 1]. A soft target's least value is its entropy, not 0. It takes one
+    softplus per pixel; two log-sigmoids give the same numbers and cost more.
     """
     logits, target = fill(logits, where), fill(target, where)
     return keep((jax.nn.softplus(logits) - target * logits).mean((1, 2)), where)

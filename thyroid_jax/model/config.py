@@ -1,4 +1,4 @@
-"""Shape of the network: what a person asks for, and the sizes of the heads that follow from the data."""
+"""Shape of the network: its settings, and the sizes of the heads, which follow from the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ N = TypeVar("N", bound="NetworkConfig")
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What a person asks of the network. Input height and width must be multiples of ``2 ** depth``.
+    """Settings of the network. Input height and width must be multiples of ``2 ** depth``.
 
     Presets: :meth:`preset` with ``tiny`` (tests), ``small`` (1 M parameters, for CPUs), ``base`` (21 M, for GPUs).
     """
@@ -52,7 +52,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class ModelConfig(NetworkConfig):
-    """The whole shape of the network: :class:`NetworkConfig` and the sizes of its heads, which the data decide."""
+    """Shape of the whole network: :class:`NetworkConfig`, and the sizes of its heads, which follow from the data."""
 
     grades: int = 5
     """grade classes of the data set"""

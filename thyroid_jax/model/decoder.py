@@ -1,4 +1,4 @@
-"""Latent and skips to mask logits: the U-shaped way back up."""
+"""Latent and skips to mask logits, as in a U-Net."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from thyroid_jax.shapes import Array, Float
 class Decoder(nn.Module):
     """Latent f32[b y x c] and skips, finest first -> mask logits f32[b h w].
 
-    Every level adds the coarser level, doubled, to a convolution of its skip, and refines the sum. The part that
-    depends on the skips alone is computed apart from the part that comes from z: the second-order pass of the angular
+    Every level upsamples the coarser level, adds a convolution of its skip, and refines the sum. The part that depends
+    on the skips alone is computed separately from the part that comes from z: the second-order pass of the angular
     penalty starts at the latent and leaves the skips' part out.
     """
 
@@ -27,10 +27,10 @@ class Decoder(nn.Module):
         x = z
         for skip in reversed(skips):
             conv = lambda kernel, c=skip.shape[-1]: nn.Conv(c, (kernel, kernel), use_bias=False, dtype=dtype)
-            x = double(conv(1)(x)) + conv(3)(active(skip))  # fewer channels first, then the larger image
+            x = double(conv(1)(x)) + conv(3)(active(skip))  # reduce the channels before the image grows
             for _ in range(config.blocks):
                 x = x + conv(3)(active(x))
         x = active(x)
-        # A nodule fills about a tenth of an image: start from that share, not from a half.
+        # A nodule fills about a tenth of an image: the initial probability is near that, not one half.
         logits = nn.Conv(1 if config.full_resolution else 4, (1, 1), bias_init=nn.initializers.constant(-2.0))(x)
         return (logits if config.full_resolution else channels_to_squares(logits))[..., 0]

@@ -26,8 +26,10 @@ class Normalize(nn.Module):
     The number of groups is the largest divisor of c that is at most ``groups``. There is no running state, so an
     example's latent gradient depends on that example alone.
 
-    The values are those of flax's GroupNorm. Here they take one multiplication and one addition a pixel, after
-    statistics per channel, which is cheaper on a CPU, forwards and back. Source: arXiv 1803.08494.
+    The values are those of flax's GroupNorm. Here they take one multiplication and one addition per pixel,
+    after statistics per channel. This is cheaper on a CPU, in the forward and the backward pass.
+
+    Source: arXiv 1803.08494.
     """
 
     groups: int

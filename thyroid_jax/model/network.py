@@ -36,7 +36,7 @@ class Embedding(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Everything that the model says about a batch.
+    """All outputs of the model for a batch.
 
     ``mask_logits f32[b h w]``, ``grade_logits f32[b k]``, ``malignant_logit f32[b]``, ``radiomics f32[b r]``.
     """
@@ -101,10 +101,10 @@ def features_at(config: ModelConfig, latent: Latent, level: str) -> Float[Array,
 def encode_from(
     params: Params, config: ModelConfig, latent: Latent, level: str, features: Float[Array, "b y x c"]
 ) -> Latent:
-    """The latent when the output of ``level`` is ``features``: the levels behind it run again, the finer ones stay.
+    """The latent that results when the output of ``level`` is ``features``: later levels run again, finer ones stay.
 
-    With the features that are there already, :func:`features_at`, it is ``latent`` again. A derivative by ``features``
-    is one at that level, through everything behind it: the encoder's tail, the decoder and the heads.
+    With the present features, :func:`features_at`, the result is ``latent`` again. A derivative with respect to
+    ``features`` is one at that level, through everything after it: the rest of the encoder, the decoder and the heads.
     """
     place = _place(config, level)
     if level == LATENT:
@@ -141,7 +141,7 @@ def predict_radiomics(params: Params, config: ModelConfig, embedding: Embedding)
 
 
 def apply(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -> Outputs:
-    """All of it: image in [0, 1] to mask logits, grade and malignancy logits, and the predicted radiomics target."""
+    """The whole model: image in [0, 1] to mask, grade and malignancy logits, and the predicted radiomics target."""
     latent = encode(params, config, image)
     embedding = embed(params, config, latent)
     return Outputs(

@@ -34,7 +34,7 @@ class MTLConfig:
         "dualproj",
         "nash_mtl",
     ] = "equal"
-    """equal: the losses as weighted by their groups; up to famo weights of losses, from mgda on weights of gradients"""
+    """equal: the settings' weights alone; uncertainty to famo: weights of losses; mgda to nash_mtl: of gradients"""
     at: Literal["latent", "parameters"] = "latent"
     """gradients that a method compares: those at the encoder's outputs, or those of the encoder's parameters"""
 

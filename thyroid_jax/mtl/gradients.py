@@ -1,4 +1,4 @@
-"""From trees of task gradients to their Gramian and back, and CosReg, the parameter-level penalty beside RLAR."""
+"""Gramian, weighted sum and cosines of the tasks' gradient trees, and CosReg, a penalty on parameter gradients."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def cosreg(
         task_losses: ordered mapping name -> ((shared, others) -> scalar), two tasks at least.
         shared: tree of the parameters in which the gradients are compared.
         others: tree of the other parameters.
-        summed: adds a tree up over the devices that a batch is spread over. The gradients compared are then those of
-            the whole batch, and the gradient that comes back is this device's part of it.
+        summed: adds up a tree over the devices that a batch is spread over. The gradients compared are then those of
+            the whole batch, and the returned gradient is this device's part.
 
     Returns:
         (value in [0, 1], (d value / d shared, d value / d others)).

@@ -58,7 +58,7 @@ def shortest_in_hull(g: Float[Array, "t t"]) -> Float[Array, "t"]:
         min w'Gw   over w >= 0, sum w = 1
 
     For each set of tasks: the shortest vector of its affine hull, from one bordered system. The right set is the one
-    whose vector meets the optimality conditions, w_i >= 0 and (Gw)_i >= w'Gw with one of them equal for each i.
+    whose vector meets the optimality conditions: w_i >= 0 and (Gw)_i >= w'Gw, with equality in one of them for each i.
     """
     t = len(g)
     cosine, length = equilibrate(g)
@@ -85,8 +85,8 @@ def least_linear_plus_norm(
 
     ``linear`` = G a for some a, so that it has no part outside the range of G. On the support of the solution
     u = factor w / sqrt(w'Gw) solves G u = lambda 1 - linear with u'Gu = factor^2, a quadratic equation in lambda, of
-    which one root has u >= 0. A hull that touches zero has its minimum there, at :func:`shortest_in_hull`, or at a
-    set of tasks whose system is regular.
+    which one root has u >= 0. If the hull contains zero, the minimum is at :func:`shortest_in_hull` or at a set
+    of tasks whose system is regular.
     """
     cosine, length = equilibrate(g)
 

@@ -96,7 +96,7 @@ def cagrad(
         w minimises F(w) = <g_w, g_0> + c |g_0| |g_w|  over the simplex,  g_w = w @ J
 
     Weights 1/t + c |g_0| / |g_w| w. They are all zero where |g_w| < ``norm_eps`` sqrt(trace G): d has no limit there,
-    and some mixture of the tasks stands still already (Pareto-stationary). At most 10 tasks.
+    and a convex combination of the gradients is nearly zero (Pareto-stationary). At most 10 tasks.
     Source: arXiv 2110.14048.
     """
     g, _ = unit_trace(gramian)

@@ -1,10 +1,10 @@
-"""A compact radiomics target along the axes of TI-RADS: what guides a part of the grading embedding in training.
+"""A compact radiomics target along the axes of TI-RADS. It guides a part of the grading embedding in training.
 
 Every value compares the nodule with itself or with the ring of tissue around it, because gain and depth gain differ
-between machines: all stay as they are when the image is multiplied by a constant. The target is measured on random
-views of an image, so every value is measured in a way that such a view hardly changes: on soft outlines, on a smoothed
+between machines: no value changes when the image is multiplied by a constant. The target is measured on random views
+of an image, so every value is measured in a way that such a view hardly changes: on soft outlines, on a smoothed
 image, without extremes (``docs/radiomics.md`` has the figures). No published list exists: the choice is this
-project's. Callipers and text must be blanked first, or they pass for echogenic foci.
+project's. Callipers and text must be blanked first, or they are measured as echogenic foci.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from thyroid_jax.shapes import Array, Bool, Float
 
 # The first two are averages over the connected parts of the mask, by area. "Smoothed" is the mean of 3 x 3 pixels: the
 # perimeter is that of the smoothed mask, the white top-hat (spots narrower than 5 pixels) that of the smoothed image.
-# * A pixel at the limit counts half, its weight is linear within 1/2 SD of the ring (for foci 1 SD of its top-hat).
+# * A pixel at the limit counts half; its weight is linear within 1/2 SD of the ring (for foci 1 SD of its top-hat).
 TARGET: tuple[str, ...] = (
     "log_height_to_width",  # shape: log sqrt(Syy / Sxx), y the depth; above 0 is taller than wide
     "elongation",  # shape: sqrt(minor / major second moment), in (0, 1], 1 for a circle
@@ -42,7 +42,7 @@ _NEEDS_RING = np.array([name in TARGET[4:8] + TARGET[11:] for name in TARGET])
 _RING = 10  # pixels
 _BAND = 3  # pixels either side of the outline
 _BINS = 32  # grey levels of entropy and texture
-_SMALLEST = 16  # pixels of nodule and of ring below which nothing is said
+_SMALLEST = 16  # pixels of nodule and of ring below which values are undefined
 _THIN = 0.1  # pixel^2: second moment across below which a mask is a line; one pixel has 1 / 12, two have 1 / 3
 _TINY = 1e-6
 
@@ -59,12 +59,12 @@ class Scaling(NamedTuple):
 
 
 def mask_cut(readers: Collection[int]) -> float:
-    """Where to cut the mean of several readers' outlines: off every plateau j / R of every number of readers R in
-    ``readers``.
+    """The value at which to cut the mean of several readers' outlines: on none of the plateaus j / R, for every number
+    of readers R in ``readers``.
 
-    1/2 if every R is odd, for then it is the middle of a gap between plateaus. Otherwise 1/2 is a plateau itself, and
-    interpolation and rounding would decide along it: the middle of the gap below it, (p + 1/2) / 2 with p the highest
-    plateau below 1/2. 1/4 for two readers (what one of them drew counts), 3/8 for four, 5/12 for two and three.
+    It is 1/2 if every R is odd: this is the middle of a gap between plateaus. Otherwise 1/2 is a plateau itself, where
+    interpolation and rounding would decide. Then it is the middle of the gap below, (p + 1/2) / 2 with p the highest
+    plateau below 1/2: 1/4 for two readers (what one of them drew counts), 3/8 for four, 5/12 for two and three.
     """
     if not readers or min(readers) < 1:
         raise ValueError(f"readers {tuple(readers)}: give the numbers of readers that occur, each at least 1.")
@@ -87,12 +87,12 @@ def target(
     soft in [0, 1] (after interpolation, or the mean of several readers); ``spacing`` (row, column) size of a pixel.
     The first four values are those of the soft mask: the perimeter is the mean length of its contours, that is, of its
     readers' outlines where they lie inside each other. The others look at the pixels with mask >= ``cut``, which may
-    be traced; :func:`mask_cut` gives one that lies on no plateau. A bool mask has no need of it. Cut a prediction
-    first: a haze around it would lengthen its perimeter.
+    be traced; :func:`mask_cut` gives one that lies on no plateau. A bool mask does not need it. Cut a prediction first:
+    a haze around it would lengthen its perimeter.
 
-    Everything is undefined for a nodule of fewer than 16 pixels or one that is a line one pixel wide; what compares
-    with the ring (10 pixels of dilation minus the nodule, inside the scan) also where fewer than 16 ring pixels remain,
-    or all of them are alike. Undefined values are 0. Not meant to be differentiated.
+    Every value is undefined for a nodule of fewer than 16 pixels or one that is a line one pixel wide. A comparison
+    with the ring (10 pixels of dilation minus the nodule, inside the scan) is also undefined where fewer than 16 ring
+    pixels remain, or all of them are equal. Undefined values are 0. The function is not meant to be differentiated.
     """
     measure = partial(_of_image, cut=cut, spacing=spacing)
     values, valid = raster.map_images(measure, image, mask.astype(image.dtype))
@@ -105,9 +105,9 @@ def fit_scaling(values: np.ndarray, valid: np.ndarray) -> Scaling:
 
     Fit it on what the training step sees: some augmented views of every training example, f[views n r]. The spread is
     the interquartile range, or the distance of the 10th and the 90th percentile / 1.9 where that is wider (they are
-    equal for a normal distribution): a value with two peaks, as height / width has, would have a peak cut off. The
-    centre is Huber's location: the clipped z-scores have mean 0. Where most values are the same (no foci, mostly) the
-    standard deviation is the spread; a constant or unseen value gets spread 1.
+    equal for a normal distribution): otherwise a peak of a value with two peaks, such as height / width, would be
+    clipped. The centre is Huber's location: the clipped z-scores have mean 0. Where most values are the same (as
+    without foci) the standard deviation is the spread; a constant or unseen value gets spread 1.
     """
     values, valid = (np.reshape(a, (-1, np.shape(a)[-1])) for a in (values, valid))
     centre, spread = np.zeros(values.shape[1]), np.ones(values.shape[1])
@@ -121,7 +121,7 @@ def fit_scaling(values: np.ndarray, valid: np.ndarray) -> Scaling:
 
 
 def _huber_location(seen: np.ndarray, centre: float, spread: float) -> float:
-    """The centre c with mean clip((x - c) / spread, -3, 3) = 0, from a first guess. Huber 1964."""
+    """The centre c with mean clip((x - c) / spread, -3, 3) = 0, by iteration from a first guess. Source: Huber 1964."""
     for _ in range(50):
         centre += spread * np.clip((seen - centre) / spread, -3, 3).mean()
     return centre
@@ -160,8 +160,8 @@ def _outline(
 ) -> tuple[list[Float[Array, ""]], Float[Array, ""]]:
     """The values of shape and of the outline's smoothness, and the mean second moment across the parts in pixel^2.
 
-    The mask is smoothed before its perimeter is taken: a hard edge reads 5 % too long, an interpolated one less, both
-    smoothed nearly the same. More smoothing would be steadier still, but wipe out spicules.
+    The mask is smoothed before its perimeter is measured: the perimeter of a hard edge is 5 % too long, that of an
+    interpolated edge less, and both are nearly equal after smoothing. More smoothing would remove spicules.
     """
     rows, columns = spacing
     label = islands.labels(nodule, mask > 0)
@@ -213,7 +213,7 @@ def _echogenicity(
 
 
 def _texture(smooth: Float[Array, "h w"], nodule: Bool[Array, "h w"]) -> list[Float[Array, ""]]:
-    # A branch has a result of its own in memory; else the compiler finds the levels again for every reader.
+    # A branch stores its result in memory; without it the compiler computes the levels again for every use.
     level = jax.lax.cond(
         nodule.any(), lambda: levels.by_count(smooth, nodule, _BINS), lambda: jnp.zeros(nodule.shape, jnp.int32)
     )

@@ -82,7 +82,7 @@ def extract(
 
     Args:
         image: grey values of any scale, at least 0: an array, or a list of images of any size.
-        mask: any region, in one piece or several, up to the border; bool, or 0 and 1 in any type.
+        mask: any region, in one or several parts, which may touch the border; bool, or 0 and 1 in any type.
         features: names of :data:`FEATURES`; the columns come in this order.
         bin_width: width of a bin in grey values; the edges are its multiples.
         bin_count: number of equal bins from the masked minimum to the maximum; 32 when neither kind of bins is given.
@@ -100,10 +100,10 @@ def extract(
     - every feature of grey levels, where one is above ``highest_level``;
     - co-occurrence features where no two pixels touch, and run length features where no two lie in line.
 
-    Undefined, with the value that pyradiomics puts in their place, are nine ratios that are 0 / 0 where there is one
-    grey level.
+    Nine ratios are 0 / 0 where there is one grey level only. They are then undefined too, but have the value that
+    pyradiomics gives them.
 
-    Outside ``jit`` each image is cropped to its mask, and images of like size go to the device together: a few
+    Outside ``jit`` each image is cropped to its mask, and images of similar size go to the device together: a few
     compiled programs then serve a data set of many image sizes. Within ``jit`` nothing is cropped, and the
     mask's values are not checked.
 
@@ -142,7 +142,7 @@ def _extract_traced(
 def _extract_packed(
     images: list[np.ndarray], masks: list[np.ndarray], spacings: np.ndarray, settings: Settings
 ) -> tuple[Array, Array]:
-    """Measure images of like size together; on a CPU a few at a time on every core."""
+    """Measure images of similar size together; on a CPU a few at a time on every core."""
     on_cpu = jax.default_backend() == "cpu"
     at_once = 1 if len(masks) == 1 else _IMAGES_AT_ONCE["cpu" if on_cpu else "others"]
     dtype, device = jnp.result_type(float), jax.config.jax_default_device  # type: ignore[attr-defined]
@@ -174,7 +174,7 @@ def compiled(
     settings: Settings,
     sides: tuple[int, int],
 ) -> tuple[Float[Array, "b f"], Bool[Array, "b f"]]:
-    """:func:`extract` of rasters, without any look at the data: one program for a length, settings and sides.
+    """:func:`extract` of rasters, without any check of the data: one program for a length, settings and sides.
 
     ``row`` is the number of places from a pixel to the one below, ``sides`` the most columns and the longest side
     that an image of the batch has.
@@ -197,7 +197,7 @@ class Counted(NamedTuple):
     """What is counted in one image, and what decides whether its features are defined.
 
     Attributes:
-        classes: name of a feature class -> what its features are formed of.
+        classes: name of a feature class -> the counts from which its features are computed.
         legal: all grey values in the mask are finite and at least 0.
         leveled: legal, and no grey level is above the highest.
         large: the mask has enough pixels, in several rows and columns.
@@ -233,7 +233,7 @@ def _count(
             level = levels.by_width(image, mask, settings.bin_width)
         return jnp.clip(level, 0, highest), level.max() <= highest
 
-    # A branch has a result of its own in memory; else the compiler finds the levels again for every reader.
+    # A branch stores its result in memory; without it the compiler computes the levels again for every use.
     level, leveled = jax.lax.cond(legal, to_levels, lambda: (mask.astype(jnp.int32), jnp.array(False)))
     region = Region(image, mask, level, row, spacing)
     y, x = raster.positions(mask.shape[0], row)
@@ -248,7 +248,7 @@ def _count(
 
 
 def _count_class(name: str, region: Region, highest: int, sides: tuple[int, int]) -> Any:
-    """What the features of a class are formed of, before any step that is cheaper for all images at once."""
+    """The counts from which a class's features are computed, before any step that is cheaper for all images at once."""
     image, mask, level, row, (rows, columns) = region
     match name:
         case "shape2D":
@@ -269,7 +269,7 @@ def _count_class(name: str, region: Region, highest: int, sides: tuple[int, int]
 
 
 def _has_several(place: Int[Array, "n"], mask: Bool[Array, "n"]) -> Bool[Array, ""]:
-    """Whether the pixels of the mask lie in more than one row (or column), given the number of each pixel's."""
+    """Whether the pixels of the mask lie in more than one row (or column); ``place`` is a pixel's row (or column)."""
     return jnp.where(mask, place, place.size).min() < jnp.where(mask, place, -1).max()
 
 

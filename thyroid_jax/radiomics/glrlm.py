@@ -59,7 +59,7 @@ def _pixels_before(same_level: Int[Array, "n"], step: Row, longest: int) -> Int[
         doubled = lambda before, at_limit=at_limit, known=known: jnp.where(
             at_limit, before + moved(before, -known * step), before
         )
-        # A branch saves work; and without it the compiler computes each step again for each of its two readers.
+        # A branch saves work; without it the compiler also computes each step again for each of its two uses.
         before, known = jax.lax.cond(at_limit.any(), doubled, lambda before: before, before), 2 * known
     return before
 

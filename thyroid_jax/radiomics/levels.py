@@ -1,4 +1,4 @@
-"""Grey values to grey levels, in the bins of exact arithmetic. One image at a time; ``jax.vmap`` for a batch."""
+"""Grey values to grey levels, with the bins of exact arithmetic. One image at a time; ``jax.vmap`` for a batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def by_width(image: Float[Array, "*n"], mask: Bool[Array, "*n"], width: float) -
 
         level = 1 + floor(x / width) - floor(min / width)        0 outside the mask
 
-    Exact for values up to 4096 widths. Beyond, a value within rounding of an edge may fall on its other side.
+    Exact for values up to 4096 widths. Above, a value within rounding of an edge may fall into the neighbouring bin.
     """
     image, lowest, _ = _inside(image, mask)
     pieces = _pieces(width, image.dtype)

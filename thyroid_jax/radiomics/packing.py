@@ -1,4 +1,4 @@
-"""Images of any size on rasters of a few lengths, so that a data set needs few programs. Numpy, on the host."""
+"""Images of any size are put on rasters of a few lengths, so that a data set needs few programs. Numpy, on the host."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ MORPHOLOGY: tuple[str, ...] = ("non_compactness", "taller_than_wide", "margin_ir
 _FLAT = 1e-6  # slope per pixel below which the length of the gradient is smoothed, so that it has a derivative at 0
 _PIXEL = 1 / 12  # second central moment of a pixel's own square
 _HARDEST = 1 / 6  # softness in pixels of the hardest ellipse drawn: as soft as a ramp of one pixel
-_STEEPNESS = 10.0  # of the step between wider and taller
-_DIRECTIONS = 64  # in which the hull's corners are looked for
+_STEEPNESS = 10.0  # steepness of the sigmoid between wider and taller
+_DIRECTIONS = 64  # directions in which the hull's corners are searched
 
 
 class Moments(NamedTuple):
@@ -96,7 +96,7 @@ def margin_irregularity(
 ) -> Float[Array, ""]:
     """1 - clip(P_ell / P, 0, 1), P_ell the perimeter of the ellipse of the same moments; in [0, 1].
 
-    0 for any ellipse: elongation does not count.
+    0 for any ellipse, whatever its elongation.
     """
     spacing = _pixels_of_area_one(spacing)
     ellipse = shape.ellipse_perimeter(*axes(moments(probability, spacing=spacing)))
@@ -289,6 +289,6 @@ def _steps(probability: Float[Array, "h w"], spacing: tuple[float, float]) -> Fl
 
 
 def _pixels_of_area_one(spacing: tuple[float, float]) -> tuple[float, float]:
-    """The spacing of the same ratio whose pixels have area 1, so that limits of one pixel hold in every unit."""
+    """The spacing of the same ratio whose pixels have area 1, so that the limits of one pixel hold in every unit."""
     ratio = (spacing[0] / spacing[1]) ** 0.5
     return ratio, 1 / ratio

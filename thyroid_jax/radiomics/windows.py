@@ -16,12 +16,12 @@ def _slide(x: Float[Array, "h w"], radius: int, start: float, combine) -> Float[
 
 
 def highest(x: Float[Array, "h w"], radius: int) -> Float[Array, "h w"]:
-    """Maximum over the square of side 2 radius + 1; outside the image nothing counts."""
+    """Maximum over the square of side 2 radius + 1; pixels outside the image are ignored."""
     return _slide(x, radius, -jnp.inf, lax.max)
 
 
 def lowest(x: Float[Array, "h w"], radius: int) -> Float[Array, "h w"]:
-    """Minimum over the square of side 2 radius + 1; outside the image nothing counts."""
+    """Minimum over the square of side 2 radius + 1; pixels outside the image are ignored."""
     return _slide(x, radius, jnp.inf, lax.min)
 
 
@@ -32,8 +32,8 @@ def box_mean(x: Float[Array, "h w"], radius: int) -> Float[Array, "h w"]:
 
 
 def _inside(side: int, radius: int) -> np.ndarray:
-    """How many of the 2 radius + 1 places around each of 0 ... side - 1 lie there: from min(i + r, n - 1) to max(i - r,
-    0).
+    """How many of the 2 radius + 1 places around each place 0 ... side - 1 lie in this range: those from max(i - r, 0)
+    to min(i + r, n - 1).
     """
     place = np.arange(side)
     return np.minimum(place + radius, side - 1) - np.maximum(place - radius, 0) + 1

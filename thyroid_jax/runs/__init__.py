@@ -1,4 +1,4 @@
-"""A run folder as an object of the library: start a run or go on with it, open a finished one, evaluate it.
+"""Run folders: start or resume a run, open a finished run, evaluate it.
 
 config.json  split.json  log.jsonl  metrics.csv  cases.csv  checkpoints/  report/index.html
 """

@@ -31,7 +31,7 @@ NOTES = (
 
 
 class Finished(NamedTuple):
-    """A trained run and the very data that it was trained on, split as it was."""
+    """A trained run and the data that it was trained on, with the same split."""
 
     trained: Trained
     parts: source.Parts
@@ -40,7 +40,7 @@ class Finished(NamedTuple):
 def open_finished(run_dir: Path | str, checkpoint: str = "best", data_dir: Path | str | None = None) -> Finished:
     """A trained run and its data; other data, or a changed split, raise :class:`InputError`.
 
-    ``data_dir`` is the folder of the built data set where it is no longer the one that the run was trained from.
+    ``data_dir`` is the folder of the built data set, if it was moved since the run was trained.
     """
     run_dir = Path(run_dir)
     trained = load_trained(run_dir, checkpoint=checkpoint)
@@ -90,7 +90,7 @@ def case_of(trained: Trained, record: Record, found: Prediction, part: str = "")
 
 
 def table_of(run_dir: Path, part: str = "test", checkpoint: str = "best") -> Path:
-    """Where a part's per-case table lies: the run folder's own is that of the test part by the best checkpoint."""
+    """Path of a part's per-case table: ``cases.csv`` of the run folder for the test part and the best checkpoint."""
     if (part, checkpoint) == ("test", "best"):
         return run_dir / "cases.csv"
     return run_dir / "report" / (part if checkpoint == "best" else f"{part}-{checkpoint}") / "cases.csv"
@@ -101,8 +101,8 @@ def held_out_cases(
 ) -> list[Case]:
     """The table of a run's held-out part, trained and evaluated first where it is not there yet.
 
-    One cell of a study: it goes on where it was interrupted, and what is finished is read. A folder that holds a run of
-    another configuration, data set or split raises :class:`InputError`.
+    It computes one cell of a study: an interrupted run is resumed, and a table that exists is read. A folder that holds
+    a run of another configuration, data set or split raises :class:`InputError`.
     """
     table = table_of(run_dir, part, checkpoint)
     if table.is_file():
@@ -116,7 +116,7 @@ def held_out_cases(
 
 
 class Evaluation(NamedTuple):
-    """An evaluated part: its table, its measures with intervals, and where table and page lie."""
+    """An evaluated part: its table, its measures with intervals, and the paths of table and page."""
 
     cases: list[Case]
     summary: metrics.Summary
@@ -147,7 +147,7 @@ def evaluate(
     records = getattr(parts, part)
     cases = cases_of(trained, records, part=part)
     shown = {case.case for group in report.best_median_worst(cases).values() for case in group}
-    chosen = [record for record in records if record.case in shown]  # predicted again: not every image fits the memory
+    chosen = [record for record in records if record.case in shown]  # predicted again, to save memory
     pictures = [
         report.Picture(record.case, record.image, record.mask, found.probability >= 0.5)
         for record, found in predicted(trained, chosen)

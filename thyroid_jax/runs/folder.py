@@ -1,4 +1,4 @@
-"""What stands in a run folder, and whose it is: settings, digests of data and split, checkpoints to go on from."""
+"""The files of a run folder and checks that they belong to a run: settings, digests of data and split, checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 
 def facts_of(parts: source.Parts, recipe: Recipe) -> dict[str, Any]:
-    """What goes into every checkpoint about the data: names and digests, nothing that depends on a device."""
+    """Facts about the data for every checkpoint: names and digests, nothing that depends on a device."""
     return {
         "version": thyroid_jax.__version__,
         "data": parts.card.name,
@@ -38,7 +38,7 @@ def facts_of(parts: source.Parts, recipe: Recipe) -> dict[str, Any]:
 
 
 def made_from(parts: source.Parts) -> dict[str, str]:
-    """What stands beside the settings in ``config.json``: the version, and digests of data and split."""
+    """The entry of ``config.json`` beside the settings: the version, and digests of data and split."""
     return {"version": thyroid_jax.__version__, "data": parts.digest, "split": parts.split_digest}
 
 

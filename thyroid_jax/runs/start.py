@@ -1,4 +1,4 @@
-"""Start a run, or go on with the one that is there."""
+"""Start a run, or resume the one in a folder."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def grade_count(card: Card) -> int:
 
 
 def train(config: Config, run_dir: Path, *, say: Say = print) -> TrainState:
-    """Start a run in ``run_dir``, or go on with the one that is there, to its last epoch; return the last state.
+    """Start a run in ``run_dir``, or resume the one that is there, up to its last epoch; return the last state.
 
     A folder that holds a run of another configuration, data set or split, or that another process trains in, raises
-    :class:`InputError`, and nothing in it is touched. What was fitted on the training part is kept in the checkpoints:
-    a run that goes on uses it as it is, on whichever device.
+    :class:`InputError`, and nothing in it is touched. The values fitted on the training part are kept in the
+    checkpoints: a resumed run uses them unchanged, on any device.
     """
     spread = SPREADS[config.devices.mode]()
     check_divides(config.train.batch_size, spread.mesh.size)
@@ -98,10 +98,10 @@ def train(config: Config, run_dir: Path, *, say: Say = print) -> TrainState:
 
 
 def labelled_tasks(recipe: Recipe, training: Examples) -> Recipe:
-    """The recipe with the tasks that a training image has a label for.
+    """The recipe with only those tasks for which a training image has a label.
 
-    Raises :class:`InputError` when none is left, or when RLAR, the consistency or a multitask method needs one of the
-    others.
+    Raises :class:`InputError` when none is left, or when RLAR, the consistency, CosReg or a multitask method needs one
+    of the others.
     """
     has_label = {task.name: bool(np.asarray(task.defined(training.batch)).any()) for task in recipe.tasks}
     kept = tuple(task for task in recipe.tasks if has_label[task.name])
@@ -128,7 +128,7 @@ def labelled_tasks(recipe: Recipe, training: Examples) -> Recipe:
 
 
 def guided(data: Data, recipe: Recipe, config: Config) -> tuple[Examples, Examples]:
-    """Training and validation part with the guidance target where something reads it."""
+    """Training and validation part, with the guidance target where it is needed."""
     if not any(task.name == "guidance" for task in recipe.tasks):
         return data.training, data.validation
     scaling, cut = recipe.fitted.scaling, float(recipe.fitted.mask_cut)
@@ -138,7 +138,7 @@ def guided(data: Data, recipe: Recipe, config: Config) -> tuple[Examples, Exampl
 
 
 def describe(recipe: Recipe, data: Data, config: Config) -> str:
-    """What is trained on what, in two lines: images, steps, every term of the objective with its weight."""
+    """The run in two lines: numbers of images and steps, and every term of the objective with its weight."""
     settings = recipe.settings
     trained = {task.name for task in recipe.tasks}
     off = [task.name for task in TASKS if getattr(config, task.name).weight and task.name not in trained]

@@ -40,7 +40,7 @@ class Spread:
         mesh: the devices, one axis.
         put_state: a whole state -> the state on the devices.
         put_batch: a whole batch -> the batch on the devices.
-        step: (state, batch, recipe) -> (state, metrics), state and batch as put there. The old state is donated.
+        step: (state, batch, recipe) -> (state, metrics), for state and batch put there. The old state is donated.
         whole_state: the state on the devices -> the same, every array whole on every device.
         whole_batch: the batch on the devices -> the same, its first axis over all examples.
     """
@@ -60,7 +60,7 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def by_jit(devices: Sequence[jax.Device] | None = None) -> Spread:
-    """``jit``: the rows of a batch are dealt over the mesh, the state is on every device."""
+    """``jit``: the rows of a batch are sharded over the mesh, the state is replicated on every device."""
     mesh = data_mesh(devices)
     return Spread(
         mesh=mesh,
@@ -110,10 +110,10 @@ def check_divides(batch_size: int, devices: int) -> None:
 
 
 def deal(tree: Any, mesh: Mesh) -> Any:
-    """Put a tree on the mesh, the first axis of every array dealt over the devices."""
+    """Put a tree on the mesh, the first axis of every array sharded over the devices."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 def copy(tree: Any, mesh: Mesh) -> Any:
-    """Put a tree on the mesh, whole on every device."""
+    """Put a tree on the mesh, replicated on every device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

@@ -1,4 +1,4 @@
-"""What the tasks ask of the representation, measured beside the training: angles, lengths, the encoder's gradients."""
+"""Diagnosis of the tasks' gradients during training: angles and lengths at the encoder's levels and parameters."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from thyroid_jax.train.objective import view_of
 from thyroid_jax.train.step import in_unit_range
 
 BINS = 40
-"""of the histogram of cosines, from -1 to 1"""
+"""number of bins of the histogram of cosines, from -1 to 1"""
 
 
 @jax.jit
 def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
-    """How the tasks' gradients lie on one batch, as it comes, without augmentation; with or without RLAR.
+    """Angles and lengths of the tasks' gradients on one batch, without augmentation; with or without RLAR.
 
     For each level of the encoder in channel space, and for the latent in full space too, over the examples on which
     every task of ``rlar.tasks`` is defined, mean over the pairs of tasks (P is ``LEVEL_SPACE``):
 
     - ``cosine_P``, ``cosine_size_P`` (its absolute value), ``cosine_above_margin_P``, ``cosine_histogram_P`` (shares of
       40 bins)
-    - ``latent_gradient_TASK_P``: length of each task's gradient there; ``latent_gradient_ratio_P``: first task's over
-      the second's, in powers of ten
-    - ``penalty_share_P`` at the latent: length of the angular penalty's gradient at weight 1, over that of the tasks'
+    - ``latent_gradient_TASK_P``: length of each task's gradient there; ``latent_gradient_ratio_P``: log10 of the
+      first task's length over the second's
+    - ``penalty_share_P`` at the latent: length of the angular penalty's gradient at weight 1, divided by the length of
+      the gradient of the tasks' weighted losses
 
     and for the whole batch:
 
-    - ``parameter_gradient_TASK``, ``parameter_cosine_TASK_TASK``: the tasks' weighted mean losses in the encoder's
-      parameters
+    - ``parameter_gradient_TASK``, ``parameter_cosine_TASK_TASK``: lengths and cosines of the gradients of the tasks'
+      weighted mean losses in the encoder's parameters
     - ``gramian_eigenvalue_1..t``: spectrum of those gradients' Gramian, smallest first, trace 1
 
     A recipe with a single trained task has the parameters' part alone.
@@ -75,7 +76,7 @@ def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
 
 
 def angles(view: View, recipe: Recipe, level: str, space: str, names: tuple[str, ...]) -> Metrics:
-    """How the tasks' directions lie at a level: cosines and their histogram over the pairs; lengths and their ratio."""
+    """Metrics of the tasks' directions at a level: cosines and their histogram over the pairs; lengths, their ratio."""
     directions = directions_at(view, recipe, level, names, space=space)
     where = all_defined(view.batch, recipe, names)
     s = rlar.cosines(directions.unit)
@@ -115,7 +116,7 @@ def penalty_share(
 def directions_of(
     params: Params, batch: Batch, recipe: Recipe, *, level: str = LATENT, space: str = "channel"
 ) -> rlar.Directions:
-    """The adversarial directions of the tasks of ``rlar.tasks`` at a level of the encoder, on one batch as it comes."""
+    """The adversarial directions of the tasks of ``rlar.tasks`` at a level of the encoder, on an unaugmented batch."""
     batch = in_unit_range(batch)
     latent = model.encode(params, recipe.model, batch.image)
     return directions_at(

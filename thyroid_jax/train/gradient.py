@@ -1,8 +1,8 @@
 """The gradient of one step.
 
-Most methods need the gradient of one number, :func:`of_objective`. Methods that compare the tasks' own gradients need
-every task's, :func:`by_task`: those are stopped at the encoder's outputs, where the method decides what goes back
-through the encoder. Where both apply they give the same numbers.
+Most methods need the gradient of one number, :func:`of_objective`. Methods that compare the tasks' gradients need
+each task's gradient, :func:`by_task`. Backpropagation then stops at the encoder's outputs, where the method decides
+what goes back through the encoder. Where both apply they give the same numbers.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def gradient(
 ) -> Gradient:
     """Gradient of the objective as the configured multitask method weighs it.
 
-    ``mtl_state`` is the method's (:mod:`thyroid_jax.mtl.scalarize`), () for those without; ``key`` is for methods that
-    draw at random.
+    ``mtl_state`` is the method's state (:mod:`thyroid_jax.mtl.scalarize`), () for methods without one; ``key`` is for
+    methods that draw at random.
     """
     method: MTLConfig = recipe.settings["mtl"]
     if method.compares_gradients:
@@ -91,7 +91,7 @@ def by_task(
         in_encoder = [summed(through_encoder(output), recipe.axis) for output in outputs]
         gram = gramian(in_encoder)
 
-    # 2. what the method makes of them
+    # 2. the method's weights
     losses = summed(jnp.stack([task.loss for task in tasks.values()]), recipe.axis)
     on_shared, on_rest, new_state, seen = weigh(gram, losses, every_task_present(batch, recipe), recipe, mtl_state, key)
     of_rest = combine(on_rest, [task.rest for task in tasks.values()])
@@ -104,10 +104,10 @@ def by_task(
 
     direct, back = jax.tree.map(jnp.zeros_like, (params, latent))
     if recipe.penalties:
-        (penalty, seen_by_them), (direct, back) = jax.value_and_grad(penalties, argnums=(0, 1), has_aux=True)(
+        (penalty, penalty_metrics), (direct, back) = jax.value_and_grad(penalties, argnums=(0, 1), has_aux=True)(
             params, latent
         )
-        value, metrics = value + penalty, metrics | seen_by_them
+        value, metrics = value + penalty, metrics | penalty_metrics
     if at_latent:
         back = _added(back, combine(on_shared, outputs))
     change = _added(direct, of_rest | through_encoder(back))
@@ -156,9 +156,9 @@ def weigh(
     mtl_state: Any,
     key: Key,
 ) -> tuple[Float[Array, "t"], Float[Array, "t"], Any, Metrics]:
-    """The method's weights of the shared part's and of the own parts' gradients, its next state, and what to log.
+    """The method's weights for gradients of the encoder and of decoder and heads, its next state, and what to log.
 
-    Weights of gradients are brought to the sum t, that of plain training: learning rate, clipping and the penalties'
+    Gradient weights are rescaled to the sum t, that of plain training: learning rate, clipping and the penalties'
     weights then mean the same for every method. All are 1 on a batch on which a task is not defined at all.
     """
     method = recipe.settings["mtl"].method
@@ -180,8 +180,7 @@ def loss_weights(
 ) -> tuple[Float[Array, "t"], Any, Metrics]:
     """A loss-level method's weight of every task's loss, its next state, and what to log; 1 for the other methods.
 
-    A batch on which a task is not defined at all teaches the method nothing: the weights are 1 there and the state
-    stays.
+    On a batch on which a task is not defined at all the weights are 1, and the state does not change.
     """
     method = recipe.settings["mtl"].method
     if method == "equal" or method not in SCALARIZERS:

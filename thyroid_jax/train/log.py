@@ -1,5 +1,5 @@
-"""The run's log: one JSON line per measurement, and the same as a table. Both always match the checkpoint that a run
-goes on from.
+"""The run's log: one JSON line per measurement, and the same as a CSV table. Both always match the checkpoint from
+which a run resumes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def read_log(path: Path) -> list[Row]:
-    """Every whole line of a log; a last line cut off by a kill is left out. No file gives no rows."""
+    """Every complete line of a log; a last line cut off by a kill is left out. A missing file gives no rows."""
     if not path.is_file():
         return []
     lines = path.read_text(errors="replace").splitlines()
@@ -44,7 +44,7 @@ def read_log(path: Path) -> list[Row]:
 class RunLog:
     """``log.jsonl`` and ``metrics.csv`` in a run folder.
 
-    ``after`` forgets what was logged beyond that step: a resumed run measures it again.
+    Rows of steps later than ``after`` are removed: a resumed run measures them again.
     """
 
     def __init__(self, folder: Path, *, after: int):
@@ -64,8 +64,8 @@ class RunLog:
 
 
 def table(rows: list[Row]) -> str:
-    """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one. No rows give no text
-    at all.
+    """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one. Without a row the
+    text is empty.
 
     Values that are lists, such as histograms, stay in the JSON lines.
     """

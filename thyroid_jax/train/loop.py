@@ -40,7 +40,7 @@ class TrainConfig:
     batch_size: int = 8
     """images in a step, over all devices together"""
     seed: int = 0
-    """of parameters, order, views and every other random choice"""
+    """seed of parameters, order, views and every other random choice"""
     evaluate_every: int = 5
     """epochs between evaluations of the validation part"""
     checkpoint_every: int = 1
@@ -59,7 +59,7 @@ class TrainConfig:
 
 
 class Progress(NamedTuple):
-    """What a run goes on from: the state on the host or on devices, and the position in the data after its step."""
+    """Where a run starts or resumes: the state, on the host or on devices, and the position in the data after it."""
 
     state: TrainState
     position: dict[str, Any] | None
@@ -80,7 +80,7 @@ def fit(
     """Train from ``start`` to the last of ``config.epochs`` epochs and return the last state, whole.
 
     Every random choice follows from (key, step), and the data position is in each checkpoint: an interrupted and
-    resumed run ends with the same parameters, to the bit on one kind of device, as one that was left alone. ``facts``
+    resumed run ends with the same parameters as an uninterrupted one, bit for bit on one kind of device. ``facts``
     (JSON values) go into each checkpoint. The caller holds the run folder's lock.
 
     A loss or gradient that is not finite stops the run with :class:`InputError`; no such state is ever saved.
@@ -89,7 +89,7 @@ def fit(
     batches = TrainingBatches(training, config.batch_size, seed=config.seed)
     if start.position is not None:
         batches.restore(start.position)
-    # Resume order: state and data position come from one checkpoint; what was logged beyond it is forgotten; the
+    # Resume order: state and data position come from one checkpoint; later rows of the log are removed; the
     # schedules depend on the step alone.
     first = int(start.state.step)
     log = RunLog(run_dir, after=first)
@@ -128,7 +128,7 @@ def fit(
             if last or quality or epoch % config.checkpoint_every == 0:
                 whole = spread.whole_state(state)
                 contents = facts | {"position": position}
-                # The best first: killed between the two, the run goes back to the last one and comes here again.
+                # The best first: a run killed between the two resumes from the last one and reaches this step again.
                 if quality and quality["score"] > best:
                     best = quality["score"]
                     usable = {"params": whole.params, "fitted": recipe.fitted}
@@ -183,7 +183,7 @@ def validate(params: Any, validation: Examples, recipe: Recipe, spread: Spread, 
 
 
 def score_of(quality: dict[str, float], monitor: str) -> float:
-    """The measure by which the best checkpoint is chosen; -1 where it is undefined (a kappa when all is one grade)."""
+    """The measure by which the best checkpoint is chosen; -1 where it is undefined (a kappa of one grade only)."""
     score = quality.get(monitor, math.nan)
     return score if math.isfinite(score) else -1.0
 
@@ -244,7 +244,7 @@ def add_up(seen: Sequence[Metrics]) -> Metrics:
 
 
 def averages(metrics: Metrics) -> Averages:
-    """sum / count of every metric; NaN where nothing was counted. Histograms become lists, and are left out there."""
+    """sum / count of every metric; NaN for a count of 0. Histograms become lists, left out for a count of 0."""
     found: Averages = {}
     for name, (total, count) in sorted(metrics.items()):
         if np.ndim(total) == 0:
@@ -257,7 +257,7 @@ def averages(metrics: Metrics) -> Averages:
 def with_prior_agreement(row: Averages) -> Averages:
     """The averages with the shape prior's products turned into its correlation with the malignancy and its deviation.
 
-    A prior whose deviation goes to 0 agrees with the head by saying nothing.
+    Where the deviation goes to 0 the prior is constant: it may agree with the head, but carries no information.
     """
     products = row.pop("prior_products", None)
     if products is None:

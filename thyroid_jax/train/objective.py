@@ -23,7 +23,7 @@ from thyroid_jax.shapes import Array, Float, Int, Number
 
 
 class Terms(NamedTuple):
-    """The objective before it is added up: each task's and each penalty's sum and count, and what to log."""
+    """The terms of the objective: each task's and each penalty's sum and count, and what to log."""
 
     losses: dict[str, Pair]
     penalties: dict[str, Pair]
@@ -54,7 +54,7 @@ def evaluate(params: Params, latent: Latent, batch: Batch, recipe: Recipe) -> Te
 
 
 def view_of(params: Params, latent: Latent, batch: Batch, recipe: Recipe) -> View:
-    """Every task's losses, and on demand their gradients from the same trace: what penalties look at."""
+    """The input of the penalties: every task's losses and, on demand, their gradients from the same trace."""
     losses, gradients = {}, {}
     for task in recipe.tasks:
         values, pull = jax.vjp(lambda latent, task=task: example_losses(task, params, latent, batch, recipe), latent)
@@ -92,7 +92,7 @@ def mean_parts(pairs: dict[str, Pair], axis: str | None) -> dict[str, Float[Arra
 def scheduled_weight(settings: PenaltyConfig, step: Int[Array, ""] | int, total_steps: Number) -> Float[Array, ""]:
     """A penalty's weight at a step: 0 up to ``warmup`` of all steps, rising linearly over ``ramp`` of them.
 
-    A ramp of length 0 is a jump. ``total_steps`` 0 gives the weight as it stands.
+    A ramp of length 0 is a jump. ``total_steps`` 0 gives the weight unchanged.
     """
     start, length = settings.warmup * total_steps, settings.ramp * total_steps
     step = jnp.asarray(step, jnp.float32)

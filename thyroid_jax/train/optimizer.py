@@ -21,7 +21,7 @@ class OptimizerConfig:
     warmup: float = 0.05
     """share of all steps over which the rate rises from 0"""
     weight_decay: float = 1e-2
-    """of matrices and kernels; biases and normalisation scales are not decayed"""
+    """decay of matrices and kernels; biases and normalisation scales are not decayed"""
     clip: float = 1.0
     """highest global gradient norm; 0 switches clipping off"""
     b1: float = 0.9

@@ -21,11 +21,11 @@ from thyroid_jax.train.gradient import gradient, loss_vector
 from thyroid_jax.train.objective import evaluate
 from thyroid_jax.train.optimizer import optimizer
 
-_MULTITASK_DRAWS = 0x6C6F7473  # folded into a key where a multitask method draws at random, apart from the augmentation
+_MULTITASK_DRAWS = 0x6C6F7473  # folded into the key of a multitask method's draws: they differ from the augmentation's
 
 
 class TrainState(NamedTuple):
-    """Everything that changes in training, one plain pytree. ``mtl_state`` belongs to the multitask method."""
+    """Everything that changes in training, as one plain pytree. ``mtl_state`` belongs to the multitask method."""
 
     step: Int[Array, ""]
     params: Params
@@ -57,7 +57,7 @@ def init_mtl_state(recipe: Recipe, key: Key) -> Any:
 
 
 def update(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState, Metrics]:
-    """One update: the method, in the order in which it happens.
+    """One training update: augmentation, gradient, optimiser step, new state.
 
     ``batch`` holds images and masks as uint8, or as float32 in [0, 1]. Metrics are sums and counts of the whole batch.
     """
@@ -75,7 +75,7 @@ def update(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState,
     transform = optimizer(recipe.settings["optimizer"], recipe.fitted.total_steps)
     change, opt_state = transform.update(change, state.opt_state, state.params)
     params = optax.apply_updates(state.params, change)
-    if recipe.settings["mtl"].method == "famo":  # which asks how far each loss fell on the very same batch
+    if recipe.settings["mtl"].method == "famo":  # it needs the decrease of each loss on the same batch
         mtl_state = scalarize.famo_observe(mtl_state, mean_losses(params, batch, recipe))
     return TrainState(state.step + 1, params, opt_state, mtl_state, state.key), summed(metrics, recipe.axis)
 
@@ -100,9 +100,9 @@ def in_unit_range(batch: Batch) -> Batch:
 
 
 def measured(batch: Batch, recipe: Recipe) -> Batch:
-    """The batch with the guidance target of what its images and masks are now.
+    """The batch with the guidance target measured on its present images and masks.
 
-    An example keeps its target only where it had one and every value is defined on the new view too.
+    The target of an example is valid only where it was valid before and every value is defined on the new view too.
     """
     values, valid = clinical.target(batch.image[..., 0], batch.mask, cut=recipe.fitted.mask_cut)
     scaled = recipe.fitted.scaling(values)

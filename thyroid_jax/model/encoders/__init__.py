@@ -1,4 +1,4 @@
-"""Encoders: one file each, behind the same named levels. A new encoder is a new file and an entry here."""
+"""Encoders, one file each, all with the same named levels. A new encoder is a new file and an entry here."""
 
 from thyroid_jax.model.encoders.residual import Residual
 

@@ -1,4 +1,4 @@
-"""Residual levels, each half the resolution and twice the channels of the one before."""
+"""Residual levels, each with half the resolution and twice the channels (at most ``max_width``) of the one before."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ class Residual(nn.Module):
                 name = f"ResidualBlock_{level * config.blocks + block}"
                 x = ResidualBlock(channels[level], config.groups, dtype, name=name)(x)
             skips.append(x)
-        # Pre-activation blocks end in a sum. Normalised and activated, features that are rare in space survive the
-        # heads' average.
+        # Pre-activation blocks end in a sum, so the latent is normalised and activated here. Features that are rare in
+        # space then survive the heads' average.
         return nn.silu(Normalize(config.groups, dtype, name="Normalize_0")(x)), tuple(skips[:-1])
