@@ -36,8 +36,8 @@ class Arguments(Config):
     """names of methods, as for --config; each of the others is compared to the first"""
     out: Path
     """folder of the runs"""
-    folds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """folds to hold out, one in each run"""
+    folds: tuple[int, ...] = ()
+    """folds to hold out, one in each run; all by default"""
     seeds: tuple[int, ...] = (0,)
     """seeds; each fold is trained with each of them"""
     part: Literal["test", "validation"] = "test"
@@ -53,7 +53,7 @@ def tables(arguments: Arguments, argv: Sequence[str], size: str) -> dict[str, li
     }
     found: dict[str, list[Case]] = {method: [] for method in configs}
     for seed in arguments.seeds:
-        for fold in arguments.folds:
+        for fold in arguments.folds or range(arguments.data.folds):
             for method in configs:
                 config = replace_groups(configs[method], data={"fold": fold}, train={"seed": seed})
                 folder = arguments.out / f"{method}-fold{fold}-seed{seed}"
@@ -70,7 +70,7 @@ def print_table(found: dict[str, list[Case]], samples: int) -> None:
     first, *others = found
     summaries = {method: metrics.summary(cases, samples=samples) for method, cases in found.items()}
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
-    print("| measure | images | groups | " + " | ".join(found) + " |\n" + "|---" * (3 + len(found)) + "|")
+    print("| measure | predictions | groups | " + " | ".join(found) + " |\n" + "|---" * (3 + len(found)) + "|")
     for name in names:
         entries = {method: summary.get(name) for method, summary in summaries.items()}
         known = next(entry for entry in entries.values() if entry is not None)

@@ -481,7 +481,7 @@ def test_all_images_at_once_as_on_an_accelerator_give_the_same(monkeypatch):
     inputs = packing.pack(list(image), list(mask), np.ones((4, 2)), 4, 1024, np.dtype(np.float32))
     fixed = {"settings": Settings(CHOSEN, None, 32), "sides": packing.sides(1024)}
     one_by_one = compiled(*inputs, **fixed)
-    monkeypatch.setattr(raster, "each", lambda measure, *images: jax.vmap(measure)(*images))
+    monkeypatch.setattr(raster, "map_images", lambda measure, *images: jax.vmap(measure)(*images))
     at_once = jax.jit(partial(compiled.__wrapped__, **fixed))(*inputs)
     np.testing.assert_allclose(at_once[0], one_by_one[0], rtol=1e-6)
     np.testing.assert_array_equal(at_once[1], one_by_one[1])

@@ -161,3 +161,12 @@ def test_replicates_without_a_class_are_left_out_and_counted():
 def test_one_group_alone_has_no_interval():
     found = difference(outlined([0.4, 0.5], "aa"), outlined([0.1, 0.4], "aa"), "dice")
     assert found.value == pytest.approx(0.2) and np.isnan([found.low, found.high]).all()
+
+
+def test_tables_of_other_grades_are_refused():
+    others = [
+        replace(case, grade_truth="low", grade_predicted="low", probability={"low": 0.5, "high": 0.5})
+        for case in table(1)
+    ]
+    with pytest.raises(InputError, match="different grades, low, middle, high and low, high"):
+        difference(table(0), others, "quadratic_kappa", samples=10)

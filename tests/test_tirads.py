@@ -86,3 +86,5 @@ def test_nothing_else_counts_in_a_spongiform_nodule():
 def test_an_unknown_word_is_an_error():
     with pytest.raises(KeyError, match="isoechogenic"):
         tirads.points("solid", "isoechogenic", "wider than tall", "smooth")
+    with pytest.raises(KeyError, match="nonsense"):
+        tirads.points("spongiform", "nonsense", "wider than tall", "smooth")

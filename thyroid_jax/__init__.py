@@ -13,8 +13,8 @@ Pure functions, to be called from scripts, tests and notebooks:
     thyroid_jax.runs       a run folder: start, resume and evaluate a run
     thyroid_jax.predict    images in, outlines and grades out
 
-A part is imported when it is first used. All of them need jax, flax, optax, orbax-checkpoint and numpy only; functions
-that need another package import it themselves.
+A part is imported when it is first used. A plain install is enough for that; functions that need a package of one of
+the extras (``data``, ``report``) import it themselves.
 """
 
 from __future__ import annotations

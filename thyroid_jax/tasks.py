@@ -68,7 +68,7 @@ class GuidanceConfig(TaskConfig):
     weight: float = 0.0
     """weight of the guidance; 0 switches it off"""
     beta: float = 1.0
-    """where SmoothL1 turns from quadratic to linear, in robust standard deviations"""
+    """where SmoothL1 turns from quadratic to linear, in units of the fitted scaling"""
     view: Literal["augmented", "original"] = "augmented"
     """what the target is measured on: every augmented view, on the device, or once the original"""
 
@@ -101,7 +101,7 @@ def outline_loss(
 
 def hard_dice(probability: Float[Array, "b h w"], mask: Float[Array, "b h w"]) -> Float[Array, "b"]:
     """Dice of probability and mask, both cut at one half, at network size; two empty masks agree, 1."""
-    predicted, reference = probability > 0.5, mask >= 0.5
+    predicted, reference = probability >= 0.5, mask >= 0.5
     overlap, total = (predicted & reference).sum((1, 2)), predicted.sum((1, 2)) + reference.sum((1, 2))
     return jnp.where(total > 0, 2 * overlap / jnp.maximum(total, 1), 1.0)
 
@@ -153,7 +153,7 @@ def malignancy_loss(
 def malignancy_measures(probability: np.ndarray, malignant: np.ndarray, where: np.ndarray) -> dict[str, float]:
     """AUROC, and balanced accuracy at one half, of probabilities f[n], labels f[n]."""
     probability, truth = probability[where], malignant[where] > 0.5
-    confusion = metrics.confusion_matrix((probability > 0.5).astype(int), truth.astype(int), 2)
+    confusion = metrics.confusion_matrix((probability >= 0.5).astype(int), truth.astype(int), 2)
     return {
         "malignant_auroc": float(metrics.auroc(probability, truth)),
         "malignant_balanced_accuracy": float(metrics.balanced_accuracy(confusion)),

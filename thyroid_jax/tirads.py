@@ -24,10 +24,9 @@ def points(composition: str, echogenicity: str, shape: str, margin: str, foci: t
     Every kind of echogenic focus that is present counts once. A spongiform nodule has no further points. A name that
     is not in its table raises KeyError.
     """
-    if composition == "spongiform":
-        return 0
     axes = COMPOSITION[composition] + ECHOGENICITY[echogenicity] + SHAPE[shape] + MARGIN[margin]
-    return axes + sum(FOCI[kind] for kind in set(foci))
+    total = axes + sum(FOCI[kind] for kind in set(foci))
+    return 0 if composition == "spongiform" else total
 
 
 def level(points: Int[Array, "*n"]) -> Int[Array, "*n"]:

@@ -31,7 +31,7 @@ class AugmentConfig:
     blur: float = 0.3
     """probability of a 3 x 3 binomial blur"""
     shadow: float = 0.15
-    """probability of an acoustic shadow: a dark band from a random lateral position downwards"""
+    """probability of an acoustic shadow: a dark band at a random lateral position, from a random depth downwards"""
 
     def __post_init__(self):
         check_within(self, "augment", ("flip", "blur", "shadow"), 0, 1)

@@ -41,7 +41,7 @@ class Case:
     """One image: its predictions, and their comparison with the reference.
 
     ``case``, ``group`` (the patient, or another unit that is not split) and ``part`` (train, validation, test, or the
-    name of a fold) are any text. ``dice, iou, hd95_px, hd95_mm`` are NaN without a reference mask; HD95 also when one
+    name of a fold) are any text. ``dice, iou, hd95_px, hd95_mm`` are NaN without a reference or a predicted mask; HD95 also when one
     of the two masks is empty, and in mm when the pixel spacing is unknown. Areas are in pixels, None without such a
     mask. Grades are names, "" when unknown. ``probability`` maps every grade, in ascending order of risk, to its
     probability; it is empty when no grade is predicted. ``malignant_truth`` is None when unknown, ``p_malignant`` is
@@ -109,7 +109,7 @@ def read_cases(path: Path | str) -> list[Case]:
     Every column ``p_<name>`` but ``p_malignant`` is a grade's. An apostrophe at the beginning of a text is removed.
 
     Raises :class:`~thyroid_jax.errors.InputError` for a missing file, a missing column, a table of the older layout
-    (columns ``prob_<grade>``), or cells that cannot be read; all faulty cells are listed at once.
+    (columns ``prob_<grade>``), or cells that cannot be read: their number, and the first 20 of them.
     """
     path = Path(path)
     if not path.is_file():

@@ -353,12 +353,12 @@ def summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, 
 
 
 def segmentation_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
-    """Mean Dice, IoU and HD95 over the cases that have a reference mask, with cluster-bootstrap intervals by group.
+    """Mean Dice, IoU and HD95 over the cases with a reference and a predicted mask, with cluster-bootstrap intervals by group.
 
-    Returns ``{metric: entry}`` for ``dice, iou, hd95_px`` and, where a case has it, ``hd95_mm``; {} when no case has a
-    reference mask. An entry is ``{value, low, high, n, undefined, groups, replicates, replicates_undefined}``:
+    Returns ``{metric: entry}`` for ``dice, iou, hd95_px`` and, where a case has it, ``hd95_mm``; {} when no case has
+    both masks. An entry is ``{value, low, high, n, undefined, groups, replicates, replicates_undefined}``:
 
-    ``n`` cases of ``groups`` groups are averaged; ``undefined`` more have a reference but no value (HD95 with one mask
+    ``n`` cases of ``groups`` groups are averaged; ``undefined`` more have both masks but no value (HD95 with one mask
     empty, or in mm without a spacing). Without cases of the first kind the mean HD95 looks better than it is: read it
     beside Dice, where they count 0. ``replicates`` were drawn, of which ``replicates_undefined`` had no value and were
     left out.

@@ -68,12 +68,15 @@ def difference(
     """Measure of the first table minus that of the second, with a 95 % interval; both tables are resampled alike.
 
     Rows are paired by their case; rows of a case that occurs several times (several seeds) are paired in order. Rows
-    that only one table has raise :class:`InputError`. ``measure`` is a name of :data:`MEASURES`. NaN where no pair has
+    that only one table has raise :class:`InputError`, and so do tables of different grades. ``measure`` is a name of :data:`MEASURES`. NaN where no pair has
     the measure.
     """
     chosen = MEASURES[measure]
     pairs = [(a, b) for a, b in matched(first, second) if chosen.usable(a) and chosen.usable(b)]
-    names = grades(list(first)) or grades(list(second))
+    names, others = grades(list(first)), grades(list(second))
+    if names and others and names != others:
+        raise InputError(f"the two tables have different grades, {', '.join(names)} and {', '.join(others)}.")
+    names = names or others
     ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
     columns = [*chosen.columns(ours, names), *chosen.columns(theirs, names)]
     half = len(columns) // 2

@@ -16,7 +16,7 @@ from thyroid_jax.shapes import Array, Float
 def gramian(gradients: Sequence[Any]) -> Float[Array, "t t"]:
     """G_tu = <g_t, g_u> over all leaves of the tasks' gradient trees, computed in float32 at least.
 
-    ValueError when the trees differ in their leaves.
+    ValueError when the trees have different numbers of leaves.
     """
     t = len(gradients)
     upper = {(i, j): _inner_product(gradients[i], gradients[j]) for i in range(t) for j in range(i, t)}

@@ -28,7 +28,7 @@ TARGET: tuple[str, ...] = (
     "elongation",  # shape: sqrt(minor / major second moment), in (0, 1], 1 for a circle
     "ellipse_to_perimeter",  # margin: perimeters of the parts' moment ellipses / perimeter; near 1 smooth, lower lobed
     "circle_to_perimeter",  # margin: perimeters of circles of the parts' areas / perimeter; near 1 for a circle
-    "boundary_sharpness",  # margin: mean |normal gradient| within 3 px of the outline / standard deviation of the ring
+    "boundary_sharpness",  # margin: mean |normal gradient|, smoothed, within 3 px of the outline / SD of the ring
     "echogenicity",  # echogenicity: log(mean of the nodule / mean of the ring); below 0 is hypoechoic
     "echogenicity_low",  # echogenicity: 10th percentile of the smoothed nodule / median of the smoothed ring; >= 0
     "root_anechoic_share",  # composition: sqrt of the share below the ring's 5th percentile, both smoothed *

@@ -87,7 +87,10 @@ def check_same_data(run_dir: Path, parts: source.Parts, digest: Any, split_diges
 
 
 def claim(run_dir: Path, config: Config, parts: source.Parts) -> None:
-    """Write ``config.json`` and ``split.json`` of a new run. The caller holds the folder's lock."""
+    """Write ``config.json`` and ``split.json`` where they are missing, and remove what a killed run left half-written.
+
+    The caller holds the folder's lock.
+    """
     for folder in (run_dir, run_dir / "checkpoints" / "last", run_dir / "checkpoints" / "best"):
         if folder.is_dir():
             remove_fragments(folder)

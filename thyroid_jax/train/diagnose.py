@@ -45,7 +45,7 @@ def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
       weighted mean losses in the encoder's parameters
     - ``gramian_eigenvalue_1..t``: spectrum of those gradients' Gramian, smallest first, trace 1
 
-    A recipe with a single trained task has the parameters' part alone.
+    With fewer than two trained tasks of ``rlar.tasks`` only the second part is measured.
     """
     batch = in_unit_range(batch)
     encoder, rest = encoder_and_rest(params)
