@@ -61,8 +61,8 @@ _ADVICE = {
 def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap a script's ``main``: a fault of the user's prints one message to stderr and exits with status 2.
 
-    Such faults are :class:`InputError`, a full disk, and an output path that cannot be written. Every other error is a fault of
-    the program and keeps its traceback.
+    Such faults are :class:`InputError`, a full disk, and an output path that cannot be written. Every other error is a
+    fault of the program and keeps its traceback.
     """
 
     @wraps(main)

@@ -208,8 +208,8 @@ def reader_counts(records: Iterable[Record], labels: str) -> set[int]:
 def measure(image: Array, mask: Array, *, cut: float = 0.5, chunk: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """The clinical target of images and masks, f32[n r], and whether each value is defined, bool[n r].
 
-    ``image`` and ``mask`` [n h w], uint8 or float in [0, 1]; the values of the ring and the nodule cut a soft mask at ``cut``,
-    the first four read it as it is.
+    ``image`` and ``mask`` [n h w], uint8 or float in [0, 1]; the values of the ring and the nodule cut a soft mask at
+    ``cut``, the first four read it as it is.
     """
     values, valid = [], []
     for start in range(0, len(image), chunk):

@@ -41,11 +41,11 @@ class Case:
     """One image: its predictions, and their comparison with the reference.
 
     ``case``, ``group`` (the patient, or another unit that is not split) and ``part`` (train, validation, test, or the
-    name of a fold) are any text. ``dice, iou, hd95_px, hd95_mm`` are NaN without a reference or a predicted mask; HD95 also when one
-    of the two masks is empty, and in mm when the pixel spacing is unknown. Areas are in pixels, None without such a
-    mask. Grades are names, "" when unknown. ``probability`` maps every grade, in ascending order of risk, to its
-    probability; it is empty when no grade is predicted. ``malignant_truth`` is None when unknown, ``p_malignant`` is
-    NaN when it is not predicted.
+    name of a fold) are any text. ``dice, iou, hd95_px, hd95_mm`` are NaN without a reference or a predicted mask; HD95
+    also when one of the two masks is empty, and in mm when the pixel spacing is unknown. Areas are in pixels, None
+    without such a mask. Grades are names, "" when unknown. ``probability`` maps every grade, in ascending order of
+    risk, to its probability; it is empty when no grade is predicted. ``malignant_truth`` is None when unknown,
+    ``p_malignant`` is NaN when it is not predicted.
 
     Raises ValueError for a grade named "malignant" (its column would be that of the probability of malignancy), a
     ``malignant_truth`` other than None, 0 and 1, or a ``p_malignant`` outside [0, 1].

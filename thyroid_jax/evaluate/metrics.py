@@ -353,7 +353,7 @@ def summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, 
 
 
 def segmentation_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
-    """Mean Dice, IoU and HD95 over the cases with a reference and a predicted mask, with cluster-bootstrap intervals by group.
+    """Mean Dice, IoU and HD95 over the cases with both masks, with cluster-bootstrap intervals by group.
 
     Returns ``{metric: entry}`` for ``dice, iou, hd95_px`` and, where a case has it, ``hd95_mm``; {} when no case has
     both masks. An entry is ``{value, low, high, n, undefined, groups, replicates, replicates_undefined}``:

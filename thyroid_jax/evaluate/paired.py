@@ -68,8 +68,8 @@ def difference(
     """Measure of the first table minus that of the second, with a 95 % interval; both tables are resampled alike.
 
     Rows are paired by their case; rows of a case that occurs several times (several seeds) are paired in order. Rows
-    that only one table has raise :class:`InputError`, and so do tables of different grades. ``measure`` is a name of :data:`MEASURES`. NaN where no pair has
-    the measure.
+    that only one table has raise :class:`InputError`, and so do tables of different grades. ``measure`` is a name of
+    :data:`MEASURES`. NaN where no pair has the measure.
     """
     chosen = MEASURES[measure]
     pairs = [(a, b) for a, b in matched(first, second) if chosen.usable(a) and chosen.usable(b)]

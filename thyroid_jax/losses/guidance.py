@@ -17,7 +17,8 @@ def guidance(
 ) -> Float[Array, "b"]:
     """SmoothL1 between the predicted and the measured radiomics, mean over the r values, >= 0.
 
-    d^2 / (2 beta) for |d| <= beta, |d| - beta/2 beyond, d = prediction - target in units of the fitted scaling, beta > 0. Images whose flag in ``where`` is False give 0 with a zero gradient. Our choice of loss: the paper's is not
+    d^2 / (2 beta) for |d| <= beta, |d| - beta/2 beyond, d = prediction - target in units of the fitted scaling, beta >
+    0. Images whose flag in ``where`` is False give 0 with a zero gradient. Our choice of loss: the paper's is not
     known to us.
     """
     prediction, target = fill(prediction, where), fill(target, where)

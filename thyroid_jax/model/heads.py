@@ -22,8 +22,8 @@ class Embed(nn.Module):
 class Classify(nn.Module):
     """Logits f32[b outputs] from the whole embedding: an MLP with GELU.
 
-    The gradient of a linear binary head in the embedding would have a constant direction up to its sign, and the angular
-    penalty could not turn it.
+    The gradient of a linear binary head in the embedding would have a constant direction up to its sign, and the
+    angular penalty could not turn it.
     """
 
     config: ModelConfig

@@ -75,7 +75,8 @@ def by_task(
     """Each task's gradient up to the encoder's outputs, weighed there or in the encoder's parameters.
 
     The encoder is what the tasks share: a method weighs what goes into it, while decoder and heads follow their own
-    tasks' losses, times the task's weight where the method weighs losses (GradNorm). The penalties' gradients are added unweighed.
+    tasks' losses, times the task's weight where the method weighs losses (GradNorm). The penalties' gradients are
+    added unweighed.
     """
     encoder, rest = encoder_and_rest(params)
     latent, pull = jax.vjp(lambda encoder: encode_with(encoder, rest, recipe, batch.image), encoder)
@@ -159,8 +160,8 @@ def weigh(
     """The method's weights for gradients of the encoder and of decoder and heads, its next state, and what to log.
 
     Gradient weights are rescaled to the sum t, that of plain training: learning rate, clipping and the penalties'
-    weights then mean the same for every method. Weights that add up to 0 (CAGrad at a Pareto-stationary point) stay as they are.
-    All are 1 on a batch on which a task is not defined at all.
+    weights then mean the same for every method. Weights that add up to 0 (CAGrad at a Pareto-stationary point) stay as
+    they are. All are 1 on a batch on which a task is not defined at all.
     """
     method = recipe.settings["mtl"].method
     if method in SCALARIZERS:
