@@ -57,8 +57,8 @@ def tables(arguments: Arguments, argv: Sequence[str], size: str) -> dict[str, li
             for method in configs:
                 config = replace_groups(configs[method], data={"fold": fold}, train={"seed": seed})
                 folder = arguments.out / f"{method}-fold{fold}-seed{seed}"
-                say = lambda text, folder=folder: print(f"{folder.name}: {text}", flush=True)
-                found[method] += runs.held_out_cases(config, folder, part=arguments.part, say=say)
+                echo = lambda text, folder=folder: print(f"{folder.name}: {text}", flush=True)
+                found[method] += runs.held_out_cases(config, folder, part=arguments.part, echo=echo)
     return found
 
 

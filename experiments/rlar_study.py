@@ -92,7 +92,7 @@ def folder_of(name: str, fold: int, arguments: Arguments) -> Path:
 def run(name: str, fold: int, arguments: Arguments) -> dict[str, Any]:
     """Train one variant on one fold and measure it on its validation fold."""
     folder, config = folder_of(name, fold, arguments), configure(name, fold, arguments)
-    cases = runs.held_out_cases(config, folder, part="validation", checkpoint="last", say=lambda text: None)
+    cases = runs.held_out_cases(config, folder, part="validation", checkpoint="last", echo=lambda text: None)
     summary = metrics.summary(cases, samples=20)
     row = {"variant": name, "fold": fold}
     row |= {key: summary[key]["value"] for key in ("dice", "accuracy", "macro_auroc", "quadratic_kappa")}

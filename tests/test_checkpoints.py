@@ -42,7 +42,7 @@ def written(folder, *steps, kept=2):
 
 def newest(folder, said=None):
     said = [] if said is None else said
-    return checkpoints.newest(folder, lambda facts: small(), say=said.append)
+    return checkpoints.newest(folder, lambda facts: small(), echo=said.append)
 
 
 def test_arrays_and_facts_come_back_to_the_bit(tmp_path):

@@ -398,7 +398,7 @@ def test_without_a_best_checkpoint_the_last_is_used(copied):
 
 def test_a_cell_of_a_study_is_trained_once_and_read_after_that(copied, monkeypatch, train_arguments):
     config, _ = predict.read_config(copied / "config.json")
-    first = runs.held_out_cases(config, copied, part="validation", checkpoint="last", say=lambda text: None)
+    first = runs.held_out_cases(config, copied, part="validation", checkpoint="last", echo=lambda text: None)
     monkeypatch.setattr("thyroid_jax.runs.evaluation.train", lambda *_, **__: pytest.fail("trained again"))
     again = runs.held_out_cases(config, copied, part="validation", checkpoint="last")
     assert [case.case for case in again] == [case.case for case in first] and {case.part for case in again} == {

@@ -116,7 +116,7 @@ def restore(folder: Path, step: int, like: Mapping[str, Any]) -> Saved:
 
 
 def newest(
-    folder: Path, like: Callable[[dict[str, Any]], Mapping[str, Any]], *, say: Callable[[str], None]
+    folder: Path, like: Callable[[dict[str, Any]], Mapping[str, Any]], *, echo: Callable[[str], None]
 ) -> Saved | None:
     """The newest checkpoint that is whole, or None where there is none at all.
 
@@ -133,7 +133,7 @@ def newest(
                     f"{folder / str(found[0])}: the checkpoint is damaged: {error}; there is no earlier one. "
                     "Restore it from a copy, or train in a new run folder."
                 ) from error
-            say(f"{folder / str(step)}: the checkpoint is damaged: {error}; taking that of step {found[place + 1]}")
+            echo(f"{folder / str(step)}: the checkpoint is damaged: {error}; taking that of step {found[place + 1]}")
     return None
 
 

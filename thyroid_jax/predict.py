@@ -69,11 +69,12 @@ def layout(recipe: Recipe) -> Params:
     return jax.eval_shape(partial(init_params, recipe), jax.random.key(0))
 
 
-def load(run_dir: Path | str, *, checkpoint: str = "best", say: Any = print) -> Trained:
+def load(run_dir: Path | str, *, checkpoint: str = "best", echo: Any = print) -> Trained:
     """Read a run's ``"best"`` or ``"last"`` checkpoint; a folder without any raises :class:`InputError`.
 
-    Without a best one, as in a run that was stopped early, the last is read. If the newest checkpoint is damaged, the
-    one before is read, with a message of one line.
+    Without a best one, as in a run that was stopped early, the last is taken. Where the newest of several checkpoints
+    is damaged, the one before is read and ``echo`` is called with one line about it. A run keeps one best checkpoint:
+    where that is damaged, :class:`InputError`.
     """
     run_dir = Path(run_dir)
     config, _ = read_config(run_dir / "config.json")
@@ -85,8 +86,8 @@ def load(run_dir: Path | str, *, checkpoint: str = "best", say: Any = print) -> 
         recipe = recipe_from_facts(config, facts)
         return {"params": layout(recipe), "fitted": recipe.fitted}
 
-    saved = checkpoints.newest(folder / "best", like, say=say) if checkpoint == "best" else None
-    saved = saved or checkpoints.newest(folder / "last", like, say=say)
+    saved = checkpoints.newest(folder / "best", like, echo=echo) if checkpoint == "best" else None
+    saved = saved or checkpoints.newest(folder / "last", like, echo=echo)
     if saved is None:
         raise InputError(f"{folder}: the run was stopped before its first checkpoint; run the training command again.")
     recipe = recipe_from_facts(config, saved.facts).replace(fitted=jax.device_get(saved.arrays["fitted"]))

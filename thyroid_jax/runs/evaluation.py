@@ -16,7 +16,7 @@ from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import write_bytes
 from thyroid_jax.predict import Prediction, Trained, predict, read_config
 from thyroid_jax.predict import load as load_trained
-from thyroid_jax.runs.folder import Say, check_claim, check_same_data
+from thyroid_jax.runs.folder import Echo, check_claim, check_same_data
 from thyroid_jax.runs.start import open_parts, train
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train.log import read_log
@@ -97,7 +97,7 @@ def table_of(run_dir: Path, part: str = "test", checkpoint: str = "best") -> Pat
 
 
 def held_out_cases(
-    config: Config, run_dir: Path, *, part: str = "test", checkpoint: str = "best", say: Say = print
+    config: Config, run_dir: Path, *, part: str = "test", checkpoint: str = "best", echo: Echo = print
 ) -> list[Case]:
     """The table of a run's held-out part, trained and evaluated first where it is not there yet.
 
@@ -108,7 +108,7 @@ def held_out_cases(
     if table.is_file():
         check_claim(run_dir, config, open_parts(config))
         return read_cases(table)
-    train(config, run_dir, say=say)
+    train(config, run_dir, echo=echo)
     trained, parts = open_finished(run_dir, checkpoint)
     cases = cases_of(trained, getattr(parts, part), part=part)
     write_cases(table, cases)
@@ -195,11 +195,11 @@ def label_notes(card: Card) -> list[str]:
     return [card.labels + (family if card.grade_system else "")]
 
 
-def print_summary(summary: metrics.Summary, say: Say = print) -> None:
+def print_summary(summary: metrics.Summary, echo: Echo = print) -> None:
     """The measures as a short table; the last column counts bootstrap replicates that could not be measured."""
     counted = {"n": "images", "undefined": "undefined", "groups": "groups", "replicates_undefined": "left out"}
-    say(f"{'measure':<28}{'value':>8}   {'95 % interval':<19}" + "".join(f"{head:>11}" for head in counted.values()))
+    echo(f"{'measure':<28}{'value':>8}   {'95 % interval':<19}" + "".join(f"{head:>11}" for head in counted.values()))
     for name, entry in summary.items():
         interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
         counts = "".join(f"{entry[key]:>11.0f}" for key in counted)
-        say(f"{name:<28}{entry['value']:>8.3f}   {interval:<19}{counts}")
+        echo(f"{name:<28}{entry['value']:>8.3f}   {interval:<19}{counts}")

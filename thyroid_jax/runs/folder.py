@@ -20,7 +20,7 @@ from thyroid_jax.recipe import Recipe
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train.step import init_state
 
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
 
 
 def facts_of(parts: source.Parts, recipe: Recipe) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def claim(run_dir: Path, config: Config, parts: source.Parts) -> None:
         write_json(run_dir / "config.json", to_dict(config) | {ABOUT_RUN: made_from(parts)})
 
 
-def resume(run_dir: Path, recipe: Recipe, say: Say) -> checkpoints.Saved | None:
+def resume(run_dir: Path, recipe: Recipe, echo: Echo) -> checkpoints.Saved | None:
     """The newest whole checkpoint of a run, or None. Damaged newer ones are set aside, so that they are not lost."""
 
     def layout(facts: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def resume(run_dir: Path, recipe: Recipe, say: Say) -> checkpoints.Saved | None:
         return {"params": state.params, "rest": state._replace(params={}), "fitted": recipe.fitted}
 
     folder = run_dir / "checkpoints" / "last"
-    saved = checkpoints.newest(folder, layout, say=say)
+    saved = checkpoints.newest(folder, layout, echo=echo)
     if saved is not None:
         checkpoints.set_aside(folder, after=saved.step)
     return saved

@@ -17,7 +17,7 @@ from thyroid_jax.files import alone_in
 from thyroid_jax.fitting import learn_from
 from thyroid_jax.model import check_size
 from thyroid_jax.recipe import Recipe
-from thyroid_jax.runs.folder import Say, check_claim, claim, facts_of, resume
+from thyroid_jax.runs.folder import Echo, check_claim, claim, facts_of, resume
 from thyroid_jax.tasks import TASKS
 from thyroid_jax.train.devices import SPREADS, check_divides
 from thyroid_jax.train.loop import Progress, check_labels, fit
@@ -55,7 +55,7 @@ def grade_count(card: Card) -> int:
     return max(2, len(card.grades))
 
 
-def train(config: Config, run_dir: Path, *, say: Say = print) -> TrainState:
+def train(config: Config, run_dir: Path, *, echo: Echo = print) -> TrainState:
     """Start a run in ``run_dir``, or resume the one that is there, up to its last epoch; return the last state.
 
     A folder that holds a run of another configuration, data set or split, or that another process trains in, raises
@@ -72,7 +72,7 @@ def train(config: Config, run_dir: Path, *, say: Say = print) -> TrainState:
     with alone_in(run_dir):
         check_claim(run_dir, config, data.parts)
         claim(run_dir, config, data.parts)
-        saved = resume(run_dir, tasks, say)
+        saved = resume(run_dir, tasks, echo)
         if saved is None:
             readers = reader_counts(data.parts.train, config.data.labels)
             recipe = tasks.replace(fitted=learn_from(data.training, config, readers=readers))
@@ -81,8 +81,8 @@ def train(config: Config, run_dir: Path, *, say: Say = print) -> TrainState:
             recipe = tasks.replace(fitted=jax.device_get(saved.arrays["fitted"]))
             state = saved.arrays["rest"]._replace(params=saved.arrays["params"])
             start = Progress(state, saved.facts["position"])
-            say(f"going on from step {saved.step}")
-        say(describe(recipe, data, config))
+            echo(f"going on from step {saved.step}")
+        echo(describe(recipe, data, config))
         training, validation = guided(data, recipe, config)
         return fit(
             run_dir,
@@ -93,7 +93,7 @@ def train(config: Config, run_dir: Path, *, say: Say = print) -> TrainState:
             validation,
             spread,
             facts=facts_of(data.parts, recipe),
-            say=say,
+            echo=echo,
         )
 
 

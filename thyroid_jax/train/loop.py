@@ -75,7 +75,7 @@ def fit(
     spread: Spread,
     *,
     facts: dict[str, Any],
-    say: Callable[[str], None] = print,
+    echo: Callable[[str], None] = print,
 ) -> TrainState:
     """Train from ``start`` to the last of ``config.epochs`` epochs and return the last state, whole.
 
@@ -96,7 +96,7 @@ def fit(
     best = best_score(log.rows)
     state = spread.put_state(start.state)
     stream = prefetch(batches, spread.put_batch)
-    with ProgressBar(config.epochs * per_epoch, first, say) as progress:
+    with ProgressBar(config.epochs * per_epoch, first, echo) as progress:
         for epoch in range(first // per_epoch + 1, config.epochs + 1):
             started, seen, probes = time.monotonic(), [], []
             for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
@@ -142,9 +142,9 @@ def fit(
 class ProgressBar:
     """A bar with rate and remaining time on a terminal; elsewhere one plain line for every :meth:`line`."""
 
-    def __init__(self, total: int, done: int, say: Callable[[str], None]):
+    def __init__(self, total: int, done: int, echo: Callable[[str], None]):
         self._bar = tqdm(total=total, initial=done, unit="step", disable=not sys.stderr.isatty())
-        self._total, self._done, self._first, self._started, self._say = total, done, done, time.monotonic(), say
+        self._total, self._done, self._first, self._started, self._echo = total, done, done, time.monotonic(), echo
 
     def step(self) -> None:
         """One step more."""
@@ -158,7 +158,7 @@ class ProgressBar:
             return
         seconds = (time.monotonic() - self._started) / max(1, self._done - self._first)
         left = seconds * (self._total - self._done) / 60
-        self._say(f"{text}  | {seconds:.2f} s/step, {left:.1f} min left")
+        self._echo(f"{text}  | {seconds:.2f} s/step, {left:.1f} min left")
 
     def __enter__(self) -> ProgressBar:
         return self
