@@ -405,7 +405,7 @@ def test_a_cell_of_a_study_is_trained_once_and_read_after_that(copied, monkeypat
         "validation"
     }
     with pytest.raises(InputError, match=r"rlar\.weight differ"):
-        runs.held_out_cases(replace_groups(config, rlar={"weight": 7.0}), copied, part="validation")
+        runs.held_out_cases(replace_groups(config, rlar={"weight": 7.0}), copied, part="validation", checkpoint="last")
 
 
 # --- what must be there to train on -----------------------------------------------------------------------------------
