@@ -42,7 +42,7 @@ def demo(config: Config) -> Config:
         model={"depth": 4},
         data={"name": "phantom", "height": 96, "width": 96},
         optimizer={"learning_rate": 2e-3},
-        train={"epochs": 20, "batch_size": 16, "evaluate_every": 4},
+        train={"epochs": 36, "batch_size": 16, "evaluate_every": 4},
     )
 
 
