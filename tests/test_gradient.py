@@ -171,7 +171,16 @@ def test_no_method_at_the_latent_passes_through_the_encoder_twice(params, tiny_r
     plain = encoder_convolutions(params, make_batch(), tiny_recipe())
     assert plain >= 7
     assert encoder_convolutions(params, make_batch(), tiny_recipe(mtl={"method": "mgda"})) == plain
-    assert encoder_convolutions(params, make_batch(), tiny_recipe(mtl={"method": "mgda", "at": "parameters"})) > plain
+
+
+def test_methods_at_the_parameters_pass_back_once_for_every_task(params, tiny_recipe, make_batch):
+    """t tasks need t - 1 backward passes more than plain training: three times as many for four as for two."""
+    flops = lambda recipe: run.lower(params, make_batch(), recipe).compile().cost_analysis()["flops"]
+    two = {"malignancy": {"weight": 0.0}, "guidance": {"weight": 0.0}}
+    at_parameters = {"mtl": {"method": "mgda", "at": "parameters"}}
+    of_two = flops(tiny_recipe(**two, **at_parameters)) - flops(tiny_recipe(**two))
+    of_four = flops(tiny_recipe(**at_parameters)) - flops(tiny_recipe())
+    assert of_four / of_two == pytest.approx(3, rel=0.1)
 
 
 @pytest.mark.parametrize("method", ["rlw", "gradnorm", "nash_mtl"])

@@ -111,8 +111,9 @@ def by_task(
         value, metrics = value + penalty, metrics | penalty_metrics
     if at_latent:
         back = _added(back, combine(on_shared, outputs))
-    change = _added(direct, of_rest | through_encoder(back))
-    change = summed(change, recipe.axis)
+    goes_back = at_latent or recipe.penalties  # a pass of zeros through the encoder costs as much as any other
+    of_encoder = through_encoder(back) if goes_back else jax.tree.map(jnp.zeros_like, encoder)
+    change = summed(_added(direct, of_rest | of_encoder), recipe.axis)
     if not at_latent:
         change = change | _added({"encoder": change["encoder"]}, combine(on_shared, in_encoder))
     return Gradient(change, {"loss": share(value, recipe.axis)} | metrics | seen, new_state)
