@@ -113,7 +113,7 @@ def draw_landscape(found: Landscape, image: np.ndarray, mask: np.ndarray, title:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(13, 4.6), dpi=110, layout="constrained")
     figure.suptitle(title)
     left, *panels = figure.subplots(1, 3)
     left.imshow(image, cmap="gray", vmin=0, vmax=1)
