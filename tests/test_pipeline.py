@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from itertools import islice
 
 import jax
@@ -272,6 +273,12 @@ def test_every_example_comes_once_an_epoch_in_a_new_order(count, size):
         epochs.append([number for batch in drawn for number in numbers(batch)])
         assert sorted(epochs[-1]) == list(range(count))
     assert len({tuple(epoch) for epoch in epochs}) == 3 or count == 3
+
+
+def test_no_thread_outlives_the_batches():
+    before = set(threading.enumerate())
+    next(pipeline.TrainingBatches(numbered(20), 4, seed=0))
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_order_follows_from_the_seed():

@@ -265,8 +265,8 @@ class TrainingBatches:
         batches = rows.batch(
             batch_size, drop_remainder=False, batch_fn=lambda items: take(examples, items, batch_size)
         ).repeat()
-        # Threads, not processes: a forked worker deadlocks with JAX.
-        self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+        # No reading threads: the step runs beside this thread already, and a thread may outlive its run.
+        self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
     def __iter__(self) -> TrainingBatches:
         return self
