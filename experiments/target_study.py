@@ -37,7 +37,7 @@ from sklearn.preprocessing import StandardScaler
 
 from experiments.runtime import prepare
 from thyroid_jax.data.augment import AugmentConfig
-from thyroid_jax.data.pipeline import load, measure, reader_counts
+from thyroid_jax.data.pipeline import load, measure
 from thyroid_jax.data.record import Record
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError, exits_cleanly
@@ -268,9 +268,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     card, everything = open_records(arguments.data.dir, arguments.data.name)
     records = [record for record in everything if record.mask is not None]
     size = arguments.data.height, arguments.data.width
-    cut = clinical.mask_cut(reader_counts(records, arguments.data.labels))
-    loaded = load(records, max(2, len(card.grades)), size, labels=arguments.data.labels).batch
-    image, mask = loaded.image[..., 0], loaded.mask
+    loaded = load(records, max(2, len(card.grades)), size, labels=arguments.data.labels)
+    cut, image, mask = clinical.mask_cut(loaded.readers), loaded.batch.image[..., 0], loaded.batch.mask
     groups = np.array([record.group for record in records])
     values, valid = measure(image, mask, cut=cut)
     known = valid.all(1)

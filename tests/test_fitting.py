@@ -72,7 +72,8 @@ def test_everything_that_a_run_uses_is_fitted_and_the_rest_is_neutral(training):
     np.testing.assert_array_equal(learned.scaling.spread, np.ones(len(clinical.TARGET)))
     np.testing.assert_array_equal(learned.shape_centre, np.zeros(4))
     assert float(learned.mask_cut) == 0.5
-    assert float(learn_from(training, config, readers={2}).mask_cut) == clinical.mask_cut({2}) == 0.25
+    two = learn_from(training._replace(readers=frozenset({2})), config)
+    assert float(two.mask_cut) == clinical.mask_cut({2}) == 0.25
     shaped = replace_groups(config, consistency={"weight": 0.1, "features": ("elongation",)})
     expected = shape_means(training.batch.mask[training.batch.mask_valid], shaped.consistency)
     np.testing.assert_allclose(learn_from(training, shaped).shape_centre, expected)

@@ -157,7 +157,7 @@ def test_missing_labels_are_flags():
         record("no mask", mask=None, malignant=False),
         record("no grade", grade=None),
     ]
-    batch, cases = pipeline.load(records, 3, SIZE)
+    batch, cases, _ = pipeline.load(records, 3, SIZE)
     assert cases == ("all", "no mask", "no grade")
     assert batch.mask_valid.tolist() == [True, False, True] == batch.radiomics_valid.tolist()
     assert batch.grade_valid.tolist() == [True, True, False]
@@ -168,7 +168,7 @@ def test_missing_labels_are_flags():
 
 
 def test_without_any_label_all_flags_are_false_and_the_shapes_stay():
-    batch, _ = pipeline.load([record(mask=None, grade=None)], 4, SIZE, labels="readers")
+    batch, *_ = pipeline.load([record(mask=None, grade=None)], 4, SIZE, labels="readers")
     assert batch.mask.shape == (1, *SIZE) and batch.grade.shape == (1, 4) and batch.malignant.shape == (1,)
     flags = (batch.mask_valid, batch.grade_valid, batch.malignant_valid, batch.radiomics_valid)
     assert not any(flag.any() for flag in flags)
@@ -211,9 +211,9 @@ def test_labels_of_further_tasks_are_read_from_the_records():
 def test_how_many_outlines_a_training_mask_is_the_mean_of():
     mask = ellipse((60, 80))
     records = [record("two", reader_masks=(mask, mask)), record("three", reader_masks=(mask,) * 3), record("none")]
-    assert pipeline.reader_counts(records, "readers") == {1, 2, 3}
-    assert pipeline.reader_counts(records[:1], "readers") == {2}
-    assert pipeline.reader_counts(records, "reference") == {1}
+    assert pipeline.load(records, 2, SIZE, labels="readers").readers == {1, 2, 3}
+    assert pipeline.load(records[:1], 2, SIZE, labels="readers").readers == {2}
+    assert pipeline.load(records, 2, SIZE, labels="reference").readers == {1}
 
 
 def test_the_target_is_measured_on_the_images_as_they_are_and_scaled():

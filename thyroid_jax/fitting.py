@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import partial
 
 import jax
@@ -14,22 +13,21 @@ from thyroid_jax.data.pipeline import Examples, measure, steps_per_epoch
 from thyroid_jax.penalties import ConsistencyConfig
 from thyroid_jax.radiomics import clinical, soft
 from thyroid_jax.recipe import Fitted
-from thyroid_jax.shapes import Array, Float, Int, Key
+from thyroid_jax.shapes import Array
 
 TARGET_VIEWS = 256
 """number of views on which the guidance target's scaling is fitted"""
 _VIEWS_SEED = 0x76696577  # the same for every run, so that runs with different seeds share their scaling
 
 
-def learn_from(training: Examples, config: Config, *, readers: Collection[int] = (1,)) -> Fitted:
+def learn_from(training: Examples, config: Config) -> Fitted:
     """Everything that a step needs to know of the training part.
 
-    ``readers`` are the numbers of outlines over which training masks are averaged (``pipeline.reader_counts``). Values
-    that a run does not use stay neutral: the scaling without guidance, the shape means without the consistency.
+    Values that a run does not use stay neutral: the scaling without guidance, the shape means without the consistency.
     """
     batch = training.batch
     per_epoch = steps_per_epoch(len(training.cases), config.train.batch_size)
-    cut = clinical.mask_cut(readers)
+    cut = clinical.mask_cut(training.readers)
     benign_or_malignant = np.stack([1 - batch.malignant, batch.malignant], axis=1)
     neutral = Fitted.neutral(batch.grade.shape[1], len(clinical.TARGET), len(config.consistency.features))
     return neutral._replace(
@@ -74,7 +72,8 @@ def target_scaling(training: Examples, config: Config, cut: float) -> clinical.S
     if len(outlined) > TARGET_VIEWS:
         rows = outlined[np.linspace(0, len(outlined) - 1, TARGET_VIEWS).round().astype(int)]
     image, mask = training.batch.image[rows, ..., 0], training.batch.mask[rows]
-    return clinical.fit_scaling(*_whole_rows(*measure_views(image, mask, config.augment, cut=cut, seed=_VIEWS_SEED)))
+    seen = measure_views(image, mask, config.augment, cut=cut, seed=_VIEWS_SEED, chunk=config.train.batch_size)
+    return clinical.fit_scaling(*_whole_rows(*seen))
 
 
 def measure_views(
@@ -82,25 +81,18 @@ def measure_views(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The guidance target of one random view of every image, f32[n r], and whether each value is defined, bool[n r].
 
-    ``image`` and ``mask`` uint8[n h w]; the views depend on ``seed`` and on the image's place only.
+    ``image`` and ``mask`` uint8[n h w]; the views depend on ``seed`` and on the image's place only. With ``chunk`` the
+    batch size of a run, augmentation and target are traced once for this and for the training step.
     """
-    values, valid = [], []
+    values, valid, key = [], [], jax.random.key(seed)
+    unit = lambda pixels: pixels.astype(np.float32) / 255
     for start in range(0, len(image), chunk):
         rows = np.minimum(np.arange(start, start + chunk), len(image) - 1)  # the last chunk is filled up
-        seen = _views(jax.random.key(seed), start, image[rows], mask[rows], config)
-        found, defined = clinical.target(*seen, cut=cut)  # the same compiled program as in `measure`
+        seen, outline = augment(key, unit(image[rows])[..., None], unit(mask[rows]), config, first=np.int32(start))
+        found, defined = clinical.target(seen[..., 0], outline, cut=np.array(cut, np.float32))
         values.append(np.asarray(found))
         valid.append(np.asarray(defined))
     return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]
-
-
-@jax.jit
-def _views(
-    key: Key, first: Int[Array, ""], image: Array, mask: Array, config: AugmentConfig
-) -> tuple[Float[Array, "b h w"], Float[Array, "b h w"]]:
-    unit = lambda pixels: pixels.astype(np.float32) / 255
-    seen, outline = augment(key, unit(image)[..., None], unit(mask), config, first=first)
-    return seen[..., 0], outline
 
 
 def _whole_rows(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

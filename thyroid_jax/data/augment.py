@@ -39,6 +39,7 @@ class AugmentConfig:
         check_within(self, "augment", ("scale",), 0, 0.9)  # a zoom of 0 shows nothing
 
 
+@jax.jit  # traced once for the views on which the target is fitted and for those of a step
 def augment(
     key: Key,
     image: Float[Array, "b h w 1"],

@@ -51,11 +51,13 @@ class DataConfig:
 class Examples(NamedTuple):
     """A part of a data set at network size, on the host, with the case of every row.
 
-    ``batch`` has n rows; its images are uint8[n h w 1] and its masks uint8[n h w].
+    ``batch`` has n rows; its images are uint8[n h w 1] and its masks uint8[n h w]. ``readers`` are the numbers of
+    outlines over which its masks are averaged: 1 for a single outline.
     """
 
     batch: Batch
     cases: tuple[str, ...]
+    readers: frozenset[int] = frozenset({1})
 
 
 class Geometry(NamedTuple):
@@ -138,7 +140,7 @@ def load(
     rows = [_row(record, grades, size, labels, extra or {}) for record in records]  # one record in memory at a time
     if not rows:
         raise InputError("this part of the data set holds no record; choose other folds or build more cases.")
-    cases, image, masks, given_grades, proven, further = zip(*rows)
+    cases, readers, image, masks, given_grades, proven, further = zip(*rows)
     mask, mask_valid = _with_flags(masks, np.zeros(size, np.uint8))
     grade, grade_valid = _with_flags(given_grades, np.zeros(grades, np.float32))
     malignant, malignant_valid = _with_flags(proven, np.zeros((), np.float32))
@@ -155,13 +157,15 @@ def load(
         example_valid=np.ones(len(rows), bool),
         extra=_extra_labels(further),
     )
-    return Examples(batch, cases)
+    return Examples(batch, cases, frozenset(readers))
 
 
 def _row(record: Record, grades: int, size: tuple[int, int], labels: str, extra: Mapping[str, Callable]) -> tuple:
-    mask = _mask(record, labels)
+    drawn = record.reader_masks if labels == "readers" else ()
+    mask = _mask(record, drawn)
     return (
         record.case,
+        len(drawn) or 1,
         letterbox(record.image, size, record.spacing),
         None if mask is None else letterbox(mask, size, record.spacing),
         _grade(record, grades, labels),
@@ -170,9 +174,9 @@ def _row(record: Record, grades: int, size: tuple[int, int], labels: str, extra:
     )
 
 
-def _mask(record: Record, labels: str) -> np.ndarray | None:
-    if labels == "readers" and record.reader_masks:
-        return np.round(255 * np.mean(record.reader_masks, axis=0)).astype(np.uint8)
+def _mask(record: Record, drawn: Sequence[np.ndarray]) -> np.ndarray | None:
+    if drawn:
+        return np.round(255 * np.mean(drawn, axis=0)).astype(np.uint8)
     return None if record.mask is None else record.mask.astype(np.uint8) * 255
 
 
@@ -200,11 +204,6 @@ def _extra_labels(rows: Sequence[dict[str, np.ndarray | None]]) -> dict[str, Lab
     return labels
 
 
-def reader_counts(records: Iterable[Record], labels: str) -> set[int]:
-    """The numbers of outlines over which the training masks of ``records`` are averaged."""
-    return {len(record.reader_masks) if labels == "readers" and record.reader_masks else 1 for record in records}
-
-
 def measure(image: Array, mask: Array, *, cut: float = 0.5, chunk: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """The clinical target of images and masks, f32[n r], and whether each value is defined, bool[n r].
 
@@ -215,16 +214,16 @@ def measure(image: Array, mask: Array, *, cut: float = 0.5, chunk: int = 32) -> 
     for start in range(0, len(image), chunk):
         pad = ((0, max(0, start + chunk - len(image))), (0, 0), (0, 0))
         rows = [np.pad(_unit(a[start : start + chunk]), pad) for a in (image, mask)]
-        found, defined = clinical.target(rows[0], rows[1], cut=cut)
+        found, defined = clinical.target(rows[0], rows[1], cut=np.array(cut, np.float32))
         values.append(np.asarray(found))
         valid.append(np.asarray(defined))
     return np.concatenate(values)[: len(image)], np.concatenate(valid)[: len(image)]
 
 
-def with_target(examples: Examples, scaling: clinical.Scaling, *, cut: float = 0.5) -> Examples:
+def with_target(examples: Examples, scaling: clinical.Scaling, *, cut: float = 0.5, chunk: int = 32) -> Examples:
     """The examples with the scaled guidance target of their unaugmented images; it is undefined for some outlines."""
     batch = examples.batch
-    values, valid = measure(batch.image[..., 0], batch.mask, cut=cut)
+    values, valid = measure(batch.image[..., 0], batch.mask, cut=cut, chunk=chunk)
     scaled = np.where(valid, np.asarray(scaling(values)), 0)
     return examples._replace(
         batch=batch._replace(radiomics=scaled, radiomics_valid=batch.radiomics_valid & valid.all(-1))

@@ -10,7 +10,7 @@ import numpy as np
 
 from thyroid_jax.config import Config, recipe_of
 from thyroid_jax.data import source
-from thyroid_jax.data.pipeline import Examples, load, reader_counts, with_target
+from thyroid_jax.data.pipeline import Examples, load, with_target
 from thyroid_jax.data.record import Card
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import alone_in
@@ -74,8 +74,7 @@ def train(config: Config, run_dir: Path, *, echo: Echo = print) -> TrainState:
         claim(run_dir, config, data.parts)
         saved = resume(run_dir, tasks, echo)
         if saved is None:
-            readers = reader_counts(data.parts.train, config.data.labels)
-            recipe = tasks.replace(fitted=learn_from(data.training, config, readers=readers))
+            recipe = tasks.replace(fitted=learn_from(data.training, config))
             start = Progress(init_state(recipe, jax.random.key(config.train.seed)), None)
         else:
             recipe = tasks.replace(fitted=jax.device_get(saved.arrays["fitted"]))
@@ -131,10 +130,10 @@ def guided(data: Data, recipe: Recipe, config: Config) -> tuple[Examples, Exampl
     """Training and validation part, with the guidance target where it is needed."""
     if not any(task.name == "guidance" for task in recipe.tasks):
         return data.training, data.validation
-    scaling, cut = recipe.fitted.scaling, float(recipe.fitted.mask_cut)
+    scaling, cut, chunk = recipe.fitted.scaling, float(recipe.fitted.mask_cut), config.train.batch_size
     original = config.guidance.view == "original"  # else every step measures its own views
-    training = with_target(data.training, scaling, cut=cut) if original else data.training
-    return training, with_target(data.validation, scaling)
+    training = with_target(data.training, scaling, cut=cut, chunk=chunk) if original else data.training
+    return training, with_target(data.validation, scaling, chunk=chunk)
 
 
 def describe(recipe: Recipe, data: Data, config: Config) -> str:

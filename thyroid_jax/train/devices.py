@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from thyroid_jax.batch import Batch
 from thyroid_jax.errors import InputError
@@ -111,9 +111,14 @@ def check_divides(batch_size: int, devices: int) -> None:
 
 def deal(tree: Any, mesh: Mesh) -> Any:
     """Put a tree on the mesh, the first axis of every array sharded over the devices."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+    return jax.device_put(tree, _sharding(mesh, PartitionSpec(AXIS)))
 
 
 def copy(tree: Any, mesh: Mesh) -> Any:
     """Put a tree on the mesh, replicated on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, _sharding(mesh, PartitionSpec()))
+
+
+def _sharding(mesh: Mesh, spec: PartitionSpec) -> Sharding:
+    """On one device there is nothing to share: functions traced on plain arrays are then not traced again."""
+    return NamedSharding(mesh, spec) if mesh.size > 1 else SingleDeviceSharding(mesh.devices.item())
