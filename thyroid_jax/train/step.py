@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -39,15 +38,19 @@ class TrainState(NamedTuple):
 def init_state(recipe: Recipe, key: Key) -> TrainState:
     """A fresh state. Parameters and every later random choice follow from ``key``."""
     init_key, key = jax.random.split(key)
-    params, opt_state = _fresh(recipe, init_key)
+    fresh = _fresh if isinstance(key, jax.core.Tracer) else _compiled_fresh  # options are for outermost programs only
+    params, opt_state = fresh(recipe, init_key)
     return TrainState(jnp.int32(0), params, opt_state, init_mtl_state(recipe, key), key)
 
 
-# Compiled for every network and run once: with less optimising it is ready three times as fast, bit for bit the same.
-@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True})
 def _fresh(recipe: Recipe, key: Key) -> tuple[Params, Any]:
     params = init_params(recipe, key)
     return params, optimizer(recipe.settings["optimizer"], recipe.fitted.total_steps).init(params)
+
+
+# Compiled for every network and run once: with less optimising it is ready three times as fast, bit for bit the same.
+_QUICK = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True}
+_compiled_fresh = jax.jit(_fresh, compiler_options=_QUICK)
 
 
 def init_mtl_state(recipe: Recipe, key: Key) -> Any:
