@@ -56,7 +56,8 @@ CARD = Card(
         "Two images of a patient mostly show one lesion in two views. Their BI-RADS may differ (case 856).",
         "In the publishers' folds a patient is in one fold. Their validation columns (valid_1, valid_2, ...) are not "
         "used: they part the images of one patient between training and validation.",
-        "Machines differ in their share of malignant lesions and look unlike each other.",
+        "The category was given before the biopsy: some lesions of BI-RADS 2 and 3 are malignant.",
+        "Machines look unlike each other and differ in their share of malignant lesions, from a third to a half.",
     ),
     expected={
         "images": 1875,

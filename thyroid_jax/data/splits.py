@@ -6,8 +6,8 @@ A *folds file* gives every record to one fold, or to the official test part wher
      "seed": 0, "made_by": {"thyroid_jax": "0.1.0", "scikit-learn": "1.7.2", "numpy": "2.3.4"}}
 
 It lies beside the data, ``DIR/NAME/folds/5-0.json`` for 5 folds and seed 0, or is given by the user, who may leave out
-``seed`` and ``made_by``. The publishers' own folds lie there too, as ``official-5.json``, for a user to give. All runs of
-a study read the same file, so their folds are the same, whatever library made them. What is read is checked: every
+``seed`` and ``made_by``. The publishers' own folds lie there too, as ``official-5.json``, for a user to give. All runs
+of a study read the same file, so their folds are the same, whatever library made them. What is read is checked: every
 record once, no group and no image on two sides.
 """
 
