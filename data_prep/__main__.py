@@ -136,10 +136,13 @@ def _build_phantoms(options: argparse.Namespace) -> None:
 
 def _build(card: Card, records: Callable[[Notes], Iterable[Record]], options: argparse.Namespace) -> None:
     from data_prep import builder
+    from thyroid_jax.data.splits import folds_folder
 
     survey = builder.build(card, records, options.out, overwrite=options.overwrite)
     print(builder.summary(card, survey.notes))
     print(f"built: {options.out / card.name}")
+    for name in survey.folds:
+        print(f"the publishers' folds, for --data.split: {folds_folder(options.out, card.name) / f'{name}.json'}")
 
 
 def _refuse_inside(source: Path, out: Path) -> None:

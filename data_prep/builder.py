@@ -8,8 +8,8 @@ import shutil
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,12 +30,13 @@ class Survey:
     """What the first pass over a data set found.
 
     ``notes`` are the reader's. Each record has an entry in ``entries``, with the group that the reader gives, and its
-    final group in ``groups``.
+    final group in ``groups``. ``folds`` are the publishers' folds by name, still without the digest of the data set.
     """
 
     notes: Notes
     entries: tuple[Entry, ...]
     groups: tuple[str, ...]
+    folds: Mapping[str, splits.Folds] = field(default_factory=dict)
 
 
 def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = False) -> Survey:
@@ -44,7 +45,7 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
     ``records`` is called twice, each time with fresh notes, and must give the same records both times. The first pass
     finds every faulty file and every duplicate; the second writes. Then everything written is read back and compared,
     and one rename moves the data set to ``out``. On any failure no new file is left, and an older build stays. Folds
-    files of an older build are kept if its records are the same.
+    files of an older build are kept if its records are the same. Folds of the publishers are written beside the data.
 
     Raises :class:`InputError` for faulty input, an existing build without ``overwrite``, or another build running in
     ``out``; ``OSError`` for a full disk.
@@ -65,6 +66,7 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
             _write(card, records, survey, staging)
             _read_back(card, staging)
             _keep_folds(card, out, staging)
+            _write_official_folds(card, survey, staging)
             _swap(staging / card.name, out / card.name, staging)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -104,7 +106,40 @@ def examine(card: Card, records: Factory) -> Survey:
     notes.counts["groups"] = len(set(merged))
     notes.counts["groups joined by equal images"] = len(set(groups)) - len(set(merged))
     notes.counts["records that repeat an image"] = len(contents) - len(set(contents))
-    return Survey(notes, tuple(entries), tuple(merged))
+    return Survey(notes, tuple(entries), tuple(merged), _official_folds(card, notes, entries, merged))
+
+
+def _official_folds(
+    card: Card, notes: Notes, entries: Sequence[Entry], groups: Sequence[str]
+) -> dict[str, splits.Folds]:
+    """The publishers' folds, of the records that are there.
+
+    A group that equal images have joined across folds goes as a whole to the fold of its first record; the records
+    that leave their fold are counted, and named in ``made_by``. Folds that cannot be used even so, because one of them
+    is empty in a part of the data set, are left out, which is noted.
+    """
+    found = {}
+    final = [entry._replace(group=group) for entry, group in zip(entries, groups, strict=True)]
+    test = tuple(entry.case for entry in final if entry.official_test)
+    for name, fold_of in notes.folds.items():
+        parts: list[list[str]] = [[] for _ in range(1 + max(fold_of.values(), default=-1))]
+        fold_of_group: dict[str, int] = {}
+        moved = []
+        for entry in final:
+            if entry.official_test or entry.case not in fold_of:
+                continue
+            fold = fold_of_group.setdefault(entry.group, fold_of[entry.case])
+            parts[fold].append(entry.case)
+            if fold != fold_of[entry.case]:
+                moved.append(f"{entry.case} from {fold_of[entry.case]} to {fold}")
+        made_by = {"publisher": card.title} | ({"moved, for an equal image": ", ".join(moved)} if moved else {})
+        folds = splits.Folds(card.name, "", tuple(map(tuple, parts)), test, made_by=made_by)
+        notes.counts[f"records moved to another fold of {name} for an equal image"] = len(moved)
+        if problems := splits.problems_of_folds(folds, final):
+            notes.dropped.append((f"the folds {name}", "; ".join(problems)))
+        else:
+            found[name] = folds
+    return found
 
 
 def _official_test_faults(entries: Sequence[Entry], groups: Sequence[str]) -> list[str]:
@@ -258,6 +293,12 @@ def _keep_folds(card: Card, out: Path, staging: Path) -> None:
         with contextlib.suppress(InputError):  # a damaged file is not kept
             if splits.read_folds(file).data == digest:
                 write_bytes(staging / file.relative_to(out), file.read_bytes())
+
+
+def _write_official_folds(card: Card, survey: Survey, staging: Path) -> None:
+    digest = storage.read_metadata(staging, card.name).digest
+    for name, folds in survey.folds.items():
+        splits.write_folds(splits.folds_folder(staging, card.name) / f"{name}.json", replace(folds, data=digest))
 
 
 def _progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:

@@ -200,6 +200,26 @@ def test_folds_of_the_same_records_stay_and_others_go(tmp_path):
     assert not folder.exists()
 
 
+def dealt(notes):
+    """Group "1", two records, is the official test part; the publishers dealt the rest by number."""
+    notes.folds["official-3"] = {f"{number}_é": number // 2 % 3 for number in (0, 1, 4, 5, 6, 7, 8)}
+    notes.folds["official-2"] = {"0_é": 0, "1_é": 1}
+    for record in toys():
+        yield dataclasses.replace(record, official_test=record.group == "1")
+
+
+def test_folds_of_the_publishers_are_written_beside_the_data(tmp_path):
+    survey = builder.build(CARD, dealt, tmp_path)
+    assert os.listdir(splits.folds_folder(tmp_path, "toy")) == ["official-3.json"]
+    metadata = storage.read_metadata(tmp_path, "toy")
+    file = splits.folds_folder(tmp_path, "toy") / "official-3.json"
+    folds = splits.load_folds(file, "toy", metadata.digest, metadata.entries)
+    assert folds.folds == (("0_é", "1_é", "6_é", "7_é"), ("8_é",), ("4_é", "5_é"))
+    assert folds.test == ("2_é", "3_é") and folds.made_by == {"publisher": "Toys"}
+    ((what, why),) = survey.notes.dropped
+    assert what == "the folds official-2" and "in no fold: '4_é', '5_é'" in why and "fold 1: is empty" in why
+
+
 def test_a_build_of_an_older_version_is_replaced(tmp_path):
     builder.build(CARD, lambda notes: toys(3), tmp_path)
     storage.folder_of(tmp_path, "toy").rename(tmp_path / "toy" / "1.0.0")

@@ -9,7 +9,7 @@ from thyroid_jax.data.record import Card
 
 
 def test_every_reader_is_called_as_its_data_set():
-    assert {"ddti", "breast_lesions"} <= set(readers.names())
+    assert {"ddti", "breast_lesions", "bus_bra"} <= set(readers.names())
     for name in readers.names():
         reader = readers.reader_of(name)
         assert isinstance(reader.card, Card) and reader.card.name == name and callable(reader.read)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from data_prep import scan
+from data_prep import pictures, scan
 from data_prep.excel import first_sheet
+from data_prep.tables import by_column
 from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError
 
@@ -183,19 +182,10 @@ def _places(source: Path) -> tuple[Path, Path]:
 def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
     """(number, {column: text}) of each row of the first sheet that is not empty; a missing value is ''."""
     try:
-        header, *rows = first_sheet(table)
-        names = [_text(value) for value in header]
-        if missing := [column for column in COLUMNS if column not in names]:
-            raise InputError(f"row 1: the first sheet has no column {', '.join(missing)}")
-        if twice := [column for column in COLUMNS if names.count(column) > 1]:
-            raise InputError(f"row 1: the first sheet has two columns {', '.join(twice)}")
-        texts = [(number, dict(zip(names, map(_text, row)))) for number, row in enumerate(rows, start=2)]
-        texts = [(number, {column: row[column] for column in COLUMNS}) for number, row in texts if any(row.values())]
-        if not texts:
-            raise InputError("rows: the first sheet has a header but no case")
+        rows = enumerate(first_sheet(table), start=1)
+        return by_column([(number, [_text(value) for value in row]) for number, row in rows], COLUMNS)
     except InputError as error:
         raise InputError(f"{table}: {error}; replace the file by the original.") from error
-    return texts
 
 
 def _text(value: object) -> str:
@@ -322,29 +312,14 @@ def _count(case: Case, record: Record, counts: Counter[str]) -> None:
 def _picture(path: Path) -> np.ndarray:
     """A picture as uint8[h w 4], red, green, blue, alpha; its kind and size are checked before anything is decoded."""
     try:
-        if path.stat().st_size > LARGEST_PNG:
-            raise InputError(
-                f"{path.name}: file: {path.stat().st_size} bytes, a picture of this set has at most {LARGEST_PNG}"
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=("PNG",))
-        with image:
+        with pictures.opened(path, "PNG", largest=LARGEST_PNG) as image:
             if max(image.size) > LARGEST_SIDE:
-                raise InputError(
-                    f"{path.name}: size: {image.width} x {image.height}, a side of this set has at most {LARGEST_SIDE}"
-                )
+                raise InputError(f"size: {image.width} x {image.height}, a side of this set has at most {LARGEST_SIDE}")
             if image.mode not in MODES:
-                raise InputError(
-                    f"{path.name}: colours: the picture's mode is {image.mode}, known are {' '.join(MODES)}"
-                )
+                raise InputError(f"colours: the picture's mode is {image.mode}, known are {' '.join(MODES)}")
             return np.asarray(image.convert("RGBA"))
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path.name}: picture: not a whole PNG file ({error})".replace(str(path), path.name)
-        ) from error
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from error
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:

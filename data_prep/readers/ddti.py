@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,9 @@ from xml.etree.ElementTree import Element, ParseError
 import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
-from PIL import Image
 from skimage.draw import polygon
 
-from data_prep import scan
+from data_prep import pictures, scan
 from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError
 
@@ -275,20 +273,12 @@ def _record(path: Path, case: int, number: int, report: Report, notes: Notes) ->
 
 def _screenshot(path: Path) -> np.ndarray:
     """The image as uint8[360 560 3]; its kind and size are checked before anything is decoded."""
-    if path.stat().st_size > LARGEST_JPG:
-        raise InputError(f"file: {path.stat().st_size} bytes, an image of this set has at most {LARGEST_JPG}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=("JPEG",))
-        with image:
-            if image.size != SCREEN:
-                raise InputError(
-                    f"size: {image.width} x {image.height}, but outlines are drawn on {SCREEN[0]} x {SCREEN[1]}"
-                )
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(f"image: not a whole JPEG file ({error})".replace(str(path), path.name)) from error
+    with pictures.opened(path, "JPEG", largest=LARGEST_JPG, noun="image") as image:
+        if image.size != SCREEN:
+            raise InputError(
+                f"size: {image.width} x {image.height}, but outlines are drawn on {SCREEN[0]} x {SCREEN[1]}"
+            )
+        return np.asarray(image.convert("RGB"))
 
 
 def _mask(path: Path, marks: Sequence[str], box: scan.Box, notes: Notes) -> np.ndarray | None:

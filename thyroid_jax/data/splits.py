@@ -6,8 +6,9 @@ A *folds file* gives every record to one fold, or to the official test part wher
      "seed": 0, "made_by": {"thyroid_jax": "0.1.0", "scikit-learn": "1.7.2", "numpy": "2.3.4"}}
 
 It lies beside the data, ``DIR/NAME/folds/5-0.json`` for 5 folds and seed 0, or is given by the user, who may leave out
-``seed`` and ``made_by``. All runs of a study read the same file, so their folds are the same, whatever library made
-them. What is read is checked: every record once, no group and no image on two sides.
+``seed`` and ``made_by``. The publishers' own folds lie there too, as ``official-5.json``, for a user to give. All runs
+of a study read the same file, so their folds are the same, whatever library made them. What is read is checked: every
+record once, no group and no image on two sides.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def make_folds(name: str, data: str, entries: Sequence[Entry], *, folds: int, se
         tuple(entry.case for entry, its_fold in zip(dealt, assigned) if its_fold == fold) for fold in range(folds)
     )
     made = Folds(name, data, parts, test, seed, _versions())
-    raise_all(_problems(made, entries), f"{name}: these folds cannot be used:")
+    raise_all(problems_of_folds(made, entries), f"{name}: these folds cannot be used:")
     return made
 
 
@@ -214,14 +215,14 @@ def load_folds(path: Path | str, name: str, data: str, entries: Sequence[Entry])
         if found != expected
     ]
     raise_all(
-        problems + _problems(folds, entries),
+        problems + problems_of_folds(folds, entries),
         f"{path}: these folds do not fit the data set. Give the data set they were made for, or make others for it "
         f"({_command(name, 'DIR', 'FILE')}):",
     )
     return folds
 
 
-def _problems(folds: Folds, entries: Sequence[Entry]) -> list[str]:
+def problems_of_folds(folds: Folds, entries: Sequence[Entry]) -> list[str]:
     """Messages that say why ``folds`` do not fit ``entries``. Parts must be disjoint by case, group and image, no fold
     may be empty, and together they must hold every record.
     """

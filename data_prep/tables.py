@@ -1,0 +1,75 @@
+"""Tables of untrusted text: a CSV file read row by row, and rows as a mapping from column to text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from thyroid_jax.errors import InputError
+
+LARGEST_CSV = 4 << 20  # bytes; the table of some thousand images has 200 KiB
+MOST_ROWS = 1 << 16
+
+Row = tuple[int, Sequence[str]]
+
+
+def csv_rows(path: Path, faults: list[str]) -> list[Row]:
+    """(number, texts) of each row of a CSV file that is not empty, the header first. Outer white space is removed.
+
+    A row that has not as many fields as the header, or a line break in a field, is left out and named in ``faults``.
+    Raises :class:`InputError` for a file that is not regular, too large, not UTF-8, not CSV, or empty. Its message does
+    not name the file: the caller knows it.
+    """
+    rows: list[Row] = []
+    for number, texts in enumerate(_parsed(path), start=1):
+        texts = [text.strip() for text in texts]
+        if not any(texts):
+            continue
+        wide = len(rows[0][1]) if rows else len(texts)
+        if len(texts) != wide:
+            faults.append(f"{path.name}: row {number}: {len(texts)} fields, but the header has {wide}; mend the row.")
+        elif any("\n" in text or "\r" in text for text in texts):
+            faults.append(f"{path.name}: row {number}: a line break in a field; mend the row.")
+        else:
+            rows.append((number, texts))
+    if not rows:
+        raise InputError("rows: the table is empty")
+    return rows
+
+
+def _parsed(path: Path) -> list[list[str]]:
+    try:
+        if not path.is_file():
+            raise InputError("file: is not there, or is not a regular file")
+        size = path.stat().st_size
+        if size > LARGEST_CSV:
+            raise InputError(f"file: {size} bytes, the table has at most {LARGEST_CSV}")
+        parsed = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True))
+    except OSError as error:
+        raise InputError(f"file: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"file: not a CSV table in UTF-8 ({error})") from error
+    if len(parsed) > MOST_ROWS:
+        raise InputError(f"rows: {len(parsed)}, the table has at most {MOST_ROWS}")
+    return parsed
+
+
+def by_column(rows: Iterable[Row], columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """(number, {column: text}) of each row below the header that is not empty in all of ``columns``.
+
+    The first of ``rows`` is the header. Raises :class:`InputError` when a column is missing or is there twice, or when
+    no row is left. Its message does not name the file.
+    """
+    (_, names), *below = rows
+    if missing := [column for column in columns if column not in names]:
+        raise InputError(f"row 1: the table has no column {', '.join(missing)}")
+    if twice := [column for column in columns if list(names).count(column) > 1]:
+        raise InputError(f"row 1: the table has two columns {', '.join(twice)}")
+    places = {column: list(names).index(column) for column in columns}
+    found = [(number, {column: texts[place] for column, place in places.items()}) for number, texts in below]
+    found = [(number, texts) for number, texts in found if any(texts.values())]
+    if not found:
+        raise InputError("rows: the table has a header but no case")
+    return found
