@@ -21,13 +21,15 @@ def views(config, n=200, seed=0):
 
 
 def test_without_strength_nothing_changes():
-    np.testing.assert_allclose(views(DistortConfig(shift=0, stretch=0, bend=0), 2), ELLIPSE[None].repeat(2, 0), atol=1e-5)
+    np.testing.assert_allclose(
+        views(DistortConfig(shift=0, stretch=0, bend=0), 2), ELLIPSE[None].repeat(2, 0), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("field", ["shift", "stretch", "bend"])
 def test_every_strength_does_something(field):
     found = views(DistortConfig(**{"shift": 0, "stretch": 0, "bend": 0, field: 0.3}), 20)
-    assert dice(found, ELLIPSE).max() < 0.999 and dice(found, ELLIPSE).min() > 0.2
+    assert dice(found, ELLIPSE).mean() < 0.95 and dice(found, ELLIPSE).min() > 0.2
     assert found.min() >= 0 and found.max() <= 1
 
 

@@ -13,7 +13,7 @@ POOLINGS = ("nodule", "mean", "attention")
 
 
 def network(seed=0, **fields):
-    config = ModelConfig.preset("tiny", depth=3, **fields)
+    config = ModelConfig.preset("tiny", **{"depth": 3, "pooling": "nodule", "pooled_levels": 3} | fields)
     return model.init(jax.random.key(seed), config), config
 
 

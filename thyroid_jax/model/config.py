@@ -34,9 +34,9 @@ class NetworkConfig:
     """groups of the GroupNorm, at most"""
     evidence: Literal["learned", "measured"] = "learned"
     """what grade and malignancy are read from: the embedding, or beside it the radiomics target of the outline"""
-    pooling: Literal["nodule", "mean", "attention"] = "nodule"
-    """how the heads average features over space: over the outline that the model sees, over the image, or as learned"""
-    pooled_levels: int = 3
+    pooling: Literal["mean", "nodule", "attention"] = "mean"
+    """how the heads average features over space: over the image, over the outline that the model sees, or as learned"""
+    pooled_levels: int = 1
     """the heads read the last levels of the encoder, this many, the latent included (or all where there are fewer)"""
     pooled_trains: Literal["latent", "all"] = "latent"
     """levels into which the heads' gradient goes: the latent alone, or every level that they read"""
