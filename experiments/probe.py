@@ -28,7 +28,7 @@ from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.files import write_bytes
 from thyroid_jax.losses import rlar
 from thyroid_jax.predict import Trained
-from thyroid_jax.recipe import Recipe, example_losses
+from thyroid_jax.recipe import Recipe, encode, example_losses, with_own_evidence
 from thyroid_jax.train.diagnose import BINS, directions_of
 from thyroid_jax.train.log import Row, read_log
 from thyroid_jax.train.step import in_unit_range
@@ -79,9 +79,9 @@ def landscape(
     params: model.Params, batch: Batch, recipe: Recipe, *, space: str, reach: float, points: int
 ) -> Landscape:
     """The losses of a batch of one image around its latent; ``space``, ``reach``, ``points`` as in the arguments."""
-    batch = in_unit_range(batch)
+    batch = with_own_evidence(params, in_unit_range(batch), recipe)
     first, second = np.asarray(directions_of(params, batch, recipe, space=space).unit[:, 0])
-    latent = model.encode(params, recipe.model, batch.image)
+    latent = encode(params, batch, recipe)
     z = latent.z
     # Root mean square over the positions of the length of z, or the length of all of z.
     length = float(jnp.sqrt((z**2).sum() / (z[0, :, :, 0].size if space == "channel" else 1)))
@@ -97,8 +97,8 @@ def landscape(
     def losses_of_row(y: jax.Array) -> dict[str, jax.Array]:
         steps = jnp.stack([axis, jnp.full_like(axis, y)], axis=1) * length
         moved = z + jnp.einsum("np,pyxc->nyxc", steps, basis.reshape(shape))
-        skips, rows = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), points, axis=0), (latent.skips, batch))
-        shifted = model.Latent(moved, skips)
+        repeated = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), points, axis=0), (latent, batch))
+        shifted, rows = repeated[0]._replace(z=moved), repeated[1]
         return {task.name: example_losses(task, params, shifted, rows, recipe) for task in recipe.tasks}
 
     axis = jnp.linspace(-reach, reach, points)

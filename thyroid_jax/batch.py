@@ -26,6 +26,8 @@ class Batch(NamedTuple):
     mask_valid, grade_valid, malignant_valid, radiomics_valid   bool[b]; False where that label is missing
     example_valid    bool[b]; False on the rows that pad a last batch
     extra            labels of tasks that a user adds, by task name
+    measured         f32[b 2r]; measured evidence, an input and no label: the target's values on an outline that a model
+                     could have predicted, 0 where undefined, then 1 for every defined value. The step fills it in
     """
 
     image: Array
@@ -39,3 +41,4 @@ class Batch(NamedTuple):
     radiomics_valid: Bool[Array, "b"]
     example_valid: Bool[Array, "b"]
     extra: Mapping[str, Label] = {}
+    measured: Array | None = None

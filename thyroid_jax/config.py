@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thyroid_jax.data.augment import AugmentConfig
+from thyroid_jax.data.distort import DistortConfig
 from thyroid_jax.data.pipeline import DataConfig
 from thyroid_jax.errors import InputError
 from thyroid_jax.model import ModelConfig, NetworkConfig
@@ -37,6 +38,7 @@ class Config(TaskSettings, PenaltySettings):
     model: NetworkConfig = field(default_factory=NetworkConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    distort: DistortConfig = field(default_factory=DistortConfig)
     mtl: MTLConfig = field(default_factory=MTLConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

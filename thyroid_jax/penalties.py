@@ -201,7 +201,7 @@ def parameter_alignment(view: View, recipe: Recipe) -> tuple[Pair, Metrics]:
 
 def _mean_loss(task: Task, batch: Batch, recipe: Recipe, encoder: Params, rest: Params) -> Float[Array, ""]:
     """This device's part of a task's mean loss over the whole batch, as a function of the parameters."""
-    latent = encode_with(encoder, rest, recipe, batch.image)
+    latent = encode_with(encoder, rest, batch, recipe)
     where = task.defined(batch)
     total, count = pair(example_losses(task, rest | encoder, latent, batch, recipe), where)
     return total / jnp.maximum(summed(count, recipe.axis), 1)

@@ -17,7 +17,7 @@ from thyroid_jax.data.pipeline import letterbox, undo_letterbox
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import read_json
 from thyroid_jax.model import Params
-from thyroid_jax.recipe import Recipe, init_params
+from thyroid_jax.recipe import Recipe, init_params, measure_evidence
 from thyroid_jax.settings import from_dict
 from thyroid_jax.shapes import Array
 from thyroid_jax.tasks import TASKS
@@ -99,6 +99,9 @@ def forward(params: Params, recipe: Recipe, image: Array) -> dict[str, Array]:
     """Every trained task's answer for a batch at network size; ``image`` uint8, or float32 in [0, 1]."""
     image = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
     latent = model.encode(params, recipe.model, image)
+    if recipe.model.evidence == "measured":
+        outline = jax.nn.sigmoid(model.decode(params, recipe.model, latent))
+        latent = latent._replace(measured=measure_evidence(image, outline, recipe))
     return {
         task.name: task.answer(task.head(params, recipe.model, latent), recipe.settings[task.name])
         for task in recipe.tasks

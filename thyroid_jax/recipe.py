@@ -20,6 +20,7 @@ from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.losses.reduce import Metrics, Pair
 from thyroid_jax.model import Latent, ModelConfig, Params
+from thyroid_jax.radiomics import clinical
 from thyroid_jax.radiomics.clinical import Scaling
 from thyroid_jax.settings import check_within, settings
 from thyroid_jax.shapes import Array, Bool, Float, Key
@@ -198,6 +199,31 @@ def encoder_and_rest(params: Params) -> tuple[Params, Params]:
     return {"encoder": params["encoder"]}, {name: tree for name, tree in params.items() if name != "encoder"}
 
 
-def encode_with(encoder: Params, rest: Params, recipe: Recipe, image: Float[Array, "b h w 1"]) -> Latent:
-    """The latent of a batch of images, from the two parts of :func:`encoder_and_rest`."""
-    return model.encode(rest | encoder, recipe.model, image)
+def encode(params: Params, batch: Batch, recipe: Recipe) -> Latent:
+    """The latent of a batch, with its measured evidence where the model reads it."""
+    latent = model.encode(params, recipe.model, batch.image)
+    return latent._replace(measured=batch.measured) if recipe.model.evidence == "measured" else latent
+
+
+def encode_with(encoder: Params, rest: Params, batch: Batch, recipe: Recipe) -> Latent:
+    """:func:`encode` from the two parts of :func:`encoder_and_rest`."""
+    return encode(rest | encoder, batch, recipe)
+
+
+def measure_evidence(image: Float[Array, "b h w 1"], outline: Array, recipe: Recipe) -> Float[Array, "b m"]:
+    """Measured evidence f32[b 2r] of soft outlines f32[b h w], cut at one half.
+
+    The scaled values of the radiomics target, 0 where one is undefined, then a 1 for every value that is defined.
+    """
+    values, valid = clinical.target(image[..., 0], outline >= 0.5)
+    scaled = jnp.where(valid, recipe.fitted.scaling(values), 0.0)
+    return jnp.concatenate([scaled, valid.astype(scaled.dtype)], axis=-1)
+
+
+def with_own_evidence(params: Params, batch: Batch, recipe: Recipe) -> Batch:
+    """The batch with evidence measured on the model's own outline, as at prediction; unchanged where it reads none."""
+    if recipe.model.evidence == "learned":
+        return batch
+    latent = model.encode(params, recipe.model, batch.image)
+    outline = jax.nn.sigmoid(model.decode(params, recipe.model, latent))
+    return batch._replace(measured=measure_evidence(batch.image, outline, recipe))

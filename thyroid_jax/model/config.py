@@ -32,6 +32,14 @@ class NetworkConfig:
     """keep a level at the input's own resolution; otherwise the first level works at half of it, four times cheaper"""
     groups: int = 8
     """groups of the GroupNorm, at most"""
+    evidence: Literal["learned", "measured"] = "learned"
+    """what grade and malignancy are read from: the embedding, or beside it the radiomics target of the outline"""
+    pooling: Literal["mean", "nodule", "attention"] = "mean"
+    """how the heads average features over space: over the image, over the outline that the model sees, or as learned"""
+    pooled_levels: int = 1
+    """the heads read the last levels of the encoder, this many, the latent included (or all where there are fewer)"""
+    pooled_trains: Literal["latent", "all"] = "latent"
+    """levels into which the heads' gradient goes: the latent alone, or every level that they read"""
     embedding: int = 128
     """length of the grading embedding [guided | free]"""
     hidden: int = 128
@@ -41,6 +49,7 @@ class NetworkConfig:
 
     def __post_init__(self):
         check_within(self, "model", ("width", "max_width", "depth", "blocks", "groups", "hidden", "embedding"), 1)
+        check_within(self, "model", ("pooled_levels",), 1)
 
     @classmethod
     def preset(cls: type[N], name: str, **changes: Any) -> N:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from thyroid_jax.model.config import ModelConfig
+from thyroid_jax.model.evidence import Pool
 from thyroid_jax.shapes import Array, Float
 
 
 class Embed(nn.Module):
-    """e = MLP(mean of z over space) in R^embedding, with GELU."""
+    """e = MLP(pooled evidence) in R^embedding, with GELU.
+
+    The evidence are the last levels of the encoder, the latent last, each pooled to a vector (``Pool``).
+    """
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, z: Float[Array, "b y x c"]) -> Float[Array, "b e"]:
-        pooled = nn.LayerNorm()(z.mean((1, 2)))
-        return nn.Dense(self.config.embedding)(nn.gelu(nn.Dense(self.config.hidden)(pooled)))
+    def __call__(self, levels: tuple[Array, ...], nodule: Float[Array, "b h w"] | None) -> Float[Array, "b e"]:
+        pool = lambda place: Pool(self.config.pooling, name=f"pool_{len(levels) - 1 - place}")
+        pooled = [pool(place)(features, nodule) for place, features in enumerate(levels)]
+        hidden = nn.gelu(nn.Dense(self.config.hidden)(jnp.concatenate(pooled, axis=-1)))
+        return nn.Dense(self.config.embedding)(hidden)
 
 
 class Classify(nn.Module):
-    """Logits f32[b outputs] from the whole embedding: an MLP with GELU.
+    """Logits f32[b outputs] from the whole embedding, and from measured evidence where there is some: an MLP with GELU.
 
     The gradient of a linear binary head in the embedding would have a constant direction up to its sign, and the
     angular penalty could not turn it.
@@ -30,8 +37,12 @@ class Classify(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, embedding: Float[Array, "b e"]) -> Float[Array, "b k"]:
-        return nn.Dense(self.outputs)(nn.gelu(nn.Dense(self.config.hidden)(nn.gelu(embedding))))
+    def __call__(
+        self, embedding: Float[Array, "b e"], measured: Float[Array, "b m"] | None = None
+    ) -> Float[Array, "b k"]:
+        read = nn.gelu(embedding)
+        read = read if measured is None else jnp.concatenate([read, measured], axis=-1)
+        return nn.Dense(self.outputs)(nn.gelu(nn.Dense(self.config.hidden)(read)))
 
 
 class PredictRadiomics(nn.Module):

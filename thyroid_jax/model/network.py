@@ -22,17 +22,28 @@ LATENT = "latent"
 
 
 class Latent(NamedTuple):
-    """The shared representation: ``z f32[b y x c]`` and the encoder's other levels, the skips, finest first."""
+    """The shared representation: ``z f32[b y x c]`` and the encoder's other levels, the skips, finest first.
+
+    ``nodule f32[b h w]`` is the outline that the model itself sees, as probabilities, over which the heads pool;
+    ``measured f32[b m]`` is measured evidence (``Batch.measured``). Both are constants in every derivative, and None
+    where the config does not need them.
+    """
 
     z: Float[Array, "b y x c"]
     skips: tuple[Array, ...]
+    nodule: Array | None = None
+    measured: Array | None = None
 
 
 class Embedding(NamedTuple):
-    """The grading embedding: ``guided f32[b r]`` (steered by radiomics in training) and ``free f32[b embedding-r]``."""
+    """The grading embedding: ``guided f32[b r]`` (steered by radiomics in training) and ``free f32[b embedding-r]``.
+
+    ``measured f32[b m]`` is the latent's measured evidence beside it, or None.
+    """
 
     guided: Float[Array, "b r"]
     free: Float[Array, "b f"]
+    measured: Array | None = None
 
 
 class Outputs(NamedTuple):
@@ -56,10 +67,11 @@ def init(key: Key, config: ModelConfig) -> Params:
     side = 2**config.depth
     (z, skips), variables = _encoder(config).init_with_output(keys[0], jnp.zeros((1, side, side, 1)))
     embedding = jnp.zeros((1, config.embedding))
+    measured = jnp.zeros((1, 2 * config.radiomics)) if config.evidence == "measured" else None
     heads = {
-        "embed": Embed(config).init(keys[2], z),
-        "classify": Classify(config, config.grades).init(keys[3], embedding),
-        "malignant": Classify(config, 1).init(keys[5], embedding),
+        "embed": Embed(config).init(keys[2], (*skips, z)[-config.pooled_levels :], jnp.zeros((1, side, side))),
+        "classify": Classify(config, config.grades).init(keys[3], embedding, measured),
+        "malignant": Classify(config, 1).init(keys[5], embedding, measured),
         "radiomics": PredictRadiomics(config).init(keys[4], embedding[:, : config.radiomics]),
     }
     return {
@@ -90,7 +102,11 @@ def encode(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) 
     """
     check_size(config, *image.shape[1:3])
     z, skips = _run(_encoder(config), params["encoder"], image)
-    return Latent(_at_least_float32(z), skips)
+    latent = Latent(_at_least_float32(z), skips)
+    if config.pooling != "nodule":
+        return latent
+    constant, features = jax.lax.stop_gradient((params["decoder"], latent))
+    return latent._replace(nodule=jax.nn.sigmoid(decode({"decoder": constant}, config, features)))
 
 
 def features_at(config: ModelConfig, latent: Latent, level: str) -> Float[Array, "b y x c"]:
@@ -111,7 +127,7 @@ def encode_from(
         return latent._replace(z=features)
     features = features.astype(latent.skips[place].dtype)
     z, behind = _run(_encoder(config), params["encoder"], features, after=place)
-    return Latent(_at_least_float32(z), (*latent.skips[:place], features, *behind))
+    return latent._replace(z=_at_least_float32(z), skips=(*latent.skips[:place], features, *behind))
 
 
 def decode(params: Params, config: ModelConfig, latent: Latent) -> Float[Array, "b h w"]:
@@ -121,18 +137,20 @@ def decode(params: Params, config: ModelConfig, latent: Latent) -> Float[Array, 
 
 def embed(params: Params, config: ModelConfig, latent: Latent) -> Embedding:
     """Latent to the grading embedding, split into its guided and its free part."""
-    e = _run(Embed(config), params["heads"]["embed"], latent.z)
-    return Embedding(e[:, : config.radiomics], e[:, config.radiomics :])
+    skips = latent.skips if config.pooled_trains == "all" else jax.lax.stop_gradient(latent.skips)
+    levels = tuple(_at_least_float32(level) for level in (*skips, latent.z)[-config.pooled_levels :])
+    e = _run(Embed(config), params["heads"]["embed"], levels, jax.lax.stop_gradient(latent.nodule))
+    return Embedding(e[:, : config.radiomics], e[:, config.radiomics :], jax.lax.stop_gradient(latent.measured))
 
 
 def classify(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b k"]:
     """Embedding, both parts, to grade logits. ``losses.grading.probabilities`` says what they mean."""
-    return _run(Classify(config, config.grades), params["heads"]["classify"], jnp.concatenate(embedding, axis=-1))
+    return _classify(params["heads"]["classify"], config, config.grades, embedding)
 
 
 def malignancy(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b"]:
     """Embedding, both parts, to the logit of malignancy."""
-    return _run(Classify(config, 1), params["heads"]["malignant"], jnp.concatenate(embedding, axis=-1))[:, 0]
+    return _classify(params["heads"]["malignant"], config, 1, embedding)[:, 0]
 
 
 def predict_radiomics(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b r"]:
@@ -152,6 +170,13 @@ def apply(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -
         latent=latent,
         embedding=embedding,
     )
+
+
+def _classify(params: Params, config: ModelConfig, outputs: int, embedding: Embedding) -> Float[Array, "b k"]:
+    if (config.evidence == "measured") != (embedding.measured is not None):
+        raise ValueError(f"model.evidence is {config.evidence!r}, and measured evidence {embedding.measured}.")
+    learned = jnp.concatenate([embedding.guided, embedding.free], axis=-1)
+    return _run(Classify(config, outputs), params, learned, embedding.measured)
 
 
 def _encoder(config: ModelConfig) -> Any:

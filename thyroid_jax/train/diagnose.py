@@ -15,7 +15,7 @@ from thyroid_jax.losses.reduce import Metrics, Pair, masked_mean, pair, whole
 from thyroid_jax.model import LATENT, Latent, Params
 from thyroid_jax.mtl.gradients import cosines, gramian
 from thyroid_jax.penalties import all_defined, direction_metrics, directions_at
-from thyroid_jax.recipe import Recipe, View, encode_with, encoder_and_rest
+from thyroid_jax.recipe import Recipe, View, encode, encode_with, encoder_and_rest, with_own_evidence
 from thyroid_jax.shapes import Array, Bool, Float
 from thyroid_jax.train.gradient import task_gradients
 from thyroid_jax.train.objective import view_of
@@ -47,9 +47,9 @@ def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
 
     With fewer than two trained tasks of ``rlar.tasks`` only the second part is measured.
     """
-    batch = in_unit_range(batch)
+    batch = with_own_evidence(params, in_unit_range(batch), recipe)
     encoder, rest = encoder_and_rest(params)
-    latent, pull = jax.vjp(lambda encoder: encode_with(encoder, rest, recipe, batch.image), encoder)
+    latent, pull = jax.vjp(lambda encoder: encode_with(encoder, rest, batch, recipe), encoder)
     tasks, _ = task_gradients(params, latent, batch, recipe)
     names = tuple(tasks)
     compared = tuple(name for name in recipe.settings["rlar"].tasks if name in names)
@@ -117,8 +117,8 @@ def directions_of(
     params: Params, batch: Batch, recipe: Recipe, *, level: str = LATENT, space: str = "channel"
 ) -> rlar.Directions:
     """The adversarial directions of the tasks of ``rlar.tasks`` at a level of the encoder, on an unaugmented batch."""
-    batch = in_unit_range(batch)
-    latent = model.encode(params, recipe.model, batch.image)
+    batch = with_own_evidence(params, in_unit_range(batch), recipe)
+    latent = encode(params, batch, recipe)
     return directions_at(
         view_of(params, latent, batch, recipe), recipe, level, recipe.settings["rlar"].tasks, space=space
     )

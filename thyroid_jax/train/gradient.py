@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.losses.reduce import Metrics, Pair, pair, share, summed, whole
 from thyroid_jax.model import Latent, Params
@@ -20,7 +19,7 @@ from thyroid_jax.mtl.config import MTLConfig
 from thyroid_jax.mtl.gradients import combine, gramian
 from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
-from thyroid_jax.recipe import Recipe, Task, encode_with, encoder_and_rest, example_losses
+from thyroid_jax.recipe import Recipe, Task, encode, encode_with, encoder_and_rest, example_losses
 from thyroid_jax.shapes import Array, Bool, Float, Int, Key
 from thyroid_jax.train.objective import evaluate, mean_parts, total
 
@@ -59,7 +58,7 @@ def of_objective(params: Params, batch: Batch, recipe: Recipe, step: Int[Array, 
     """Reverse mode through one number: the weighted sum of losses and penalties."""
 
     def value(params: Params) -> tuple[Array, tuple[Metrics, Any]]:
-        terms = evaluate(params, model.encode(params, recipe.model, batch.image), batch, recipe)
+        terms = evaluate(params, encode(params, batch, recipe), batch, recipe)
         losses = jax.lax.stop_gradient(summed(loss_vector(terms.losses, recipe), recipe.axis))
         weights, new_state, seen = loss_weights(losses, every_task_present(batch, recipe), recipe, mtl_state)
         loss = total(terms, recipe, step, weights)
@@ -79,7 +78,7 @@ def by_task(
     added unweighed.
     """
     encoder, rest = encoder_and_rest(params)
-    latent, pull = jax.vjp(lambda encoder: encode_with(encoder, rest, recipe, batch.image), encoder)
+    latent, pull = jax.vjp(lambda encoder: encode_with(encoder, rest, batch, recipe), encoder)
     through_encoder = lambda outputs: pull(outputs)[0]
 
     # 1. every task's gradient

@@ -14,11 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.losses.reduce import Metrics, Pair, pair, share, summed
 from thyroid_jax.model import Latent, Params
-from thyroid_jax.recipe import PenaltyConfig, Recipe, View, example_losses
+from thyroid_jax.recipe import PenaltyConfig, Recipe, View, encode, example_losses
 from thyroid_jax.shapes import Array, Float, Int, Number
 
 
@@ -36,7 +35,7 @@ def objective(params: Params, batch: Batch, recipe: Recipe, *, step: Int[Array, 
     With ``recipe.axis`` set, what comes back is this device's part: the parts of all devices add up to the objective.
     Tasks and penalties that the recipe does not hold are not computed at all.
     """
-    terms = evaluate(params, model.encode(params, recipe.model, batch.image), batch, recipe)
+    terms = evaluate(params, encode(params, batch, recipe), batch, recipe)
     value = total(terms, recipe, step)
     return value, {"loss": share(value, recipe.axis)} | terms.metrics
 

@@ -9,19 +9,20 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.data.augment import augment
+from thyroid_jax.data.distort import distort
 from thyroid_jax.losses.reduce import Metrics, summed, whole
 from thyroid_jax.model import Params
 from thyroid_jax.mtl import scalarize
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.recipe import Recipe, init_params
+from thyroid_jax.recipe import Recipe, encode, init_params, measure_evidence, with_own_evidence
 from thyroid_jax.shapes import Array, Float, Int, Key
 from thyroid_jax.train.gradient import gradient, loss_vector
 from thyroid_jax.train.objective import evaluate
 from thyroid_jax.train.optimizer import optimizer
 
+_DISTORTIONS = 0x62656E74  # folded into the key of the distorted outlines
 _MULTITASK_DRAWS = 0x6C6F7473  # folded into the key of a multitask method's draws: they differ from the augmentation's
 
 
@@ -95,6 +96,10 @@ def seen_by_the_network(key: Key, batch: Batch, recipe: Recipe) -> Batch:
     first = jnp.int32(0) if recipe.axis is None else jax.lax.axis_index(recipe.axis) * batch.image.shape[0]
     image, mask = augment(key, batch.image, batch.mask, recipe.settings["augment"], first=first)
     batch = batch._replace(image=image, mask=mask)
+    if recipe.model.evidence == "measured":
+        wrong = distort(jax.random.fold_in(key, _DISTORTIONS), mask, recipe.settings["distort"], first=first)
+        outlined = jnp.where(batch.mask_valid[:, None, None], wrong, 0.0)  # without an outline no value is defined
+        batch = batch._replace(measured=measure_evidence(image, outlined, recipe))
     guided = any(task.name == "guidance" for task in recipe.tasks)
     return measured(batch, recipe) if guided and recipe.settings["guidance"].view == "augmented" else batch
 
@@ -118,7 +123,7 @@ def measured(batch: Batch, recipe: Recipe) -> Batch:
 def mean_losses(params: Params, batch: Batch, recipe: Recipe) -> Float[Array, "t"]:
     """The tasks' weighted mean losses f[t] over the whole batch, in their fixed order, without any penalty."""
     bare = recipe.replace(penalties=())
-    terms = evaluate(params, model.encode(params, recipe.model, batch.image), batch, bare)
+    terms = evaluate(params, encode(params, batch, recipe), batch, bare)
     return summed(loss_vector(terms.losses, recipe), recipe.axis)
 
 
@@ -132,8 +137,8 @@ The old state's buffers are donated: do not use it again.
 @jax.jit
 def evaluate_step(params: Params, batch: Batch, recipe: Recipe) -> dict[str, Array]:
     """Each task's score of every example, f32[b ...], at network size and without augmentation."""
-    batch = in_unit_range(batch)
-    latent = model.encode(params, recipe.model, batch.image)
+    batch = with_own_evidence(params, in_unit_range(batch), recipe)
+    latent = encode(params, batch, recipe)
     scores = {}
     for task in recipe.tasks:
         answer = task.answer(task.head(params, recipe.model, latent), recipe.settings[task.name])

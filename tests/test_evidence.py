@@ -1,0 +1,134 @@
+"""Evidence is pooled over the outline that the model sees, which is a constant: no task trains it that way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from thyroid_jax import model
+from thyroid_jax.losses import rlar
+from thyroid_jax.model import ModelConfig, evidence
+
+POOLINGS = ("nodule", "mean", "attention")
+
+
+def network(seed=0, **fields):
+    config = ModelConfig.preset("tiny", **{"depth": 3, "pooling": "nodule", "pooled_levels": 3} | fields)
+    return model.init(jax.random.key(seed), config), config
+
+
+@pytest.fixture(scope="module")
+def image():
+    return jax.random.uniform(jax.random.key(7), (2, 16, 24, 1))
+
+
+def test_weights_are_the_squared_share_of_every_cell():
+    probability = np.zeros((1, 4, 6), np.float32)
+    probability[0, :2, :2] = 1.0
+    probability[0, 2:, 4:] = [[0.5, 0.5], [0.0, 0.0]]
+    raw = np.array([[1.0, 0, 0], [0, 0, 0.25**2]]) + evidence.EVERYWHERE
+    np.testing.assert_allclose(evidence.nodule_weights(probability, (2, 3))[0], raw / raw.sum(), rtol=1e-6)
+
+
+def test_without_a_nodule_the_mean_over_the_image_is_taken():
+    features = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    for constant in (0.0, 1.0):
+        weights = evidence.nodule_weights(np.full((2, 12, 16), constant, np.float32), (3, 4))
+        np.testing.assert_allclose(evidence.weighted_mean(features, weights), features.mean((1, 2)), atol=1e-6)
+
+
+def test_a_nodule_that_fills_one_cell_gives_its_features():
+    features = np.random.default_rng(0).normal(size=(1, 3, 4, 5)).astype(np.float32)
+    probability = np.zeros((1, 12, 16), np.float32)
+    probability[0, 4:8, 8:12] = 1
+    found = evidence.weighted_mean(features, evidence.nodule_weights(probability, (3, 4)))
+    np.testing.assert_allclose(found[0], features[0, 1, 2], atol=0.03)
+
+
+def test_attention_weights_are_a_softmax_over_all_positions():
+    score = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    found = evidence.attention_weights(score)
+    np.testing.assert_allclose(found, np.exp(score) / np.exp(score).sum((1, 2), keepdims=True), rtol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_grade_reads_as_many_levels_as_asked_for(pooling, image):
+    params, config = network(pooling=pooling, pooled_levels=2)
+    latent = model.encode(params, config, image)
+    logits = lambda latent: model.classify(params, config, model.embed(params, config, latent))
+    before = logits(latent)
+    for place, read in ((0, False), (1, True)):  # levels of stride 2, 4 and the latent
+        skips = list(latent.skips)
+        skips[place] = skips[place] * np.linspace(0, 2, skips[place].shape[-1], dtype=np.float32)[None, None, None]
+        changed = np.abs(logits(latent._replace(skips=tuple(skips))) - before).max() > 1e-6
+        assert changed == read
+
+
+def test_an_untrained_attention_is_the_mean(image):
+    params, config = network(pooling="attention")
+    as_mean, plain = network(pooling="mean")
+    found, expected = model.apply(params, config, image), model.apply(as_mean, plain, image)
+    np.testing.assert_allclose(found.grade_logits, expected.grade_logits, atol=1e-6)
+
+
+def test_the_outline_that_is_pooled_over_is_the_models_own(image):
+    params, config = network()
+    latent = model.encode(params, config, image)
+    np.testing.assert_allclose(latent.nodule, jax.nn.sigmoid(model.decode(params, config, latent)), atol=1e-6)
+    assert model.encode(*network(pooling="mean"), image).nodule is None
+
+
+@pytest.mark.parametrize("trains", ["latent", "all"])
+def test_the_grade_trains_the_levels_that_it_may_and_never_the_outline(trains, image):
+    params, config = network(pooled_trains=trains)
+    latent = model.encode(params, config, image)
+    gradient = jax.grad(lambda latent: _grade_loss(params, config, latent).sum())(latent)
+    moved = [bool(jnp.abs(level).max() > 0) for level in (*gradient.skips, gradient.z, gradient.nodule)]
+    assert moved == [trains == "all", trains == "all", True, False]
+    of_params = jax.grad(lambda p: _grade_loss(p, config, model.encode(p, config, image)).sum())(params)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(of_params["decoder"]))
+
+
+def _grade_loss(params, config, latent):
+    return -jax.nn.log_softmax(model.classify(params, config, model.embed(params, config, latent)))[:, 0]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_penaltys_gradient_at_the_latent_is_that_of_finite_differences(pooling, image, x64):
+    double = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)
+    params, config = network(pooling=pooling)
+    params, image = double(params), double(image)
+    if pooling == "attention":  # away from its start, where all weights are equal
+        pool = params["heads"]["embed"]["pool_0"]["score"]
+        pool["kernel"] = pool["kernel"] + np.linspace(-1, 1, pool["kernel"].size).reshape(pool["kernel"].shape)
+    latent = model.encode(params, config, image)
+
+    def penalty(z):
+        at = lambda z: latent._replace(z=z)
+        tasks = {
+            "outline": lambda z: jax.nn.softplus(model.decode(params, config, at(z))).mean((1, 2)),
+            "grade": lambda z: _grade_loss(params, config, at(z)),
+        }
+        return rlar.angular_penalty(rlar.adversarial_directions(tasks, z).unit, kind="square").sum()
+
+    direction = jax.random.normal(jax.random.key(1), latent.z.shape, jnp.float64)
+    step = 1e-5
+    expected = (penalty(latent.z + step * direction) - penalty(latent.z - step * direction)) / (2 * step)
+    found = (jax.grad(penalty)(latent.z) * direction).sum()
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_measured_evidence_is_read_by_grade_and_malignancy_and_not_by_the_radiomics_head(image):
+    params, config = network(evidence="measured")
+    latent = model.encode(params, config, image)
+    evidence_of = lambda value: latent._replace(measured=jnp.full((2, 2 * config.radiomics), value))
+    outputs = []
+    for value in (0.0, 1.0):
+        embedding = model.embed(params, config, evidence_of(value))
+        outputs.append(
+            [head(params, config, embedding) for head in (model.classify, model.malignancy, model.predict_radiomics)]
+        )
+    changed = [bool(np.abs(a - b).max() > 1e-6) for a, b in zip(*outputs)]
+    assert changed == [True, True, False]
+    with pytest.raises(ValueError, match="evidence is 'measured'"):
+        model.classify(params, config, model.embed(params, config, latent))
