@@ -53,7 +53,7 @@ def packaged_file(encoder: str) -> Path:
     """The weight file of the encoder's Python package; :class:`InputError` where there is none."""
     if encoder not in PACKAGES:
         raise InputError(
-            f"no package ships the weights of {encoder}: name a .safetensors file with the names of timm or torchvision."
+            f"no package ships the weights of {encoder}: name a safetensors file with the names of timm or torchvision."
         )
     try:
         folder = resources.files(PACKAGES[encoder]) / "models"

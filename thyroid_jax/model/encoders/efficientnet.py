@@ -9,6 +9,7 @@ Sources: Tan and Le, arXiv 1905.11946; Lite: github.com/tensorflow/tpu, models/o
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -91,11 +92,10 @@ class EfficientNetLite(nn.Module):
             x = (255 * x - 127) / 128
             stem = nn.Conv(STEM, (3, 3), 2, dtype=dtype, kernel_init=nn.initializers.he_normal(), name="stem")
             x = nn.relu6(stem(x))
-        outputs, number = [], 0
+        outputs, numbers = [], itertools.count()
         for level, blocks in enumerate(levels(self.width, self.depth)):
-            for number, shape in enumerate(blocks, start=number):
+            for shape, number in zip(blocks, numbers):
                 x = x if level <= after else InvertedResidual(shape, dtype, name=f"block{number}")(x)
-            number += 1
             outputs.append(x)
         return outputs[-1], tuple(outputs[after + 1 : -1])
 
