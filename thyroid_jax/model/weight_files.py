@@ -143,7 +143,7 @@ class _Storage(NamedTuple):
 
     dtype: np.dtype
     key: str
-    count: int
+    length: int
 
 
 class _Tensor(NamedTuple):
@@ -156,7 +156,10 @@ class _Tensor(NamedTuple):
 
 
 ORDERED, REBUILD = _Global("collections OrderedDict"), _Global("torch._utils _rebuild_tensor_v2")
-STORAGES = {_Global("torch FloatStorage"): np.dtype("<f4"), _Global("torch LongStorage"): np.dtype("<i8")}
+STORAGES: dict[Any, np.dtype] = {
+    _Global("torch FloatStorage"): np.dtype("<f4"),
+    _Global("torch LongStorage"): np.dtype("<i8"),
+}
 ADMITTED = {ORDERED, REBUILD, *STORAGES}
 MARK = object()
 
@@ -234,7 +237,7 @@ def _view(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
     storage, offset, shape, strides = tensor
     count = math.prod(shape)
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides)) if count else 0
-    if len(shape) != len(strides) or len(shape) > MOST_AXES or count > storage.count or last >= max(storage.count, 1):
+    if len(shape) != len(strides) or len(shape) > MOST_AXES or count > storage.length or last >= max(storage.length, 1):
         _refuse(f"{name!r} reaches beyond its storage")
     in_bytes = tuple(stride * numbers.itemsize for stride in strides)
     return np.lib.stride_tricks.as_strided(numbers[offset if count else 0 :], shape, in_bytes, writeable=False)
@@ -342,7 +345,8 @@ def _called(function: Any, arguments: tuple[Any, ...]) -> Any:
 def _storage(identity: Any) -> _Storage:
     """("storage", type, key, device, number of elements), in the old format with None for "not a view" behind it."""
     match identity:
-        case ("storage", _Global() as kind, str(key), str(), int(count), *view) if view in ([], [None]):
-            if kind in STORAGES and 0 <= count <= sys.maxsize:
-                return _Storage(STORAGES[kind], key, count)
+        case ("storage", _Global() as kind, str(key), str(), int(length), *view) if view in ([], [None]):
+            dtype = STORAGES.get(kind)
+            if dtype is not None and 0 <= length <= sys.maxsize:
+                return _Storage(dtype, key, length)
     _refuse("its pickle describes a storage badly")
