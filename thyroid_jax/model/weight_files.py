@@ -13,7 +13,7 @@ import pickletools
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
@@ -122,7 +122,7 @@ def _entry(name: str, value: Any) -> _Entry:
         numbers = [*shape, start, end]
     except (TypeError, KeyError, ValueError):
         _refuse(f"the header describes {name!r} badly")
-    if kind not in SAFETENSORS_TYPES:
+    if not isinstance(kind, str) or kind not in SAFETENSORS_TYPES:
         _refuse(f"{name!r} is of type {kind!r}; known are {', '.join(SAFETENSORS_TYPES)}")
     if len(shape) > MOST_AXES or not all(type(number) is int and number >= 0 for number in numbers):
         _refuse(f"the shape or the place of {name!r} is impossible")
@@ -161,6 +161,12 @@ STORAGES: dict[Any, np.dtype] = {
     _Global("torch LongStorage"): np.dtype("<i8"),
 }
 ADMITTED = {ORDERED, REBUILD, *STORAGES}
+INSTRUCTIONS = frozenset(
+    "PROTO STOP MARK BININT BININT1 BININT2 LONG1 BINUNICODE NONE NEWTRUE NEWFALSE EMPTY_TUPLE EMPTY_LIST EMPTY_DICT "
+    "TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE "
+    "BINPERSID BUILD".split()
+)
+OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 MARK = object()
 
 
@@ -243,7 +249,7 @@ def _view(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(numbers[offset if count else 0 :], shape, in_bytes, writeable=False)
 
 
-def unpickle(stream: BinaryIO) -> Any:
+def unpickle(stream: io.BytesIO) -> Any:
     """Read one pickle and leave the stream behind it.
 
     Executes the instructions that ``torch.save`` writes for a state dict and no others. The results are strings,
@@ -254,15 +260,28 @@ def unpickle(stream: BinaryIO) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if number > MOST_INSTRUCTIONS:
-                _refuse(f"its pickle has more than {MOST_INSTRUCTIONS} instructions")
-            if opcode.name == "STOP":
+        for _ in range(MOST_INSTRUCTIONS):
+            instruction, argument = _next_instruction(stream)
+            if instruction == "STOP":
                 return stack.pop()
-            _execute(opcode.name, argument, stack, memo)
-    except (ValueError, IndexError, KeyError, OverflowError) as error:
+            _execute(instruction, argument, stack, memo)
+    except (ValueError, IndexError, KeyError) as error:
         _refuse(f"its pickle is damaged ({type(error).__name__}: {error})")
-    _refuse("its pickle does not end")
+    _refuse(f"its pickle has more than {MOST_INSTRUCTIONS} instructions")
+
+
+def _next_instruction(stream: io.BytesIO) -> tuple[str, Any]:
+    """The instruction's name and its argument, which is read for an admitted instruction only."""
+    code = stream.read(1)
+    if not code:
+        _refuse("its pickle is cut off")
+    opcode = OPCODES.get(code.decode("latin-1"))
+    if opcode is None or opcode.name not in INSTRUCTIONS:
+        name = "of an unknown code" if opcode is None else opcode.name
+        _refuse(f"its pickle holds the instruction {name}, which no state dict needs")
+    if opcode.name == "GLOBAL":  # two lines; the reader of pickletools would interpret escapes
+        return opcode.name, " ".join(stream.readline().decode("latin-1").rstrip("\n") for _ in range(2))
+    return opcode.name, opcode.arg.reader(stream) if opcode.arg else None
 
 
 def _execute(instruction: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
@@ -303,8 +322,6 @@ def _execute(instruction: str, argument: Any, stack: list[Any], memo: dict[int, 
         case "BUILD":  # a state dict's own attributes, its versions: not needed
             stack.pop()
             _expect(dict, stack[-1])
-        case _:
-            _refuse(f"its pickle holds the instruction {instruction}, which no state dict needs")
 
 
 def _pop_to_mark(stack: list[Any]) -> list[Any]:
