@@ -10,6 +10,7 @@ import pytest
 
 from thyroid_jax import model
 from thyroid_jax.errors import InputError
+from thyroid_jax.model import depthwise
 from thyroid_jax.model.config import PUBLISHED
 from thyroid_jax.model.encoders import convnext, efficientnet, resnet
 
@@ -56,7 +57,7 @@ def test_levels_have_the_strides_and_channels_of_the_paper(encoder):
         assert level.shape == (2, 64 // stride, 32 // stride, channels)
     assert outputs.mask_logits.shape == (2, 64, 32)
     assert model.parameter_count(params["encoder"]) == PARAMETERS[encoder]
-    assert model.parameter_count(params["decoder"]) < 2_600_000
+    assert model.parameter_count(params["decoder"]) < 3_000_000
     assert {level.dtype for level in outputs.latent.skips} == {jnp.dtype("bfloat16")}
     assert outputs.latent.z.dtype == outputs.mask_logits.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
@@ -66,9 +67,13 @@ def test_levels_have_the_strides_and_channels_of_the_paper(encoder):
 def narrow(request, monkeypatch):
     """A shallow form of each kind of encoder: (params, config)."""
     monkeypatch.setitem(model.ENCODERS, request.param, NARROW[request.param])
+    if request.param == "convnext_tiny":  # the same values, and 7 x 7 shifted products compile slowly
+        monkeypatch.setattr(depthwise, "shifted", depthwise.grouped)
+        depthwise.depthwise.clear_cache()
     config = model.ModelConfig(encoder=request.param)
     encoder = jax.jit(model.ENCODERS[request.param](config).init)(jax.random.key(1), IMAGE)["params"]
-    return {"encoder": encoder}, config
+    yield {"encoder": encoder}, config
+    depthwise.depthwise.clear_cache()
 
 
 def test_a_changed_level_changes_what_is_behind_it_and_the_present_features_change_nothing(narrow):
@@ -78,7 +83,7 @@ def test_a_changed_level_changes_what_is_behind_it_and_the_present_features_chan
         resume = jax.jit(partial(model.encode_from, params, config, level=name))
         features = model.features_at(config, latent, name)
         chex.assert_trees_all_close(resume(latent=latent, features=features), latent, rtol=1e-4, atol=1e-5)
-        moved = resume(latent=latent, features=features + 1)
+        moved = resume(latent=latent, features=features + jax.random.normal(jax.random.key(2), features.shape))
         before, after = (*latent.skips, latent.z), (*moved.skips, moved.z)
         chex.assert_trees_all_equal(after[:place], before[:place])
         assert all(float(jnp.abs(one - two).max()) > 1e-4 for one, two in zip(before[place:], after[place:]))
