@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from thyroid_jax.errors import InputError
+from thyroid_jax.errors import InputError, raise_all
 from thyroid_jax.settings import check_within
 
 N = TypeVar("N", bound="NetworkConfig")
+PUBLISHED = (
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "convnext_tiny",
+)
+"""encoders whose shape is that of their paper: the fields of :data:`FREE_SHAPE` are not for them"""
+FREE_SHAPE = ("width", "depth", "full_resolution")
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Settings of the network. Input height and width must be multiples of ``2 ** depth``.
+
+    The encoders of :data:`PUBLISHED` have the shape of their papers, with five halvings. For them ``width``, ``depth``
+    and ``full_resolution`` must keep their defaults; ``max_width`` and ``blocks`` then concern the decoder alone.
 
     Presets: :meth:`preset` with ``tiny`` (tests), ``small`` (1 M parameters, for CPUs), ``base`` (21 M, for GPUs).
     """
@@ -23,11 +38,11 @@ class NetworkConfig:
     width: int = 16
     """channels of the first level; each further level doubles them"""
     max_width: int = 128
-    """upper bound of the channels of any level"""
+    """upper bound of the channels of any level; of a level of the decoder with a published encoder"""
     depth: int = 5
     """halvings from the input to the latent"""
     blocks: int = 1
-    """residual blocks per level"""
+    """residual blocks per level of the decoder, and of the residual encoder"""
     full_resolution: bool = False
     """keep a level at the input's own resolution; otherwise the first level works at half of it, four times cheaper"""
     groups: int = 8
@@ -50,6 +65,8 @@ class NetworkConfig:
     def __post_init__(self):
         check_within(self, "model", ("width", "max_width", "depth", "blocks", "groups", "hidden", "embedding"), 1)
         check_within(self, "model", ("pooled_levels",), 1)
+        if self.encoder in PUBLISHED:
+            _refuse_a_free_shape(self)
 
     @classmethod
     def preset(cls: type[N], name: str, **changes: Any) -> N:
@@ -75,6 +92,16 @@ class ModelConfig(NetworkConfig):
             raise InputError(
                 f"model.radiomics is {self.radiomics}; it must lie between 1 and model.embedding ({self.embedding})."
             )
+
+
+def _refuse_a_free_shape(config: NetworkConfig) -> None:
+    """Raise :class:`InputError` that lists every field of :data:`FREE_SHAPE` that is not at its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    changed = [name for name in FREE_SHAPE if getattr(config, name) != defaults[name]]
+    raise_all(
+        [f"model.{name} is {getattr(config, name)}; it must be {defaults[name]}" for name in changed],
+        f"the encoder {config.encoder} has a shape of its own. Leave out the fields that shape another encoder:",
+    )
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -76,7 +76,7 @@ def init(key: Key, config: ModelConfig) -> Params:
     }
     return {
         "encoder": variables["params"],
-        "decoder": Decoder(config).init(keys[1], z, skips)["params"],
+        "decoder": _decoder(config).init(keys[1], z, skips)["params"],
         "heads": {name: head["params"] for name, head in heads.items()},
     }
 
@@ -132,7 +132,7 @@ def encode_from(
 
 def decode(params: Params, config: ModelConfig, latent: Latent) -> Float[Array, "b h w"]:
     """Latent to mask logits, float32, at the resolution of the image."""
-    return _run(Decoder(config), params["decoder"], latent.z, latent.skips)
+    return _run(_decoder(config), params["decoder"], latent.z, latent.skips)
 
 
 def embed(params: Params, config: ModelConfig, latent: Latent) -> Embedding:
@@ -183,6 +183,11 @@ def _encoder(config: ModelConfig) -> Any:
     if config.encoder not in ENCODERS:
         raise InputError(f"model.encoder is {config.encoder!r}; choose one of {', '.join(ENCODERS)}.")
     return ENCODERS[config.encoder](config)
+
+
+def _decoder(config: ModelConfig) -> Decoder:
+    strides = _encoder(config).strides(config)
+    return Decoder(config, stride=strides[0] if strides else 2**config.depth)
 
 
 def _run(module: nn.Module, params: Params, *inputs: Any, **options: Any) -> Any:
