@@ -35,6 +35,15 @@ def test_every_named_config_survives_json(names):
         assert type(getattr(back, group.name)) is type(getattr(config, group.name))
 
 
+def test_a_published_encoder_needs_weights_and_no_other_takes_them():
+    with pytest.raises(InputError, match=r"efficientnet_lite0 is not meant to start at random.*encoder_weights"):
+        replace_groups(Config(), model={"encoder": "efficientnet_lite0"})
+    with pytest.raises(InputError, match="the encoder residual has no published weights"):
+        replace_groups(Config(), train={"encoder_weights": "package"})
+    both = replace_groups(Config(), model={"encoder": "resnet18"}, train={"encoder_weights": "resnet18.safetensors"})
+    assert from_dict(Config, to_dict(both)) == both
+
+
 def test_nothing_that_follows_from_the_data_is_an_option():
     fields = {name: set(vars(getattr(Config(), name))) for name in vars(Config())}
     for group, field in (("model", "grades"), ("model", "radiomics"), ("grading", "class_weights"),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thyroid_jax import model
+from thyroid_jax import model, tasks
 from thyroid_jax.losses import rlar
 from thyroid_jax.model import ModelConfig, evidence
 
@@ -121,14 +121,16 @@ def test_the_penaltys_gradient_at_the_latent_is_that_of_finite_differences(pooli
 def test_measured_evidence_is_read_by_grade_and_malignancy_and_not_by_the_radiomics_head(image):
     params, config = network(evidence="measured")
     latent = model.encode(params, config, image)
-    evidence_of = lambda value: latent._replace(measured=jnp.full((2, 2 * config.radiomics), value))
+    heads = (tasks.grade_head, tasks.malignancy_head, tasks.guidance_head)
     outputs = []
     for value in (0.0, 1.0):
-        embedding = model.embed(params, config, evidence_of(value))
-        outputs.append(
-            [head(params, config, embedding) for head in (model.classify, model.malignancy, model.predict_radiomics)]
-        )
+        seen = latent._replace(measured=jnp.full((2, 2 * config.radiomics), value))
+        outputs.append([head(params, config, seen) for head in heads])
     changed = [bool(np.abs(a - b).max() > 1e-6) for a, b in zip(*outputs)]
     assert changed == [True, True, False]
-    with pytest.raises(ValueError, match="evidence is 'measured'"):
-        model.classify(params, config, model.embed(params, config, latent))
+    applied = model.apply(params, config, image, seen.measured)
+    np.testing.assert_allclose(applied.grade_logits, outputs[1][0], atol=1e-6)
+    with pytest.raises(ValueError, match="'measured', but of measured evidence none was given"):
+        tasks.grade_head(params, config, latent)
+    with pytest.raises(ValueError, match="'learned', but of measured evidence some was given"):
+        tasks.grade_head(*network(), seen)

@@ -23,7 +23,7 @@ from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.cases import read_cases
 from thyroid_jax.files import alone_in
 from thyroid_jax.losses import consistency
-from thyroid_jax.runs.start import describe, labelled_tasks
+from thyroid_jax.runs.start import describe, fresh_state, labelled_tasks
 from thyroid_jax.train.loop import check_labels, with_prior_agreement
 
 ENTRIES = ["checkpoints", "config.json", "log.jsonl", "metrics.csv", "split.json"]
@@ -414,6 +414,21 @@ def test_a_cell_of_a_study_is_trained_once_and_read_after_that(copied, monkeypat
 def labels(make_batch, **missing):
     gone = {f"{name}_valid": np.zeros(3, bool) for name in missing}
     return Examples(make_batch()._replace(**gone), ("a", "b", "c"))
+
+
+def test_published_weights_are_put_into_the_encoder_and_nowhere_else(monkeypatch, tiny_recipe):
+    recipe, asked = tiny_recipe(), []
+    plain, none = fresh_state(recipe, Config())
+    published = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), plain.params["encoder"])
+    monkeypatch.setattr(
+        "thyroid_jax.model.pretrained.load", lambda *given: asked.append(given) or (published, "a digest")
+    )
+    for weights, path in (("package", None), ("file.safetensors", "file.safetensors")):
+        config = replace_groups(Config(), model={"encoder": "resnet18"}, train={"encoder_weights": weights})
+        state, digest = fresh_state(recipe, config)
+        assert asked.pop() == ("resnet18", path) and digest == "a digest" and none == ""
+        chex.assert_trees_all_equal(state.params, plain.params | {"encoder": published})
+        chex.assert_trees_all_equal(state.opt_state, plain.opt_state)
 
 
 def test_tasks_without_a_label_are_left_out_and_said(make_batch):

@@ -13,8 +13,9 @@ from thyroid_jax.config import Config, recipe_of, replace_groups
 from thyroid_jax.data.augment import augment
 from thyroid_jax.losses import grading, guidance, malignancy, masked_mean, segmentation
 from thyroid_jax.mtl import scalarize
+from thyroid_jax.predict import forward
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.recipe import Fitted
+from thyroid_jax.recipe import Fitted, measure_evidence
 from thyroid_jax.train import evaluate_step, init_state, objective, train_step, update
 from thyroid_jax.train.optimizer import optimizer
 from thyroid_jax.train.step import in_unit_range, measured, seen_by_the_network
@@ -188,6 +189,30 @@ def test_the_guidance_target_is_measured_on_the_augmented_view_with_the_fitted_c
     np.testing.assert_allclose(seen.radiomics[:2], again.radiomics[:2], rtol=1e-3, atol=1e-3)
     kept = jax.jit(seen_by_the_network)(KEY, batch, tiny_recipe(guidance={"view": "original"}))
     np.testing.assert_array_equal(kept.radiomics, batch.radiomics)
+
+
+def test_measured_evidence_is_that_of_a_distorted_outline_in_training_and_of_the_models_own_elsewhere(
+    tiny_recipe, make_batch
+):
+    recipe = tiny_recipe(model={"evidence": "measured"}, distort={"shift": 0.0, "stretch": 0.0, "bend": 0.0})
+    batch = make_batch(b=3, h=48, w=48)._replace(mask_valid=np.array([True, True, False]))
+    seen = jax.jit(seen_by_the_network)(KEY, batch, recipe)
+    expected = measure_evidence(seen.image, seen.mask, recipe)
+    r = len(clinical.TARGET)
+    assert expected.shape == (3, 2 * r) and (expected[:2, r:] == 1).all()
+    np.testing.assert_allclose(seen.measured[:2], expected[:2], rtol=1e-2, atol=1e-2)
+    assert not seen.measured[2].any()  # without an outline no value is defined
+    wrong = tiny_recipe(model={"evidence": "measured"})
+    assert np.abs(jax.jit(seen_by_the_network)(KEY, batch, wrong).measured - seen.measured)[:2].max() > 0.1
+
+    state, metrics = train_step(init_state(recipe, KEY), batch, recipe)
+    assert np.isfinite(metrics["loss"].sum)
+    latent = model.encode(state.params, recipe.model, batch.image)
+    own = measure_evidence(batch.image, jax.nn.sigmoid(model.decode(state.params, recipe.model, latent)), recipe)
+    outputs = model.apply(state.params, recipe.model, batch.image, own)
+    scores, answers = evaluate_step(state.params, batch, recipe), forward(state.params, recipe, batch.image)
+    np.testing.assert_allclose(scores["grading"], jax.nn.softmax(outputs.grade_logits), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(answers["grading"], scores["grading"], rtol=1e-3, atol=1e-5)
 
 
 def test_validation_scores_are_those_of_each_task(tiny_recipe, make_batch):

@@ -17,6 +17,7 @@ from thyroid_jax.data.distort import DistortConfig
 from thyroid_jax.data.pipeline import DataConfig
 from thyroid_jax.errors import InputError
 from thyroid_jax.model import ModelConfig, NetworkConfig
+from thyroid_jax.model.config import PUBLISHED
 from thyroid_jax.mtl.config import MTLConfig
 from thyroid_jax.penalties import PENALTIES, PenaltySettings
 from thyroid_jax.radiomics import clinical
@@ -57,6 +58,16 @@ class Config(TaskSettings, PenaltySettings):
             raise InputError(
                 "consistency compares the outline with the malignancy: "
                 "segmentation.weight and malignancy.weight must be above 0."
+            )
+        if self.model.encoder in PUBLISHED and not self.train.encoder_weights:
+            raise InputError(
+                f"the encoder {self.model.encoder} is not meant to start at random: set train.encoder_weights package, "
+                "or to a file of its published weights."
+            )
+        if self.train.encoder_weights and self.model.encoder not in PUBLISHED:
+            raise InputError(
+                f"train.encoder_weights is set, but the encoder {self.model.encoder} has no published weights; "
+                f"choose one of {', '.join(PUBLISHED)}."
             )
         if MEASURES[self.train.monitor] not in on:
             raise InputError(

@@ -166,7 +166,7 @@ def shape_consistency(view: View, recipe: Recipe) -> tuple[Pair, Metrics]:
     params, batch, prior = view.params, view.batch, view.params["heads"]["prior"]
     mask = jax.nn.sigmoid(model.decode(params, recipe.model, view.latent))
     embedding = model.embed(params, recipe.model, view.latent)
-    probability = jax.nn.sigmoid(model.malignancy(params, recipe.model, embedding))
+    probability = jax.nn.sigmoid(model.malignancy(params, recipe.model, embedding, view.latent.measured))
     phi = consistency.malignancy_prior(prior, soft.morphology(mask, features=chosen.features))
     where = batch.example_valid & consistency.large_enough(mask, pixels=chosen.min_pixels)
     values = consistency.consistency(probability, phi, gradient=chosen.gradient, where=where)

@@ -108,7 +108,7 @@ def hard_dice(probability: Float[Array, "b h w"], mask: Float[Array, "b h w"]) -
 
 def grade_head(params: Params, config: ModelConfig, latent: Latent) -> Float[Array, "b k"]:
     """Grade logits from the latent."""
-    return model.classify(params, config, model.embed(params, config, latent))
+    return model.classify(params, config, model.embed(params, config, latent), latent.measured)
 
 
 def grade_loss(
@@ -136,7 +136,7 @@ def grade_measures(probability: np.ndarray, grade: np.ndarray, where: np.ndarray
 
 def malignancy_head(params: Params, config: ModelConfig, latent: Latent) -> Float[Array, "b"]:
     """Logit of malignancy from the latent."""
-    return model.malignancy(params, config, model.embed(params, config, latent))
+    return model.malignancy(params, config, model.embed(params, config, latent), latent.measured)
 
 
 def malignancy_loss(

@@ -36,14 +36,10 @@ class Latent(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """The grading embedding: ``guided f32[b r]`` (steered by radiomics in training) and ``free f32[b embedding-r]``.
-
-    ``measured f32[b m]`` is the latent's measured evidence beside it, or None.
-    """
+    """The grading embedding: ``guided f32[b r]`` (steered by radiomics in training) and ``free f32[b embedding-r]``."""
 
     guided: Float[Array, "b r"]
     free: Float[Array, "b f"]
-    measured: Array | None = None
 
 
 class Outputs(NamedTuple):
@@ -140,17 +136,25 @@ def embed(params: Params, config: ModelConfig, latent: Latent) -> Embedding:
     skips = latent.skips if config.pooled_trains == "all" else jax.lax.stop_gradient(latent.skips)
     levels = tuple(_at_least_float32(level) for level in (*skips, latent.z)[-config.pooled_levels :])
     e = _run(Embed(config), params["heads"]["embed"], levels, jax.lax.stop_gradient(latent.nodule))
-    return Embedding(e[:, : config.radiomics], e[:, config.radiomics :], jax.lax.stop_gradient(latent.measured))
+    return Embedding(e[:, : config.radiomics], e[:, config.radiomics :])
 
 
-def classify(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b k"]:
-    """Embedding, both parts, to grade logits. ``losses.grading.probabilities`` says what they mean."""
-    return _classify(params["heads"]["classify"], config, config.grades, embedding)
+def classify(
+    params: Params, config: ModelConfig, embedding: Embedding, measured: Float[Array, "b m"] | None = None
+) -> Float[Array, "b k"]:
+    """Embedding, both parts, to grade logits. ``losses.grading.probabilities`` says what they mean.
+
+    ``measured`` is the latent's measured evidence, needed with ``config.evidence`` measured and refused without
+    (``ValueError``).
+    """
+    return _classify(params["heads"]["classify"], config, config.grades, embedding, measured)
 
 
-def malignancy(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b"]:
-    """Embedding, both parts, to the logit of malignancy."""
-    return _classify(params["heads"]["malignant"], config, 1, embedding)[:, 0]
+def malignancy(
+    params: Params, config: ModelConfig, embedding: Embedding, measured: Float[Array, "b m"] | None = None
+) -> Float[Array, "b"]:
+    """Embedding, both parts, to the logit of malignancy. ``measured`` as in :func:`classify`."""
+    return _classify(params["heads"]["malignant"], config, 1, embedding, measured)[:, 0]
 
 
 def predict_radiomics(params: Params, config: ModelConfig, embedding: Embedding) -> Float[Array, "b r"]:
@@ -158,25 +162,32 @@ def predict_radiomics(params: Params, config: ModelConfig, embedding: Embedding)
     return _run(PredictRadiomics(config), params["heads"]["radiomics"], embedding.guided)
 
 
-def apply(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -> Outputs:
-    """The whole model: image in [0, 1] to mask, grade and malignancy logits, and the predicted radiomics target."""
-    latent = encode(params, config, image)
+def apply(
+    params: Params, config: ModelConfig, image: Float[Array, "b h w 1"], measured: Float[Array, "b m"] | None = None
+) -> Outputs:
+    """The whole model: image in [0, 1] to mask, grade and malignancy logits, and the predicted radiomics target.
+
+    ``measured`` as in :func:`classify`.
+    """
+    latent = encode(params, config, image)._replace(measured=measured)
     embedding = embed(params, config, latent)
     return Outputs(
         mask_logits=decode(params, config, latent),
-        grade_logits=classify(params, config, embedding),
-        malignant_logit=malignancy(params, config, embedding),
+        grade_logits=classify(params, config, embedding, measured),
+        malignant_logit=malignancy(params, config, embedding, measured),
         radiomics=predict_radiomics(params, config, embedding),
         latent=latent,
         embedding=embedding,
     )
 
 
-def _classify(params: Params, config: ModelConfig, outputs: int, embedding: Embedding) -> Float[Array, "b k"]:
-    if (config.evidence == "measured") != (embedding.measured is not None):
-        raise ValueError(f"model.evidence is {config.evidence!r}, and measured evidence {embedding.measured}.")
-    learned = jnp.concatenate([embedding.guided, embedding.free], axis=-1)
-    return _run(Classify(config, outputs), params, learned, embedding.measured)
+def _classify(
+    params: Params, config: ModelConfig, outputs: int, embedding: Embedding, measured: Array | None
+) -> Float[Array, "b k"]:
+    if (config.evidence == "measured") != (measured is not None):
+        given = "none was given" if measured is None else "some was given"
+        raise ValueError(f"model.evidence is {config.evidence!r}, but of measured evidence {given}.")
+    return _run(Classify(config, outputs), params, jnp.concatenate(embedding, axis=-1), jax.lax.stop_gradient(measured))
 
 
 def _encoder(config: ModelConfig) -> Any:

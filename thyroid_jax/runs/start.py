@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thyroid_jax.config import Config, recipe_of
@@ -15,7 +16,7 @@ from thyroid_jax.data.record import Card
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import alone_in
 from thyroid_jax.fitting import learn_from
-from thyroid_jax.model import check_size
+from thyroid_jax.model import check_size, pretrained
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.runs.folder import Echo, check_claim, claim, facts_of, resume
 from thyroid_jax.tasks import TASKS
@@ -75,11 +76,12 @@ def train(config: Config, run_dir: Path, *, echo: Echo = print) -> TrainState:
         saved = resume(run_dir, tasks, echo)
         if saved is None:
             recipe = tasks.replace(fitted=learn_from(data.training, config))
-            start = Progress(init_state(recipe, jax.random.key(config.train.seed)), None)
+            state, weights = fresh_state(recipe, config)
+            start = Progress(state, None)
         else:
             recipe = tasks.replace(fitted=jax.device_get(saved.arrays["fitted"]))
             state = saved.arrays["rest"]._replace(params=saved.arrays["params"])
-            start = Progress(state, saved.facts["position"])
+            start, weights = Progress(state, saved.facts["position"]), saved.facts["encoder_weights"]
             echo(f"going on from step {saved.step}")
         echo(describe(recipe, data, config))
         training, validation = guided(data, recipe, config)
@@ -91,9 +93,18 @@ def train(config: Config, run_dir: Path, *, echo: Echo = print) -> TrainState:
             training,
             validation,
             spread,
-            facts=facts_of(data.parts, recipe),
+            facts=facts_of(data.parts, recipe) | {"encoder_weights": weights},
             echo=echo,
         )
+
+
+def fresh_state(recipe: Recipe, config: Config) -> tuple[TrainState, str]:
+    """A fresh state, with published weights in the encoder where the config asks for them, and their SHA-256 or ""."""
+    state, weights = init_state(recipe, jax.random.key(config.train.seed)), config.train.encoder_weights
+    if not weights:
+        return state, ""
+    encoder, digest = pretrained.load(config.model.encoder, None if weights == "package" else weights)
+    return state._replace(params=state.params | {"encoder": jax.tree.map(jnp.asarray, encoder)}), digest
 
 
 def labelled_tasks(recipe: Recipe, training: Examples) -> Recipe:

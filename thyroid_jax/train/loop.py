@@ -47,6 +47,8 @@ class TrainConfig:
     """epochs between checkpoints"""
     diagnose_every: int = 0
     """steps between diagnoses of the tasks' gradients (`thyroid_jax/train/diagnose.py`); 0 for none"""
+    encoder_weights: str = ""
+    """start of a published encoder: `package` for the weights of the installed package, or a file; else empty"""
     monitor: str = "dice"
     """validation measure whose highest value marks the best checkpoint; on small sets those of grades are noisy"""
 
