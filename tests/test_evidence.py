@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from thyroid_jax import model, tasks
+from thyroid_jax.errors import InputError
 from thyroid_jax.losses import rlar
 from thyroid_jax.model import ModelConfig, evidence
 
@@ -87,6 +88,11 @@ def test_the_grade_trains_the_levels_that_it_may_and_never_the_outline(trains, i
     assert moved == [trains == "all", trains == "all", True, False]
     of_params = jax.grad(lambda p: _grade_loss(p, config, model.encode(p, config, image)).sum())(params)
     assert all(not leaf.any() for leaf in jax.tree.leaves(of_params["decoder"]))
+
+
+def test_training_levels_that_the_heads_do_not_read_is_refused():
+    with pytest.raises(InputError, match="the heads read the latent alone"):
+        model.NetworkConfig(pooled_trains="all")
 
 
 def _grade_loss(params, config, latent):

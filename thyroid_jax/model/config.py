@@ -65,6 +65,11 @@ class NetworkConfig:
     def __post_init__(self):
         check_within(self, "model", ("width", "max_width", "depth", "blocks", "groups", "hidden", "embedding"), 1)
         check_within(self, "model", ("pooled_levels",), 1)
+        if self.pooled_trains == "all" and self.pooled_levels == 1:
+            raise InputError(
+                "model.pooled_trains is all, but model.pooled_levels is 1: the heads read the latent alone, so nothing "
+                "would change. Raise model.pooled_levels, or leave model.pooled_trains at latent."
+            )
         if self.encoder in PUBLISHED:
             _refuse_a_free_shape(self)
 
