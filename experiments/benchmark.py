@@ -44,9 +44,9 @@ class Arguments:
 
     config: str = "small"
     """one of the named configs"""
-    only: Literal["rlar", "shape", "losses", "latent", "parameters", "flags"] = "rlar"
+    only: Literal["rlar", "shape", "evidence", "losses", "latent", "parameters", "flags"] = "rlar"
     """the group of variants to compare with the plain step. rlar: forms of RLAR; shape: guidance target and shape
-    consistency; losses: multitask methods that weigh losses; latent, parameters: those that weigh gradients there;
+    consistency; evidence: what the heads read, and published encoders; losses: multitask methods that weigh losses; latent, parameters: those that weigh gradients there;
     flags: XLA flags
     """
     batch_size: int = 8
@@ -96,7 +96,22 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
         f"RLAR, flag {number}": Variant({"rlar": on}, (f"--{flag}",))
         for number, flag in enumerate(arguments.flags, start=1)
     }
+    nodule = {"pooling": "nodule", "pooled_levels": 3}
+    lite0 = lambda frozen, **fields: Variant(
+        {"model": {"encoder": "efficientnet_lite0", "frozen_levels": frozen}, "train": {"encoder_weights": "package"}}
+        | fields
+    )
+    evidence = {
+        "pooled over the nodule": Variant({"model": nodule}),
+        "measured evidence": Variant({"model": {"evidence": "measured"}}),
+        "lite0": lite0(0),
+        "lite0, two levels frozen": lite0(2),
+        "lite0, three levels frozen": lite0(3),
+        "lite0, frozen": lite0(5),
+        "lite0, frozen, RLAR": lite0(5, rlar=on),
+    }
     groups = {
+        "evidence": evidence,
         "rlar": rlar,
         "shape": shape,
         "losses": losses,

@@ -1,7 +1,8 @@
-"""Named settings for ``--config SIZE [METHOD]``; any field can still be changed on the command line.
+"""Named settings for ``--config SIZE [METHOD] [OPTION ...]``; any field can still be changed on the command line.
 
-A size sets the network, its input and the length of the training. A method sets what is minimised. The default size is
-``small``, and the default method is ``rlar_guidance``. Each is a function from one config to another.
+A size sets the network, its input and the length of the training. A method sets what is minimised. An option changes
+the encoder, what the heads read, or how the parameters are learned. The default size is ``small``, the default method
+``rlar_guidance``, without an option. Each is a function from one config to another.
 
     python -m experiments.train --config base pcgrad --data.name ddti --data.dir data --run-dir runs/pcgrad
 """
@@ -116,18 +117,66 @@ METHODS: dict[str, Callable[[Config], Config]] = {
 }
 
 
+def nodule(config: Config) -> Config:
+    """The heads read the last three levels of the encoder, averaged over the outline that the model sees."""
+    return replace_groups(config, model={"pooling": "nodule", "pooled_levels": 3})
+
+
+def attention(config: Config) -> Config:
+    """The heads read the last three levels of the encoder, averaged with learned weights."""
+    return replace_groups(config, model={"pooling": "attention", "pooled_levels": 3})
+
+
+def measured(config: Config) -> Config:
+    """The heads also read the radiomics target, measured on the outline."""
+    return replace_groups(config, model={"evidence": "measured"})
+
+
+def lite0(config: Config) -> Config:
+    """EfficientNet-Lite0 with the ImageNet weights of its Python package, trained ten times slower than the rest."""
+    return replace_groups(
+        config,
+        model={"encoder": "efficientnet_lite0"},
+        optimizer={"encoder_rate": 0.1},
+        train={"encoder_weights": "package"},
+    )
+
+
+def frozen(config: Config) -> Config:
+    """The published encoder keeps its weights."""
+    return replace_groups(config, model={"frozen_levels": 5})
+
+
+def averaged(config: Config) -> Config:
+    """Validation and prediction with an average of the parameters over 100 steps."""
+    return replace_groups(config, optimizer={"average": 100})
+
+
+OPTIONS: dict[str, Callable[[Config], Config]] = {
+    "lite0": lite0,
+    "frozen": frozen,
+    "nodule": nodule,
+    "attention": attention,
+    "measured": measured,
+    "averaged": averaged,
+}
+KINDS = {"size": SIZES, "method": METHODS, "option": OPTIONS}
+
+
 def named(names: Sequence[str]) -> Config:
-    """The config of a size and a method, each given at most once, in any order."""
+    """The config of a size, a method and any options, in any order. Options are applied in their order here."""
+    known = {name: kind for kind, entries in KINDS.items() for name in entries}
     for name in names:
-        if name not in SIZES and name not in METHODS:
-            raise InputError(
-                f"--config {name!r} does not exist; sizes are {', '.join(SIZES)}, methods {', '.join(METHODS)}."
-            )
-    sizes, methods = [n for n in names if n in SIZES], [n for n in names if n in METHODS]
-    if len(sizes) > 1 or len(methods) > 1:
-        raise InputError(f"--config {' '.join(names)}: name one size and one method at most.")
-    config = SIZES[sizes[0] if sizes else "small"](Config())
-    return METHODS[methods[0] if methods else DEFAULT_METHOD](config)
+        if name not in known:
+            listed = "; ".join(f"{kind}s are {', '.join(entries)}" for kind, entries in KINDS.items())
+            raise InputError(f"--config {name!r} does not exist; {listed}.")
+    chosen = {kind: [name for name in entries if name in names] for kind, entries in KINDS.items()}
+    if len(set(names)) < len(names) or len(chosen["size"]) > 1 or len(chosen["method"]) > 1:
+        raise InputError(f"--config {' '.join(names)}: name one size and one method at most, and an option once.")
+    config = METHODS[(chosen["method"] or [DEFAULT_METHOD])[0]](SIZES[(chosen["size"] or ["small"])[0]](Config()))
+    for name in chosen["option"]:
+        config = OPTIONS[name](config)
+    return config
 
 
 C = TypeVar("C", bound=Config)
@@ -146,12 +195,13 @@ def parse(kind: type[C], argv: Sequence[str], *, prog: str, names: Sequence[str]
     start = named(chosen if names is None else names)
     fields = {field.name: getattr(start, field.name) for field in dataclasses.fields(Config)}
     own = {field.name: _default(field) for field in dataclasses.fields(kind) if field.name not in fields}
-    text = f"{kind.__doc__} --config SIZE [METHOD] chooses the defaults of all fields. Sizes: {', '.join(SIZES)}. "
+    text = f"{kind.__doc__} --config SIZE [METHOD] [OPTION ...] chooses the defaults of all fields. "
+    lists = " ".join(f"{kind.capitalize()}s: {', '.join(entries)}." for kind, entries in KINDS.items())
     arguments = tyro.cli(
         kind,
         args=rest,
         prog=prog,
-        description=f"{text}Methods: {', '.join(METHODS)}.",
+        description=text + lists,
         default=kind(**own, **fields),
     )
     refuse_unasked_penalties(arguments, start, rest)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments import compare
+from experiments import compare, tables
 from thyroid_jax.evaluate import metrics, paired
 from thyroid_jax.evaluate.cases import Case, read_cases
 
@@ -46,7 +46,8 @@ def table_of(printed):
 
 def test_every_image_is_held_out_once_a_seed_by_a_model_that_did_not_see_its_group(compared):
     _, out, _ = compared
-    assert sorted(path.name for path in out.iterdir()) == sorted(CELLS)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*CELLS, "test"])
+    assert sorted(path.name for path in (out / "test").iterdir()) == sorted(f"{method}.csv" for method in METHODS)
     for cell in CELLS:
         method, fold, seed = cell.split("-")
         config = json.loads((out / cell / "config.json").read_text())
@@ -86,6 +87,14 @@ def test_given_again_it_trains_nothing_and_prints_the_same_table(compared, monke
     assert printed_by(command) == printed[printed.index("| measure") :]
     other_order = table_of(printed_by([*command, "--methods", *METHODS[::-1], "--folds", "1", "--seeds", "0"]))
     assert other_order["difference to only_grading"] == ["plain"] and other_order["macro_auroc"]
+
+
+def test_the_tables_are_printed_again_from_the_pooled_predictions_alone(compared, capsys):
+    _, out, printed = compared
+    tables.main([str(out / "test"), *METHODS, "--samples", "50"])
+    assert capsys.readouterr().out == printed[printed.index("| measure") :]
+    parts = {case.part for case in read_cases(out / "test" / "plain.csv")}
+    assert parts == {f"fold{fold}-seed{seed}" for fold in (0, 1) for seed in (0, 1)}
 
 
 def test_only_an_unfinished_cell_goes_on(compared, monkeypatch):

@@ -7,7 +7,7 @@ import typing
 
 import pytest
 
-from experiments.configs import METHODS, SIZES, named
+from experiments.configs import METHODS, OPTIONS, SIZES, named
 from thyroid_jax.config import NOT_IN_THE_STEP, Config, recipe_of, replace_groups
 from thyroid_jax.data.augment import AugmentConfig
 from thyroid_jax.data.pipeline import DataConfig
@@ -24,6 +24,7 @@ from thyroid_jax.train.loop import TrainConfig
 
 EVERYTHING = [[size, method] for size in SIZES for method in ("plain", "rlar_guidance")]
 EVERYTHING += [["tiny", method] for method in METHODS]
+EVERYTHING += [["small", "plain", *(("lite0", option) if option == "frozen" else (option,))] for option in OPTIONS]
 
 
 @pytest.mark.parametrize("names", EVERYTHING, ids="-".join)
@@ -42,6 +43,22 @@ def test_a_published_encoder_needs_weights_and_no_other_takes_them():
         replace_groups(Config(), train={"encoder_weights": "package"})
     both = replace_groups(Config(), model={"encoder": "resnet18"}, train={"encoder_weights": "resnet18.safetensors"})
     assert from_dict(Config, to_dict(both)) == both
+
+
+def test_options_add_up_in_any_order_and_each_is_given_once():
+    both = named(["nodule", "small", "lite0", "plain", "measured"])
+    assert both == named(["measured", "lite0", "nodule", "plain"])
+    assert (both.model.encoder, both.train.encoder_weights) == ("efficientnet_lite0", "package")
+    assert (both.model.pooling, both.model.pooled_levels, both.model.evidence) == ("nodule", 3, "measured")
+    with pytest.raises(InputError, match="an option once"):
+        named(["nodule", "nodule"])
+    with pytest.raises(InputError, match="options are lite0"):
+        named(["lite1"])
+
+
+def test_rates_of_a_published_encoder_are_refused_for_another():
+    with pytest.raises(InputError, match="slow a published encoder"):
+        replace_groups(Config(), optimizer={"encoder_rate": 0.1})
 
 
 def test_nothing_that_follows_from_the_data_is_an_option():

@@ -101,6 +101,39 @@ def test_every_parameter_has_a_gradient(narrow):
         assert bool(jnp.isfinite(leaf).all()) and float(jnp.abs(leaf).max()) > 0, jax.tree_util.keystr(path)
 
 
+def test_entries_of_the_encoder_belong_to_the_level_that_first_needs_them(narrow):
+    params, config = narrow
+    levels = model.encoder_levels.__wrapped__(config)  # not cached: the encoder is another one after this test
+    assert set(levels) == set(params["encoder"]) and set(levels.values()) == set(range(len(model.level_names(config))))
+    before = model.encode(params, config, IMAGE)
+    for name, level in levels.items():
+        other = params["encoder"] | {name: jax.tree.map(lambda leaf: leaf + 0.1, params["encoder"][name])}
+        after = model.encode({"encoder": other}, config, IMAGE)
+        changed = [bool((a != b).any()) for a, b in zip((*before.skips, before.z), (*after.skips, after.z))]
+        assert changed.index(True) == level, name
+
+
+def test_frozen_levels_have_no_gradient_and_the_others_the_same():
+    module = efficientnet.EfficientNetLite
+    free, held = (model.ModelConfig(encoder="efficientnet_lite0", frozen_levels=n) for n in (0, 2))
+    params = {"encoder": jax.jit(module(free).init)(jax.random.key(1), IMAGE[:1])["params"]}
+    loss = lambda config: jax.jit(jax.grad(lambda p: (model.encode(p, config, IMAGE[:1]).z ** 2).mean()))
+    slopes, kept = (loss(config)(params)["encoder"] for config in (free, held))
+    levels = model.encoder_levels(free)
+    frozen = {name for name, level in levels.items() if level < 2}
+    assert frozen == {"stem", "block0", "block1", "block2"}
+    for name in levels:
+        moved = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(kept[name])]
+        assert (max(moved) == 0) == (name in frozen)
+        if name not in frozen:
+            chex.assert_trees_all_close(kept[name], slopes[name], rtol=1e-3, atol=1e-7)
+
+
+def test_an_encoder_that_starts_at_random_is_not_frozen():
+    with pytest.raises(InputError, match="the encoder residual starts at random"):
+        model.ModelConfig(frozen_levels=1)
+
+
 def test_the_tail_behind_a_level_has_second_derivatives(narrow):
     params, config = narrow
     level = model.level_names(config)[-2]

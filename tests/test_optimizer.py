@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from thyroid_jax.errors import InputError
-from thyroid_jax.train.optimizer import OptimizerConfig, learning_rate, optimizer
+from thyroid_jax.train.optimizer import OptimizerConfig, averaged, learning_rate, optimizer
 
 
 @pytest.mark.parametrize("total, warmup, share", [(1000, 0.05, 0.01), (37, 0.1, 0.0), (8, 0.0, 0.5), (1, 1.0, 0.1)])
@@ -54,6 +54,33 @@ def test_the_update_is_that_of_optax_with_the_same_numbers(params):
         found = ours(settings, optimizer(settings, 0.0).init(params))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
     assert ours._cache_size() == 1
+
+
+def test_finer_levels_of_the_encoder_learn_slower_and_frozen_ones_stay():
+    params = {"encoder": {"stem": jnp.ones((2, 2)), "middle": jnp.ones((2, 2)), "last": jnp.ones(2)},
+              "decoder": {"last": jnp.ones((2, 2))}}  # fmt: skip
+    levels = {"stem": 0, "middle": 1, "last": 2}
+    gradient = jax.tree.map(jnp.ones_like, params)
+    alike, slower, held = (
+        optimizer(OptimizerConfig(learning_rate=0.1, encoder_rate=rate, level_decay=decay), 0.0, levels, frozen)
+        for rate, decay, frozen in ((1.0, 1.0, 0), (0.5, 0.1, 0), (0.5, 0.1, 1))
+    )
+    plain, slow, still = (t.update(gradient, t.init(params), params)[0] for t in (alike, slower, held))
+    shares = jax.tree.map(lambda one, two: float((one / two).mean()), slow, plain)
+    assert shares["decoder"]["last"] == 1.0
+    assert shares["encoder"] == {name: pytest.approx(0.5 * 0.1 ** (2 - level)) for name, level in levels.items()}
+    assert float(jnp.abs(still["encoder"]["stem"]).max()) == 0.0  # and not decayed either
+    np.testing.assert_array_equal(still["encoder"]["middle"], slow["encoder"]["middle"])
+
+
+def test_the_average_forgets_the_start_and_then_follows_slowly():
+    settings, value, expected = OptimizerConfig(average=4), jnp.float32(100.0), 100.0
+    for step in range(40):
+        decay = min(0.75, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * (step % 3)
+        value = averaged(settings, value, jnp.float32(step % 3), step)
+        assert float(value) == pytest.approx(expected, rel=1e-5)
+    assert float(value) == pytest.approx(1.0, abs=0.3)
 
 
 @pytest.mark.parametrize("field, value", [("b1", 1.0), ("learning_rate", -1e-3), ("final_share", 1.1), ("clip", -1.0)])

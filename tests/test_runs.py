@@ -25,6 +25,7 @@ from thyroid_jax.files import alone_in
 from thyroid_jax.losses import consistency
 from thyroid_jax.runs.start import describe, fresh_state, labelled_tasks
 from thyroid_jax.train.loop import check_labels, with_prior_agreement
+from thyroid_jax.train.step import init_state, unpacked
 
 ENTRIES = ["checkpoints", "config.json", "log.jsonl", "metrics.csv", "split.json"]
 
@@ -492,6 +493,23 @@ def test_the_prior_is_logged_as_what_it_says_about_the_label():
         "prior_deviation": pytest.approx(phi.std(), abs=1e-4),
     }
     assert with_prior_agreement({"loss": 1.0}) == {"loss": 1.0}
+
+
+def test_a_run_with_averaged_parameters_goes_on_to_the_same_bits_and_predicts_with_the_average(tmp_path, train):
+    whole, stopped, fields = tmp_path / "whole", tmp_path / "stopped", ("--optimizer.average", "5")
+    train(whole, *fields, "--train.epochs", "2")
+    train(stopped, *fields, "--train.epochs", "2")
+    last = stopped / "checkpoints" / "last"
+    shutil.rmtree(last / str(max(checkpoints.steps(last))))  # as if it had been killed before its last checkpoint
+    train(stopped, *fields, "--train.epochs", "2")
+    chex.assert_trees_all_equal(parameters(stopped), parameters(whole))
+    trained = predict.load(whole, checkpoint="last")
+    layout = jax.eval_shape(lambda: init_state(trained.recipe, jax.random.key(0)).packed())
+    arrays = lambda facts: layout | {"fitted": trained.recipe.fitted}
+    saved = checkpoints.newest(whole / "checkpoints" / "last", arrays, echo=print)
+    state = unpacked(saved.arrays)
+    chex.assert_trees_all_equal(trained.params, state.average)
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(state.average), jax.tree.leaves(state.params)))
 
 
 def test_a_run_with_the_consistency_can_be_trained_resumed_and_loaded(tmp_path, train, capsys):

@@ -18,7 +18,7 @@ from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Fitted, measure_evidence
 from thyroid_jax.train import evaluate_step, init_state, objective, train_step, update
 from thyroid_jax.train.optimizer import optimizer
-from thyroid_jax.train.step import in_unit_range, measured, seen_by_the_network
+from thyroid_jax.train.step import in_unit_range, measured, seen_by_the_network, unpacked
 
 KEY = jax.random.key(0)
 STILL = dict.fromkeys(("flip", "rotate", "scale", "shift", "gamma", "gain", "speckle", "blur", "shadow"), 0.0)
@@ -75,6 +75,24 @@ def test_with_weight_the_penalty_changes_the_update(tiny_recipe, make_batch):
         state, _ = train_step(init_state(recipe, KEY), make_batch(), recipe)
         states.append(flat(state.params["encoder"]))
     assert float(jnp.abs(states[0] - states[1]).max()) > 1e-6
+
+
+def test_the_average_is_kept_beside_the_parameters_and_changes_nothing_of_their_training(tiny_recipe, make_batch):
+    batch, ends = make_batch(), []
+    for length in (0, 50):
+        recipe = tiny_recipe(optimizer={"average": length})
+        state = init_state(recipe, KEY)
+        chex.assert_trees_all_equal(state.average, state.params if length else ())
+        for _ in range(3):
+            state, _ = train_step(state, batch, recipe)
+        parts = state.packed()
+        chex.assert_trees_all_equal(unpacked(parts), state)
+        chex.assert_trees_all_equal(parts["params"], state.evaluated)
+        ends.append(state)
+    chex.assert_trees_all_close(ends[0].params, ends[1].params, rtol=1e-4, atol=1e-6)
+    assert ends[0].evaluated is ends[0].params
+    apart = flat(ends[1].evaluated) - flat(ends[1].params)
+    assert 1e-5 < float(jnp.abs(apart).max()) < 1.0
 
 
 def sweep():

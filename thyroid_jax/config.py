@@ -69,6 +69,12 @@ class Config(TaskSettings, PenaltySettings):
                 f"train.encoder_weights is set, but the encoder {self.model.encoder} has no published weights; "
                 f"choose one of {', '.join(PUBLISHED)}."
             )
+        slower = self.optimizer.encoder_rate != 1 or self.optimizer.level_decay != 1
+        if slower and self.model.encoder not in PUBLISHED:
+            raise InputError(
+                "optimizer.encoder_rate and optimizer.level_decay slow a published encoder; the encoder "
+                f"{self.model.encoder} starts at random. Leave both at 1, or choose one of {', '.join(PUBLISHED)}."
+            )
         if MEASURES[self.train.monitor] not in on:
             raise InputError(
                 f"train.monitor is {self.train.monitor!r}, but {MEASURES[self.train.monitor]}.weight is 0; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +86,39 @@ def difference(
 
     groups = [case.group for case in ours]
     return cluster_bootstrap(gap, groups, *columns, samples=samples, seed=seed, weighted=True, expanded=True)
+
+
+def comparison(found: Mapping[str, Sequence[Case]], *, samples: int = 2000) -> str:
+    """Two Markdown tables: every measure of each method with its 95 % interval, and the differences to the first one.
+
+    ``found`` maps a method to its cases. A cell is empty where a method does not have the measure. Methods that do not
+    have the same cases raise :class:`InputError`.
+    """
+    first, *others = found
+    summaries = {method: metrics.summary(cases, samples=samples) for method, cases in found.items()}
+    names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
+    lines = _head("measure", "predictions", "groups", *found)
+    for name in names:
+        entries = [summaries[method].get(name) for method in found]
+        known = next(entry for entry in entries if entry is not None)
+        cells = ["" if e is None else f"{e['value']:.3f} ({e['low']:.3f} to {e['high']:.3f})" for e in entries]
+        lines.append(_row(name, f"{known['n']:.0f}", f"{known['groups']:.0f}", *cells))
+    if others:
+        lines += ["", *_head(f"difference to {first}", *others)]
+    for name in MEASURES if others else ():
+        gaps = [difference(found[method], found[first], name, samples=samples) for method in others]
+        cells = ["" if np.isnan(g.value) else f"{g.value:+.3f} ({g.low:+.3f} to {g.high:+.3f})" for g in gaps]
+        if any(cells):
+            lines.append(_row(name, *cells))
+    return "\n".join(lines)
+
+
+def _head(*names: str) -> list[str]:
+    return [_row(*names), "|---" * len(names) + "|"]
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def matched(first: Sequence[Case], second: Sequence[Case]) -> list[tuple[Case, Case]]:

@@ -1,6 +1,6 @@
 """Encoder, decoder and heads as pure functions of one parameter tree."""
 
-from thyroid_jax.model.config import PRESETS, ModelConfig, NetworkConfig
+from thyroid_jax.model.config import PRESETS, PUBLISHED, ModelConfig, NetworkConfig
 from thyroid_jax.model.encoders import ENCODERS
 from thyroid_jax.model.layers import parameter_count
 from thyroid_jax.model.network import (
@@ -16,6 +16,7 @@ from thyroid_jax.model.network import (
     embed,
     encode,
     encode_from,
+    encoder_levels,
     features_at,
     init,
     level_names,
@@ -27,6 +28,7 @@ __all__ = [
     "ENCODERS",
     "LATENT",
     "PRESETS",
+    "PUBLISHED",
     "Embedding",
     "Latent",
     "ModelConfig",
@@ -40,6 +42,7 @@ __all__ = [
     "embed",
     "encode",
     "encode_from",
+    "encoder_levels",
     "features_at",
     "init",
     "level_names",

@@ -35,6 +35,8 @@ class NetworkConfig:
 
     encoder: str = "residual"
     """one of `thyroid_jax.model.ENCODERS`"""
+    frozen_levels: int = 0
+    """levels of a published encoder, from the finest on, that keep their weights; nothing is derived through them"""
     width: int = 16
     """channels of the first level; each further level doubles them"""
     max_width: int = 128
@@ -65,6 +67,12 @@ class NetworkConfig:
     def __post_init__(self):
         check_within(self, "model", ("width", "max_width", "depth", "blocks", "groups", "hidden", "embedding"), 1)
         check_within(self, "model", ("pooled_levels",), 1)
+        check_within(self, "model", ("frozen_levels",), 0, 5)
+        if self.frozen_levels and self.encoder not in PUBLISHED:
+            raise InputError(
+                f"model.frozen_levels is {self.frozen_levels}, but the encoder {self.encoder} starts at random: "
+                f"frozen, it would stay so. Set it to 0, or choose one of {', '.join(PUBLISHED)}."
+            )
         if self.pooled_trains == "all" and self.pooled_levels == 1:
             raise InputError(
                 "model.pooled_trains is all, but model.pooled_levels is 1: the heads read the latent alone, so nothing "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -91,13 +93,36 @@ def level_names(config: ModelConfig) -> tuple[str, ...]:
     return (*(f"stride{stride}" for stride in _encoder(config).strides(config)), LATENT)
 
 
+@lru_cache
+def encoder_levels(config: ModelConfig) -> Mapping[str, int]:
+    """Entry of ``params["encoder"]`` -> place in :func:`level_names` of the first level that depends on it."""
+    module, side = _encoder(config), 2**config.depth
+    init = lambda x, after: module.init_with_output(jax.random.key(0), x, after=after)
+    (_, skips), variables = jax.eval_shape(
+        partial(init, after=-1), jax.ShapeDtypeStruct((1, side, side, 1), jnp.float32)
+    )
+    levels = dict.fromkeys(variables["params"], 0)
+    for place, skip in enumerate(skips):
+        _, behind = jax.eval_shape(partial(init, after=place), skip)
+        levels |= dict.fromkeys(behind["params"], place + 1)
+    return MappingProxyType(levels)
+
+
+def _trained(encoder: Params, config: ModelConfig) -> Params:
+    """The encoder's parameters, without derivatives at its frozen levels."""
+    if not config.frozen_levels:
+        return encoder
+    levels = encoder_levels(config)
+    return {n: jax.lax.stop_gradient(p) if levels[n] < config.frozen_levels else p for n, p in encoder.items()}
+
+
 def encode(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -> Latent:
     """Image in [0, 1] to the shared latent.
 
     Raises :class:`InputError` unless h and w are positive multiples of ``2 ** config.depth``.
     """
     check_size(config, *image.shape[1:3])
-    z, skips = _run(_encoder(config), params["encoder"], image)
+    z, skips = _run(_encoder(config), _trained(params["encoder"], config), image)
     latent = Latent(_at_least_float32(z), skips)
     if config.pooling != "nodule":
         return latent
@@ -122,7 +147,7 @@ def encode_from(
     if level == LATENT:
         return latent._replace(z=features)
     features = features.astype(latent.skips[place].dtype)
-    z, behind = _run(_encoder(config), params["encoder"], features, after=place)
+    z, behind = _run(_encoder(config), _trained(params["encoder"], config), features, after=place)
     return latent._replace(z=_at_least_float32(z), skips=(*latent.skips[:place], features, *behind))
 
 

@@ -106,7 +106,7 @@ def resume(run_dir: Path, recipe: Recipe, echo: Echo) -> checkpoints.Saved | Non
 
     def layout(facts: dict[str, Any]) -> dict[str, Any]:
         state = jax.eval_shape(lambda: init_state(recipe, jax.random.key(0)))
-        return {"params": state.params, "rest": state._replace(params={}), "fitted": recipe.fitted}
+        return state.packed() | {"fitted": recipe.fitted}
 
     folder = run_dir / "checkpoints" / "last"
     saved = checkpoints.newest(folder, layout, echo=echo)

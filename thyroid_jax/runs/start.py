@@ -22,7 +22,7 @@ from thyroid_jax.runs.folder import Echo, check_claim, claim, facts_of, resume
 from thyroid_jax.tasks import TASKS
 from thyroid_jax.train.devices import SPREADS, check_divides
 from thyroid_jax.train.loop import Progress, check_labels, fit
-from thyroid_jax.train.step import TrainState, init_state
+from thyroid_jax.train.step import TrainState, init_state, unpacked
 
 
 class Data(NamedTuple):
@@ -80,7 +80,7 @@ def train(config: Config, run_dir: Path, *, echo: Echo = print) -> TrainState:
             start = Progress(state, None)
         else:
             recipe = tasks.replace(fitted=jax.device_get(saved.arrays["fitted"]))
-            state = saved.arrays["rest"]._replace(params=saved.arrays["params"])
+            state = unpacked(saved.arrays)
             start, weights = Progress(state, saved.facts["position"]), saved.facts["encoder_weights"]
             echo(f"going on from step {saved.step}")
         echo(describe(recipe, data, config))
@@ -104,7 +104,9 @@ def fresh_state(recipe: Recipe, config: Config) -> tuple[TrainState, str]:
     if not weights:
         return state, ""
     encoder, digest = pretrained.load(config.model.encoder, None if weights == "package" else weights)
-    return state._replace(params=state.params | {"encoder": jax.tree.map(jnp.asarray, encoder)}), digest
+    params = state.params | {"encoder": jax.tree.map(jnp.asarray, encoder)}
+    average = jax.tree.map(jnp.copy, params) if state.average else ()
+    return state._replace(params=params, average=average), digest
 
 
 def labelled_tasks(recipe: Recipe, training: Examples) -> Recipe:

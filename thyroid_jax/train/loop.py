@@ -123,7 +123,7 @@ def fit(
             quality: dict[str, float] = {}
             last = epoch == config.epochs
             if last or epoch % config.evaluate_every == 0:
-                params = spread.whole_state(state).params
+                params = spread.whole_state(state).evaluated
                 quality = validate(params, validation, recipe, spread, config.batch_size)
                 quality["score"] = score_of(quality, config.monitor)
                 log.add({"split": "validation", "step": done, "epoch": epoch, **quality})
@@ -133,9 +133,9 @@ def fit(
                 # The best first: a run killed between the two resumes from the last one and reaches this step again.
                 if quality and quality["score"] > best:
                     best = quality["score"]
-                    usable = {"params": whole.params, "fitted": recipe.fitted}
+                    usable = {"params": whole.evaluated, "fitted": recipe.fitted}
                     checkpoints.save(run_dir / "checkpoints" / "best", done, usable, contents, kept=1)
-                resumable = {"params": whole.params, "rest": whole._replace(params={}), "fitted": recipe.fitted}
+                resumable = whole.packed() | {"fitted": recipe.fitted}
                 checkpoints.save(run_dir / "checkpoints" / "last", done, resumable, contents, kept=checkpoints.KEPT)
             progress.line(f"epoch {epoch}/{config.epochs}  {summary(row, quality)}")
     return spread.whole_state(state)

@@ -1,6 +1,12 @@
-"""Gradient clipping, AdamW and a warm-up-cosine schedule by step. Every number may be traced."""
+"""Gradient clipping, AdamW, a warm-up-cosine schedule by step, rates by layer, and an average of the parameters.
+
+Every number may be traced.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +34,17 @@ class OptimizerConfig:
     """decay of Adam's mean"""
     b2: float = 0.99
     """decay of Adam's mean square"""
+    encoder_rate: float = 1.0
+    """learning rate of a published encoder, as a share of that of the other parameters"""
+    level_decay: float = 1.0
+    """factor of the learning rate from one level of a published encoder to the finer one before it"""
+    average: int = 0
+    """steps over which parameters are averaged for validation and prediction (see `averaged`); 0 for none"""
 
     def __post_init__(self):
         check_within(self, "optimizer", ("learning_rate", "weight_decay", "clip"), 0)
-        check_within(self, "optimizer", ("final_share", "warmup"), 0, 1)
+        check_within(self, "optimizer", ("final_share", "warmup", "encoder_rate", "level_decay"), 0, 1)
+        check_within(self, "optimizer", ("average",), 0)
         check_within(self, "optimizer", ("b1", "b2"), 0, 0.999999)
 
 
@@ -53,8 +66,17 @@ def learning_rate(settings: OptimizerConfig, step: Int[Array, ""] | int, total_s
     return settings.learning_rate * jnp.where(total > 0, scheduled, 1.0)
 
 
-def optimizer(settings: OptimizerConfig, total_steps: Number) -> optax.GradientTransformation:
+def optimizer(
+    settings: OptimizerConfig, total_steps: Number, levels: Mapping[str, int] | None = None, frozen: int = 0
+) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW. The form of its state does not depend on any number.
+
+    ``levels`` maps each entry of ``params["encoder"]`` to its level, 0 the finest: its learning rate and weight decay
+    are then those of the other parameters times
+
+        encoder_rate * level_decay ** (highest level - level)
+
+    or 0 for levels below ``frozen``. Without ``levels`` all rates are alike.
 
     Norm and moments are those of one vector of all parameters. Taken of one small array after the other, they would be
     a third of all operations of a training step, and of the time to trace and load it.
@@ -66,4 +88,30 @@ def optimizer(settings: OptimizerConfig, total_steps: Number) -> optax.GradientT
         optax.flatten(adam),
         optax.add_decayed_weights(settings.weight_decay, decayed),
         optax.scale_by_learning_rate(lambda count: learning_rate(settings, count, total_steps)),
+        optax.identity() if levels is None else _slower_encoder(settings, levels, frozen),
     )
+
+
+def _slower_encoder(settings: OptimizerConfig, levels: Mapping[str, int], frozen: int) -> optax.GradientTransformation:
+    highest = max(levels.values())
+    decay = jnp.asarray(settings.level_decay, jnp.float32)
+    rate = lambda level: settings.encoder_rate * decay ** (highest - level) if level >= frozen else 0.0
+    shares = {name: rate(level) for name, level in levels.items()}
+
+    def scaled(change: dict[str, Any], _: Any) -> dict[str, Any]:
+        encoder = {name: jax.tree.map(lambda u, s=shares[name]: s * u, c) for name, c in change["encoder"].items()}
+        return change | {"encoder": encoder}
+
+    return optax.stateless(scaled)
+
+
+def averaged(settings: OptimizerConfig, average: Any, params: Any, step: Int[Array, ""] | int) -> Any:
+    """The exponential moving average after update number ``step`` (from 0), which gave ``params``.
+
+        a <- d a + (1 - d) params,  d = min(1 - 1 / settings.average, (1 + step) / (10 + step))
+
+    The smaller decay of the first steps forgets the random start.
+    """
+    step = jnp.asarray(step, jnp.float32)
+    decay = jnp.minimum(1 - 1 / settings.average, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)

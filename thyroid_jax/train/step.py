@@ -13,27 +13,47 @@ from thyroid_jax.batch import Batch
 from thyroid_jax.data.augment import augment
 from thyroid_jax.data.distort import distort
 from thyroid_jax.losses.reduce import Metrics, summed, whole
-from thyroid_jax.model import Params
+from thyroid_jax.model import PUBLISHED, Params, encoder_levels
 from thyroid_jax.mtl import scalarize
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Recipe, encode, init_params, measure_evidence, with_own_evidence
 from thyroid_jax.shapes import Array, Float, Int, Key
 from thyroid_jax.train.gradient import gradient, loss_vector
 from thyroid_jax.train.objective import evaluate
-from thyroid_jax.train.optimizer import optimizer
+from thyroid_jax.train.optimizer import averaged, optimizer
 
 _DISTORTIONS = 0x62656E74  # folded into the key of the distorted outlines
 _MULTITASK_DRAWS = 0x6C6F7473  # folded into the key of a multitask method's draws: they differ from the augmentation's
 
 
 class TrainState(NamedTuple):
-    """Everything that changes in training, as one plain pytree. ``mtl_state`` belongs to the multitask method."""
+    """Everything that changes in training, as one plain pytree.
+
+    ``mtl_state`` belongs to the multitask method. ``average`` is the average of the parameters, () where none is kept.
+    """
 
     step: Int[Array, ""]
     params: Params
     opt_state: Any
     mtl_state: Any
     key: Key
+    average: Any = ()
+
+    @property
+    def evaluated(self) -> Params:
+        """The parameters to evaluate and to predict with: their average, or where none is kept, the present ones."""
+        return self.average or self.params
+
+    def packed(self) -> dict[str, Any]:
+        """The state in two parts for a checkpoint: the parameters to predict with, and what else training needs."""
+        rest = self._replace(average=()) if self.average else self._replace(params={})
+        return {"params": self.evaluated, "rest": rest}
+
+
+def unpacked(parts: dict[str, Any]) -> TrainState:
+    """The state from the parts of :meth:`TrainState.packed`."""
+    field = "average" if parts["rest"].params else "params"
+    return parts["rest"]._replace(**{field: parts["params"]})
 
 
 def init_state(recipe: Recipe, key: Key) -> TrainState:
@@ -41,12 +61,18 @@ def init_state(recipe: Recipe, key: Key) -> TrainState:
     init_key, key = jax.random.split(key)
     fresh = _fresh if isinstance(key, jax.core.Tracer) else _compiled_fresh  # options are for outermost programs only
     params, opt_state = fresh(recipe, init_key)
-    return TrainState(jnp.int32(0), params, opt_state, init_mtl_state(recipe, key), key)
+    average = jax.tree.map(jnp.copy, params) if recipe.settings["optimizer"].average else ()
+    return TrainState(jnp.int32(0), params, opt_state, init_mtl_state(recipe, key), key, average)
 
 
 def _fresh(recipe: Recipe, key: Key) -> tuple[Params, Any]:
     params = init_params(recipe, key)
-    return params, optimizer(recipe.settings["optimizer"], recipe.fitted.total_steps).init(params)
+    return params, _optimizer(recipe).init(params)
+
+
+def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    levels = encoder_levels(recipe.model) if recipe.model.encoder in PUBLISHED else None
+    return optimizer(recipe.settings["optimizer"], recipe.fitted.total_steps, levels, recipe.model.frozen_levels)
 
 
 # Compiled for every network and run once: with less optimising it is ready three times as fast, bit for bit the same.
@@ -79,12 +105,12 @@ def update(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState,
         key=jax.random.fold_in(key, _MULTITASK_DRAWS),
     )
     metrics |= {"gradient_norm": whole(jnp.linalg.norm(ravel_pytree(change)[0]))}
-    transform = optimizer(recipe.settings["optimizer"], recipe.fitted.total_steps)
-    change, opt_state = transform.update(change, state.opt_state, state.params)
+    change, opt_state = _optimizer(recipe).update(change, state.opt_state, state.params)
     params = optax.apply_updates(state.params, change)
+    average = averaged(recipe.settings["optimizer"], state.average, params, state.step) if state.average else ()
     if recipe.settings["mtl"].method == "famo":  # it needs the decrease of each loss on the same batch
         mtl_state = scalarize.famo_observe(mtl_state, mean_losses(params, batch, recipe))
-    return TrainState(state.step + 1, params, opt_state, mtl_state, state.key), summed(metrics, recipe.axis)
+    return TrainState(state.step + 1, params, opt_state, mtl_state, state.key, average), summed(metrics, recipe.axis)
 
 
 def seen_by_the_network(key: Key, batch: Batch, recipe: Recipe) -> Batch:
