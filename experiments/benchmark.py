@@ -46,8 +46,8 @@ class Arguments:
     """one of the named configs"""
     only: Literal["rlar", "shape", "evidence", "losses", "latent", "parameters", "flags"] = "rlar"
     """the group of variants to compare with the plain step. rlar: forms of RLAR; shape: guidance target and shape
-    consistency; evidence: what the heads read, and published encoders; losses: multitask methods that weigh losses; latent, parameters: those that weigh gradients there;
-    flags: XLA flags
+    consistency; evidence: what the heads read, and published encoders; losses: multitask methods that weigh losses;
+    latent, parameters: those that weigh gradients there; flags: XLA flags
     """
     batch_size: int = 8
     rounds: int = 8
