@@ -1,0 +1,187 @@
+"""How much of grade and malignancy a linear model reads from frozen features and from the radiomics target.
+
+python -m experiments.evidence_probe --data.name breast_lesions --data.dir data [--encoder efficientnet_lite0]
+    [--weights package] [--out results/grades/breast_lesions/probe]
+
+The encoder has its published weights and sees each image once, without augmentation. The evidence of the rows:
+
+- ``image``: the last three levels, averaged over the image;
+- ``outline``: averaged over the reference outline, with the weights of ``--model.pooling nodule``;
+- ``moved``: averaged over an outline as wrong as a predicted one (``thyroid_jax/data/distort.py``);
+- ``target`` and ``moved_target``: the radiomics target alone, of the reference outline and of the moved one;
+- ``outline+target`` and ``moved+target``: both.
+
+A ridge regression on the one-hot labels, its strength chosen by leave-one-out within the training images, predicts each
+fold of the data set from all other folds. The tables pool these predictions. They bound from above what a network can
+be expected to learn from such features on so few images; they are no bound for features that are trained too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from experiments.runtime import prepare
+from thyroid_jax import model
+from thyroid_jax.data import source
+from thyroid_jax.data.distort import DistortConfig, distort
+from thyroid_jax.data.pipeline import DataConfig, load
+from thyroid_jax.errors import InputError, exits_cleanly
+from thyroid_jax.evaluate import metrics
+from thyroid_jax.evaluate.cases import Case, write_cases
+from thyroid_jax.evaluate.paired import comparison
+from thyroid_jax.model import ModelConfig, evidence, pretrained
+from thyroid_jax.radiomics import clinical
+
+KINDS = {
+    "image": ["image"],
+    "outline": ["outline"],
+    "moved": ["moved"],
+    "target": ["target"],
+    "moved_target": ["moved_target"],
+    "outline+target": ["outline", "target"],
+    "moved+target": ["moved", "moved_target"],
+}
+LEVELS = 3
+CHUNK = 16
+STRENGTHS = tuple(10.0**power for power in range(0, 7))
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """How much of grade and malignancy a linear model reads from frozen features and from the radiomics target."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: str = "efficientnet_lite0"
+    """a published encoder"""
+    weights: str = "package"
+    """its weights: of the installed package, or a file"""
+    out: Path | None = None
+    """folder for the per-case tables"""
+    samples: int = 2000
+    """bootstrap replicates"""
+
+
+def evidence_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Kind of evidence -> f32[n d] for images u8[n h w 1] and masks u8[n h w]."""
+    config = ModelConfig(encoder=arguments.encoder, pooled_levels=LEVELS)
+    file = None if arguments.weights == "package" else arguments.weights
+    encoder, _ = pretrained.load(arguments.encoder, file)
+    measure = jax.jit(partial(_measured, {"encoder": encoder}, config))
+    parts = []
+    for start in range(0, len(image), CHUNK):
+        rows = np.arange(start, start + CHUNK) % len(image)  # the last chunk begins again: one program for all
+        key = jax.random.fold_in(jax.random.key(0), start)
+        found = jax.device_get(measure(key, image[rows] / np.float32(255), mask[rows] / np.float32(255)))
+        parts.append({name: values[: len(image) - start] for name, values in found.items()})
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {kind: np.concatenate([found[part] for part in parts], axis=1) for kind, parts in KINDS.items()}
+
+
+def _measured(params: Any, config: ModelConfig, key: Any, image: Any, mask: Any) -> dict[str, Any]:
+    latent = model.encode(params, config, image)
+    moved = distort(key, mask, DistortConfig())
+    levels = (*latent.skips, latent.z)[-LEVELS:]
+    over = lambda weights: jnp.concatenate([evidence.weighted_mean(x, weights(x.shape[1:3])) for x in levels], axis=-1)
+    return {
+        "image": jnp.concatenate([x.mean((1, 2)) for x in levels], axis=-1),
+        "outline": over(partial(evidence.nodule_weights, mask)),
+        "moved": over(partial(evidence.nodule_weights, moved)),
+        "target": _target(image, mask),
+        "moved_target": _target(image, moved),
+    }
+
+
+def _target(image: Any, outline: Any) -> Any:
+    values, valid = clinical.target(image[..., 0], outline >= 0.5)
+    return jnp.where(valid, values, jnp.nan)
+
+
+def predicted(features: np.ndarray, labels: np.ndarray, known: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Scores f[n k] of every example, by the ridge regression that was not fitted on its fold; 0 where k is unseen.
+
+    ``labels`` f[n k] are one-hot, ``known`` says where. A missing feature is the mean of the training images.
+    """
+    scores = np.zeros(labels.shape)
+    for held in np.unique(fold):
+        fitted, asked = known & (fold != held), fold == held
+        centre = np.nanmean(features[fitted], axis=0)
+        filled = np.where(np.isnan(features), centre, features)
+        ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=STRENGTHS))
+        scores[asked] = ridge.fit(filled[fitted], labels[fitted]).predict(filled[asked])
+    return scores
+
+
+def tables(arguments: Arguments) -> dict[str, list[Case]]:
+    """Kind of evidence -> the held-out predictions of all images that have an outline."""
+    data = arguments.data
+    split = Path(data.split) if data.split else None
+    parts = [
+        source.open_parts(data.dir, data.name, folds=data.folds, fold=f, seed=data.split_seed, split_file=split)
+        for f in range(data.folds)
+    ]
+    names, size = parts[0].card.grades, (data.height, data.width)
+    loaded = [load(part.test, max(2, len(names)), size) for part in parts]
+    records = [record for part in parts for record in part.test]
+    fold = np.repeat(np.arange(len(parts)), [len(one.cases) for one in loaded])
+    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[one.batch for one in loaded])
+    there = np.asarray(batch.mask_valid)
+    if not there.any():
+        raise InputError(f"{data.name}: no image has an outline; the probe measures evidence in outlines.")
+    pick = lambda a: np.asarray(a)[there]
+    found = evidence_of(arguments, pick(batch.image), pick(batch.mask))
+    grade, malignant = pick(batch.grade), np.eye(2)[pick(batch.malignant).astype(int)]
+    shown = [record for record, ok in zip(records, there) if ok]
+    cases: dict[str, list[Case]] = {}
+    for kind, features in found.items():
+        graded = predicted(features, grade, pick(batch.grade_valid), fold[there])
+        proven = predicted(features, malignant, pick(batch.malignant_valid), fold[there])
+        cases[kind] = [
+            _case(record, names, row, p, place) for record, row, p, place in zip(shown, graded, proven, fold[there])
+        ]
+    return cases
+
+
+def _case(record: Any, names: Sequence[str], graded: np.ndarray, proven: np.ndarray, fold: int) -> Case:
+    share = np.clip(graded, 1e-6, None)
+    probability: Mapping[str, float] = dict(zip(names, (share / share.sum()).tolist()))
+    return metrics.measure(
+        record.case,
+        record.group,
+        part=f"fold{fold}",
+        predicted=None,
+        reference=None,
+        spacing=record.spacing,
+        probability=probability or None,
+        grade_truth="" if record.grade is None else names[record.grade],
+        p_malignant=float(np.clip(proven[1], 0, 1)),
+        malignant_truth=record.malignant,
+    )
+
+
+@exits_cleanly
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script."""
+    prepare()
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = tyro.cli(Arguments, args=argv, prog="python -m experiments.evidence_probe")
+    found = tables(arguments)
+    for kind, cases in found.items() if arguments.out else ():
+        write_cases(arguments.out / f"{kind}.csv", cases)
+    print(comparison(found, samples=arguments.samples))
+
+
+if __name__ == "__main__":
+    main()
