@@ -9,8 +9,8 @@ it reads finished runs and continues the others. For each seed, every image is p
 trained on its fold. The tables pool these predictions. Differences are to the first method, on the same images and
 groups. ``--part validation`` compares the validation folds instead, for choices that must not use the test part.
 
-The pooled predictions are kept as OUT/PART/METHOD.csv; ``python -m experiments.tables OUT/PART METHOD ...`` prints the
-same tables from them.
+The pooled predictions, of the folds and seeds of the last command, are kept as OUT/PART/METHOD.csv. From them,
+``python -m experiments.tables OUT/PART METHOD ...`` prints the same tables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from experiments.configs import SIZES, chosen_names, parse, settings_of
+from experiments.configs import METHODS, SIZES, chosen_names, parse, settings_of
 from experiments.runtime import prepare
 from thyroid_jax import runs
 from thyroid_jax.config import Config, replace_groups
@@ -50,6 +50,9 @@ class Arguments(Config):
 
 def tables(arguments: Arguments, argv: Sequence[str], size: str) -> dict[str, list[Case]]:
     """Method -> its held-out predictions over all folds and seeds; ``part`` of a case names its fold and seed."""
+    for method in arguments.methods:
+        if not set(method.split("+")) & set(METHODS):
+            raise InputError(f"--methods {method}: name a method before its options, such as plain+{method}.")
     configs = {
         method: settings_of(parse(Arguments, argv, prog=PROG, names=[size, *method.split("+")]))
         for method in arguments.methods

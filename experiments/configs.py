@@ -173,6 +173,8 @@ def named(names: Sequence[str]) -> Config:
     chosen = {kind: [name for name in entries if name in names] for kind, entries in KINDS.items()}
     if len(set(names)) < len(names) or len(chosen["size"]) > 1 or len(chosen["method"]) > 1:
         raise InputError(f"--config {' '.join(names)}: name one size and one method at most, and an option once.")
+    if {"nodule", "attention"} <= set(names):
+        raise InputError("--config: nodule and attention are two ways to pool; name one.")
     config = METHODS[(chosen["method"] or [DEFAULT_METHOD])[0]](SIZES[(chosen["size"] or ["small"])[0]](Config()))
     for name in chosen["option"]:
         config = OPTIONS[name](config)

@@ -7,20 +7,21 @@ The encoder has its published weights and sees each image once, without augmenta
 
 - ``image``: the last three levels, averaged over the image;
 - ``outline``: averaged over the reference outline, with the weights of ``--model.pooling nodule``;
-- ``moved``: averaged over an outline as wrong as a predicted one (``thyroid_jax/data/distort.py``);
+- ``moved``: averaged over a reference outline that is moved, stretched and bent (``thyroid_jax/data/distort.py``);
 - ``target`` and ``moved_target``: the radiomics target alone, of the reference outline and of the moved one;
 - ``outline+target`` and ``moved+target``: both.
 
 A ridge regression on the one-hot labels, its strength chosen by leave-one-out within the training images, predicts each
-fold of the data set from all other folds. The tables pool these predictions. They bound from above what a network can
-be expected to learn from such features on so few images; they are no bound for features that are trained too.
+fold of the data set from all other folds. The tables pool these predictions. They say what a linear model reads from
+these features; other heads, and features that are trained too, may give more. A probability here is a score: its order
+counts, not its value.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments.runtime import prepare
-from thyroid_jax import model
-from thyroid_jax.data import source
+from thyroid_jax import model, runs
+from thyroid_jax.config import Config
 from thyroid_jax.data.distort import DistortConfig, distort
 from thyroid_jax.data.pipeline import DataConfig, load
 from thyroid_jax.errors import InputError, exits_cleanly
@@ -76,7 +77,7 @@ class Arguments:
 
 def evidence_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     """Kind of evidence -> f32[n d] for images u8[n h w 1] and masks u8[n h w]."""
-    config = ModelConfig(encoder=arguments.encoder, pooled_levels=LEVELS)
+    config = ModelConfig(encoder=arguments.encoder)
     file = None if arguments.weights == "package" else arguments.weights
     encoder, _ = pretrained.load(arguments.encoder, file)
     measure = jax.jit(partial(_measured, {"encoder": encoder}, config))
@@ -110,12 +111,13 @@ def _target(image: Any, outline: Any) -> Any:
 
 
 def predicted(features: np.ndarray, labels: np.ndarray, known: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Scores f[n k] of every example, by the ridge regression that was not fitted on its fold; 0 where k is unseen.
+    """Scores f[n k] of every example, by the ridge regression that was not fitted on its fold.
 
-    ``labels`` f[n k] are one-hot, ``known`` says where. A missing feature is the mean of the training images.
+    ``labels`` f[n k] are one-hot, ``known`` says where; 0 for all where none is. A missing feature is the mean of the
+    training images.
     """
     scores = np.zeros(labels.shape)
-    for held in np.unique(fold):
+    for held in np.unique(fold) if known.any() else ():
         fitted, asked = known & (fold != held), fold == held
         centre = np.nanmean(features[fitted], axis=0)
         filled = np.where(np.isnan(features), centre, features)
@@ -127,14 +129,18 @@ def predicted(features: np.ndarray, labels: np.ndarray, known: np.ndarray, fold:
 def tables(arguments: Arguments) -> dict[str, list[Case]]:
     """Kind of evidence -> the held-out predictions of all images that have an outline."""
     data = arguments.data
-    split = Path(data.split) if data.split else None
-    parts = [
-        source.open_parts(data.dir, data.name, folds=data.folds, fold=f, seed=data.split_seed, split_file=split)
-        for f in range(data.folds)
-    ]
+    if data.fold or data.labels != DataConfig().labels:
+        raise InputError(
+            "the probe predicts every fold, against the reference: leave out --data.fold and --data.labels."
+        )
+    parts = [runs.open_parts(Config(data=replace(data, fold=fold))) for fold in range(data.folds)]
     names, size = parts[0].card.grades, (data.height, data.width)
     loaded = [load(part.test, max(2, len(names)), size) for part in parts]
     records = [record for part in parts for record in part.test]
+    if len({record.case for record in records}) < len(records):
+        raise InputError(
+            f"{data.name} has an official test part, the same in every fold; give folds with --data.split."
+        )
     fold = np.repeat(np.arange(len(parts)), [len(one.cases) for one in loaded])
     batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[one.batch for one in loaded])
     there = np.asarray(batch.mask_valid)
@@ -155,8 +161,6 @@ def tables(arguments: Arguments) -> dict[str, list[Case]]:
 
 
 def _case(record: Any, names: Sequence[str], graded: np.ndarray, proven: np.ndarray, fold: int) -> Case:
-    share = np.clip(graded, 1e-6, None)
-    probability: Mapping[str, float] = dict(zip(names, (share / share.sum()).tolist()))
     return metrics.measure(
         record.case,
         record.group,
@@ -164,9 +168,9 @@ def _case(record: Any, names: Sequence[str], graded: np.ndarray, proven: np.ndar
         predicted=None,
         reference=None,
         spacing=record.spacing,
-        probability=probability or None,
+        probability=dict(zip(names, graded.tolist())) or None,
         grade_truth="" if record.grade is None else names[record.grade],
-        p_malignant=float(np.clip(proven[1], 0, 1)),
+        p_malignant=float(1 / (1 + np.exp(-4 * (proven[1] - 0.5)))),
         malignant_truth=record.malignant,
     )
 

@@ -117,6 +117,7 @@ def test_only_an_unfinished_cell_goes_on(compared, monkeypatch):
 @pytest.mark.parametrize("more, message", [
     (["--optimizer.learning-rate", "0.5"], "another configuration; optimizer.learning_rate differ"),
     (["--config", "tiny", "rlar"], "name one size; the methods stand after --methods"),
+    (["--methods", "plain", "nodule"], "name a method before its options, such as plain+nodule"),
     (["--config", "tiny", "base"], "name one size"),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_named_and_nothing_is_trained(compared, monkeypatch, capsys, more, message):

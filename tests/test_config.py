@@ -54,6 +54,23 @@ def test_options_add_up_in_any_order_and_each_is_given_once():
         named(["nodule", "nodule"])
     with pytest.raises(InputError, match="options are lite0"):
         named(["lite1"])
+    with pytest.raises(InputError, match="two ways to pool"):
+        named(["nodule", "attention"])
+
+
+@pytest.mark.parametrize("option", ["nodule", "measured"])
+def test_heads_that_read_the_outline_need_the_outline_as_a_task(option):
+    with pytest.raises(InputError, match=r"segmentation.weight is 0: nothing would teach the outline"):
+        named(["only_grading", option])
+
+
+@pytest.mark.parametrize("method", ["pcgrad", "gradnorm", "cosreg"])
+def test_methods_that_change_the_encoder_refuse_one_that_is_wholly_frozen(method):
+    named(["uncertainty", "lite0", "frozen"])
+    partly = named([method, "lite0"])
+    assert replace_groups(partly, model={"frozen_levels": 4}).model.frozen_levels == 4
+    with pytest.raises(InputError, match="all levels of the encoder are frozen"):
+        named([method, "lite0", "frozen"])
 
 
 def test_rates_of_a_published_encoder_are_refused_for_another():

@@ -1,12 +1,18 @@
 """The probe: an image is predicted without its own fold's labels, and cases keep their truth."""
 
+from functools import partial
+
+import jax
 import numpy as np
 import pytest
 
 from experiments import evidence_probe
 from experiments.evidence_probe import Arguments, predicted
-from thyroid_jax.data.pipeline import DataConfig
+from thyroid_jax import model
+from thyroid_jax.data.storage import open_records
+from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import read_cases
+from thyroid_jax.model.encoders import efficientnet
 
 
 @pytest.fixture
@@ -47,22 +53,51 @@ def test_a_missing_feature_is_the_mean_of_the_training_images(drawn):
     )
 
 
-def test_the_tables_hold_every_image_with_an_outline_once_with_its_own_truth(drawn_data, monkeypatch, tmp_path, capsys):
-    brightness = lambda arguments, image, mask: {
-        kind: (image[..., 0] * (mask > 0)).reshape(len(image), -1).sum(1, keepdims=True).astype(float)
-        for kind in evidence_probe.KINDS
-    }
-    monkeypatch.setattr(evidence_probe, "evidence_of", brightness)
-    data = DataConfig(name="drawn", dir=str(drawn_data), height=24, width=32)
-    cases = evidence_probe.tables(Arguments(data=data))
-    assert list(cases) == list(evidence_probe.KINDS)
+def test_the_tables_hold_every_image_with_an_outline_once_beside_its_own_truth(
+    drawn_data, monkeypatch, tmp_path, capsys
+):
+    """The feature is the nodule's darkness: grades of drawn nodules follow it, so a row's own truth is predicted."""
+
+    def darkness(arguments, image, mask):
+        inside = np.where(mask > 127, image[..., 0].astype(float), np.nan)
+        return {kind: np.nanmean(inside, axis=(1, 2))[:, None] ** np.arange(1, 4) for kind in evidence_probe.KINDS}
+
+    monkeypatch.setattr(evidence_probe, "evidence_of", darkness)
     command = (
         f"--data.name drawn --data.dir {drawn_data} --data.height 24 --data.width 32 --samples 50 --out {tmp_path}"
     )
     evidence_probe.main(command.split())
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].startswith("| measure | predictions | groups | image | outline |")
-    kept = read_cases(tmp_path / "outline.csv")
-    assert [case.case for case in kept] == [case.case for case in cases["outline"]]
-    assert len({case.case for case in kept}) == len(kept) > 20
-    assert {case.malignant_truth for case in kept} == {True, False, None}
+    kept = {case.case: case for case in read_cases(tmp_path / "outline.csv")}
+    card, every = open_records(drawn_data, "drawn")
+    records = {record.case: record for record in every if record.mask is not None}
+    assert set(kept) == set(records) and len(records) == 29
+    for name, record in records.items():
+        assert kept[name].group == record.group and kept[name].malignant_truth == record.malignant
+        assert kept[name].grade_truth == ("" if record.grade is None else card.grades[record.grade])
+    assert metrics.summary(list(kept.values()), samples=50)["malignant_auroc"]["value"] > 0.95
+    with pytest.raises(SystemExit):
+        evidence_probe.main([*command.split(), "--data.fold", "1"])
+    assert "predicts every fold" in " ".join(capsys.readouterr().err.split())
+
+
+def test_evidence_of_many_images_is_that_of_each(monkeypatch):
+    """Across the border of two chunks, the last of which begins again."""
+    narrow = partial(efficientnet.EfficientNetLite, width=0.3, depth=0.3)
+    monkeypatch.setitem(model.ENCODERS, "efficientnet_lite0", narrow)
+    shapes = narrow(model.ModelConfig(encoder="efficientnet_lite0"))
+    params = shapes.init(jax.random.key(0), np.zeros((1, 32, 32, 1), np.float32))["params"]
+    monkeypatch.setattr("thyroid_jax.model.pretrained.load", lambda *given: (params, ""))
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (18, 32, 32, 1), np.uint8)
+    mask = np.zeros((18, 32, 32), np.uint8)
+    for place in range(18):
+        mask[place, 4 : 16 + place % 8, 6:26] = 255
+    every = evidence_probe.evidence_of(Arguments(), image, mask)
+    single = evidence_probe.evidence_of(Arguments(), image[17:], mask[17:])
+    for kind in ("image", "outline", "target", "outline+target"):
+        assert len(every[kind]) == 18
+        np.testing.assert_allclose(every[kind][17], single[kind][0], rtol=1e-3, atol=1e-4)
+    assert every["outline+target"].shape[1] == every["outline"].shape[1] + every["target"].shape[1]
+    assert float(np.abs(every["outline"] - every["image"]).max()) > 1e-3

@@ -430,6 +430,10 @@ def test_published_weights_are_put_into_the_encoder_and_nowhere_else(monkeypatch
         assert asked.pop() == ("resnet18", path) and digest == "a digest" and none == ""
         chex.assert_trees_all_equal(state.params, plain.params | {"encoder": published})
         chex.assert_trees_all_equal(state.opt_state, plain.opt_state)
+    averaging = tiny_recipe(optimizer={"average": 10})
+    state, _ = fresh_state(averaging, config)
+    chex.assert_trees_all_equal(state.average, state.params)
+    assert state.average["encoder"] is not state.params["encoder"]
 
 
 def test_tasks_without_a_label_are_left_out_and_said(make_batch):
@@ -498,6 +502,9 @@ def test_the_prior_is_logged_as_what_it_says_about_the_label():
 def test_a_run_with_averaged_parameters_goes_on_to_the_same_bits_and_predicts_with_the_average(tmp_path, train):
     whole, stopped, fields = tmp_path / "whole", tmp_path / "stopped", ("--optimizer.average", "5")
     train(whole, *fields, "--train.epochs", "2")
+    best = predict.load(whole, checkpoint="best")
+    if best.step == max(checkpoints.steps(whole / "checkpoints" / "last")):
+        chex.assert_trees_all_equal(best.params, predict.load(whole, checkpoint="last").params)
     train(stopped, *fields, "--train.epochs", "2")
     last = stopped / "checkpoints" / "last"
     shutil.rmtree(last / str(max(checkpoints.steps(last))))  # as if it had been killed before its last checkpoint

@@ -1,5 +1,7 @@
 """One update: the plain multitask step bit for bit without RLAR, one program for a sweep, donated state, learning."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from thyroid_jax import model
 from thyroid_jax.config import Config, recipe_of, replace_groups
 from thyroid_jax.data.augment import augment
 from thyroid_jax.losses import grading, guidance, malignancy, masked_mean, segmentation
+from thyroid_jax.model.encoders import efficientnet
 from thyroid_jax.mtl import scalarize
 from thyroid_jax.predict import forward
 from thyroid_jax.radiomics import clinical
@@ -93,6 +96,33 @@ def test_the_average_is_kept_beside_the_parameters_and_changes_nothing_of_their_
     assert ends[0].evaluated is ends[0].params
     apart = flat(ends[1].evaluated) - flat(ends[1].params)
     assert 1e-5 < float(jnp.abs(apart).max()) < 1.0
+
+
+def test_frozen_levels_stay_to_the_bit_and_the_rest_of_a_published_encoder_learns_slower(make_batch, monkeypatch):
+    narrow = partial(efficientnet.EfficientNetLite, width=0.3, depth=0.3)
+    monkeypatch.setitem(model.ENCODERS, "efficientnet_lite0", narrow)
+    monkeypatch.setattr("thyroid_jax.model.network.encoder_levels", model.encoder_levels.__wrapped__)
+    monkeypatch.setattr("thyroid_jax.train.step.encoder_levels", model.encoder_levels.__wrapped__)
+    moved = {}
+    for rate in (1.0, 0.1):
+        config = replace_groups(
+            Config(),
+            model={"encoder": "efficientnet_lite0", "frozen_levels": 2, "embedding": 16, "hidden": 16},
+            train={"encoder_weights": "package"},
+            optimizer={"encoder_rate": rate},
+            augment=STILL,
+        )
+        recipe = recipe_of(config)
+        state = init_state(recipe, KEY)
+        before = jax.device_get(state.params)
+        after, _ = jax.jit(update)(state, make_batch(b=2, h=32, w=32), recipe)
+        moved[rate] = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, jax.device_get(after.params))
+    for name, level in model.encoder_levels.__wrapped__(recipe.model).items():
+        change = jax.tree.leaves(moved[1.0]["encoder"][name])
+        slower = jax.tree.leaves(moved[0.1]["encoder"][name])
+        assert max(change) == 0 if level < 2 else max(change) > 0, name
+        np.testing.assert_allclose(slower, 0.1 * np.array(change), rtol=1e-2, atol=1e-6)
+    assert max(jax.tree.leaves(moved[0.1]["decoder"])) == max(jax.tree.leaves(moved[1.0]["decoder"])) > 0
 
 
 def sweep():

@@ -16,8 +16,7 @@ from thyroid_jax.data.augment import AugmentConfig
 from thyroid_jax.data.distort import DistortConfig
 from thyroid_jax.data.pipeline import DataConfig
 from thyroid_jax.errors import InputError
-from thyroid_jax.model import ModelConfig, NetworkConfig
-from thyroid_jax.model.config import PUBLISHED
+from thyroid_jax.model import PUBLISHED, ModelConfig, NetworkConfig, level_names
 from thyroid_jax.mtl.config import MTLConfig
 from thyroid_jax.penalties import PENALTIES, PenaltySettings
 from thyroid_jax.radiomics import clinical
@@ -58,6 +57,18 @@ class Config(TaskSettings, PenaltySettings):
             raise InputError(
                 "consistency compares the outline with the malignancy: "
                 "segmentation.weight and malignancy.weight must be above 0."
+            )
+        if self.model.reads_outline and not self.segmentation.weight:
+            raise InputError(
+                "model.pooling nodule and model.evidence measured read the model's own outline, but "
+                "segmentation.weight is 0: nothing would teach the outline. Set it above 0, or model.pooling mean and "
+                "model.evidence learned."
+            )
+        frozen = self.model.frozen_levels >= len(level_names(self.model))
+        if frozen and (self.cosreg.weight or self.mtl.compares_gradients):
+            raise InputError(
+                "all levels of the encoder are frozen: cosreg and methods that weigh gradients have nothing to change "
+                "there. Set model.frozen_levels lower, or mtl.method equal and cosreg.weight 0."
             )
         if self.model.encoder in PUBLISHED and not self.train.encoder_weights:
             raise InputError(

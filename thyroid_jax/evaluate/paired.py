@@ -92,17 +92,19 @@ def comparison(found: Mapping[str, Sequence[Case]], *, samples: int = 2000) -> s
     """Two Markdown tables: every measure of each method with its 95 % interval, and the differences to the first one.
 
     ``found`` maps a method to its cases. A cell is empty where a method does not have the measure. Methods that do not
-    have the same cases raise :class:`InputError`.
+    have the same cases raise :class:`InputError`, and so does an empty ``found``.
     """
+    if not found:
+        raise InputError("nothing to compare: name a method.")
     first, *others = found
     summaries = {method: metrics.summary(cases, samples=samples) for method, cases in found.items()}
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
     lines = _head("measure", "predictions", "groups", *found)
     for name in names:
         entries = [summaries[method].get(name) for method in found]
-        known = next(entry for entry in entries if entry is not None)
+        counts = [_span(key, entries) for key in ("n", "groups")]
         cells = ["" if e is None else f"{e['value']:.3f} ({e['low']:.3f} to {e['high']:.3f})" for e in entries]
-        lines.append(_row(name, f"{known['n']:.0f}", f"{known['groups']:.0f}", *cells))
+        lines.append(_row(name, *counts, *cells))
     if others:
         lines += ["", *_head(f"difference to {first}", *others)]
     for name in MEASURES if others else ():
@@ -111,6 +113,12 @@ def comparison(found: Mapping[str, Sequence[Case]], *, samples: int = 2000) -> s
         if any(cells):
             lines.append(_row(name, *cells))
     return "\n".join(lines)
+
+
+def _span(key: str, entries: Sequence[dict[str, float] | None]) -> str:
+    """The number, or lowest and highest where the methods differ: HD95 is undefined for an empty outline."""
+    counts = sorted({round(entry[key]) for entry in entries if entry is not None})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def _head(*names: str) -> list[str]:

@@ -36,7 +36,7 @@ class NetworkConfig:
     encoder: str = "residual"
     """one of `thyroid_jax.model.ENCODERS`"""
     frozen_levels: int = 0
-    """levels of a published encoder, from the finest on, that keep their weights; nothing is derived through them"""
+    """levels of a published encoder, from the finest on, that keep their weights; 5 for all of them"""
     width: int = 16
     """channels of the first level; each further level doubles them"""
     max_width: int = 128
@@ -80,6 +80,11 @@ class NetworkConfig:
             )
         if self.encoder in PUBLISHED:
             _refuse_a_free_shape(self)
+
+    @property
+    def reads_outline(self) -> bool:
+        """Whether grade and malignancy depend on the model's own outline."""
+        return self.pooling == "nodule" or self.evidence == "measured"
 
     @classmethod
     def preset(cls: type[N], name: str, **changes: Any) -> N:

@@ -88,7 +88,7 @@ def check_size(config: NetworkConfig, height: int, width: int) -> None:
         )
 
 
-def level_names(config: ModelConfig) -> tuple[str, ...]:
+def level_names(config: NetworkConfig) -> tuple[str, ...]:
     """Names of the encoder's levels, finest first: ``stride2``, ``stride4``, ..., and ``latent`` for the last."""
     return (*(f"stride{stride}" for stride in _encoder(config).strides(config)), LATENT)
 
@@ -215,7 +215,7 @@ def _classify(
     return _run(Classify(config, outputs), params, jnp.concatenate(embedding, axis=-1), jax.lax.stop_gradient(measured))
 
 
-def _encoder(config: ModelConfig) -> Any:
+def _encoder(config: NetworkConfig) -> Any:
     if config.encoder not in ENCODERS:
         raise InputError(f"model.encoder is {config.encoder!r}; choose one of {', '.join(ENCODERS)}.")
     return ENCODERS[config.encoder](config)

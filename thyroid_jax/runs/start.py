@@ -120,6 +120,11 @@ def labelled_tasks(recipe: Recipe, training: Examples) -> Recipe:
     without = [name for name, there in has_label.items() if not there]
     if not kept:
         raise InputError(f"no training image has a label of {' or '.join(without)}; there is nothing to learn.")
+    if recipe.model.reads_outline and "segmentation" in without:
+        raise InputError(
+            "no training image has an outline, and nothing would teach the one that the heads read; set model.pooling "
+            "mean and model.evidence learned."
+        )
     penalties = {penalty.name for penalty in recipe.penalties}
     needed = {
         "rlar": [name for name in recipe.settings["rlar"].tasks if name in without],

@@ -1,6 +1,6 @@
 """Gradient clipping, AdamW, a warm-up-cosine schedule by step, rates by layer, and an average of the parameters.
 
-Every number may be traced.
+Every float of the settings may be traced.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from thyroid_jax.shapes import Array, Float, Int, Number
 
 @settings
 class OptimizerConfig:
-    """Gradient clipping, AdamW and a warm-up-cosine schedule by step."""
+    """Gradient clipping, AdamW, a warm-up-cosine schedule by step, rates by level, an average of the parameters."""
 
     learning_rate: float = 3e-3
     """highest value of the schedule"""

@@ -7,7 +7,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from thyroid_jax.model.config import ModelConfig
+from thyroid_jax.model.config import NetworkConfig
 from thyroid_jax.model.depthwise import DepthwiseConv
 from thyroid_jax.model.encoders import imagenet
 from thyroid_jax.model.layers import compute_dtype
@@ -27,12 +27,12 @@ class ConvNeXt(nn.Module):
     levels behind it. The same parameters serve both.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
     blocks: tuple[int, ...] = BLOCKS
     channels: tuple[int, ...] = CHANNELS
 
     @staticmethod
-    def strides(config: ModelConfig) -> tuple[int, ...]:
+    def strides(config: NetworkConfig) -> tuple[int, ...]:
         """Stride of every skip, finest first."""
         return 4, 8, 16
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from thyroid_jax.model.config import ModelConfig
+from thyroid_jax.model.config import NetworkConfig
 from thyroid_jax.model.depthwise import DepthwiseConv
 from thyroid_jax.model.layers import compute_dtype
 from thyroid_jax.shapes import Array, Float
@@ -74,12 +74,12 @@ class EfficientNetLite(nn.Module):
     levels behind it. The same parameters serve both.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
     width: float = 1.0
     depth: float = 1.0
 
     @staticmethod
-    def strides(config: ModelConfig) -> tuple[int, ...]:
+    def strides(config: NetworkConfig) -> tuple[int, ...]:
         """Stride of every skip, finest first."""
         return 2, 4, 8, 16
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from thyroid_jax.model.config import ModelConfig
+from thyroid_jax.model.config import NetworkConfig
 from thyroid_jax.model.layers import Normalize, ResidualBlock, compute_dtype, halve, squares_to_channels
 from thyroid_jax.shapes import Array, Float
 
 
-def level_channels(config: ModelConfig) -> tuple[int, ...]:
+def level_channels(config: NetworkConfig) -> tuple[int, ...]:
     """Channels of every level, finest first; the last level holds the latent."""
     levels = config.depth + config.full_resolution
     return tuple(min(config.width * 2**level, config.max_width) for level in range(levels))
@@ -22,10 +22,10 @@ class Residual(nn.Module):
     levels behind it. The same parameters serve both.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
 
     @staticmethod
-    def strides(config: ModelConfig) -> tuple[int, ...]:
+    def strides(config: NetworkConfig) -> tuple[int, ...]:
         """Stride of every skip, finest first."""
         first = 0 if config.full_resolution else 1
         return tuple(2 ** (level + first) for level in range(len(level_channels(config)) - 1))

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from thyroid_jax.model.config import ModelConfig
+from thyroid_jax.model.config import NetworkConfig
 from thyroid_jax.model.encoders import imagenet
 from thyroid_jax.model.layers import compute_dtype
 from thyroid_jax.shapes import Array, Float
@@ -30,12 +30,12 @@ class ResNet(nn.Module):
     levels behind it. The same parameters serve both.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
     blocks: tuple[int, int, int, int]
     bottleneck: bool
 
     @staticmethod
-    def strides(config: ModelConfig) -> tuple[int, ...]:
+    def strides(config: NetworkConfig) -> tuple[int, ...]:
         """Stride of every skip, finest first."""
         return 2, 4, 8, 16
 
