@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from experiments.configs import METHODS, SIZES, chosen_names, parse, settings_of
+from experiments.configs import OPTIONS, SIZES, chosen_names, parse, settings_of
 from experiments.runtime import prepare
 from thyroid_jax import runs
 from thyroid_jax.config import Config, replace_groups
@@ -51,7 +51,7 @@ class Arguments(Config):
 def tables(arguments: Arguments, argv: Sequence[str], size: str) -> dict[str, list[Case]]:
     """Method -> its held-out predictions over all folds and seeds; ``part`` of a case names its fold and seed."""
     for method in arguments.methods:
-        if not set(method.split("+")) & set(METHODS):
+        if set(method.split("+")) <= set(OPTIONS):
             raise InputError(f"--methods {method}: name a method before its options, such as plain+{method}.")
     configs = {
         method: settings_of(parse(Arguments, argv, prog=PROG, names=[size, *method.split("+")]))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import compare, tables
+from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import metrics, paired
 from thyroid_jax.evaluate.cases import Case, read_cases
 
@@ -90,7 +91,8 @@ def test_given_again_it_trains_nothing_and_prints_the_same_table(compared, monke
 
 
 def test_the_tables_are_printed_again_from_the_pooled_predictions_alone(compared, capsys):
-    _, out, printed = compared
+    command, out, printed = compared
+    printed_by(command)  # another test compared fewer folds since
     tables.main([str(out / "test"), *METHODS, "--samples", "50"])
     assert capsys.readouterr().out == printed[printed.index("| measure") :]
     parts = {case.part for case in read_cases(out / "test" / "plain.csv")}
@@ -142,14 +144,25 @@ def test_a_misspelt_method_is_named_before_the_first_run_begins(compared, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
-def test_a_measure_that_one_method_lacks_is_compared_for_the_others(capsys):
+def test_a_measure_that_one_method_lacks_is_compared_for_the_others():
     rng = np.random.default_rng(0)
     outlined = [Case(case=str(i), group=str(i), dice=float(rng.uniform())) for i in range(8)]
     better = [replace(case, dice=min(1.0, case.dice + 0.1)) for case in outlined]
     without = [replace(case, dice=float("nan")) for case in outlined]
-    compare.print_table({"first": outlined, "better": better, "without": without}, samples=20)
-    found = table_of(capsys.readouterr().out.split("\n\n")[1])
+    text = paired.comparison({"first": outlined, "better": better, "without": without}, samples=20)
+    found = table_of(text.split("\n\n")[1])
     gap = paired.difference(better, outlined, "dice", samples=20)
     assert found["dice"] == [f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})", ""]
-    compare.print_table({"alone": outlined}, samples=20)
-    assert "difference" not in capsys.readouterr().out
+    assert "difference" not in paired.comparison({"alone": outlined}, samples=20)
+
+
+def test_counts_of_methods_that_differ_are_shown_as_a_range():
+    outlined = [Case(case=str(i), group=str(i), dice=0.5 + i / 20, hd95_px=float(i)) for i in range(6)]
+    one_empty = [replace(outlined[0], hd95_px=float("nan")), *outlined[1:]]
+    found = table_of(paired.comparison({"whole": outlined, "one empty": one_empty}, samples=20).split("\n\n")[0])
+    assert found["hd95_px"][:2] == ["5 to 6", "5 to 6"] and found["dice"][:2] == ["6", "6"]
+
+
+def test_nothing_to_compare_is_an_error():
+    with pytest.raises(InputError, match="name a method"):
+        paired.comparison({})
