@@ -91,7 +91,7 @@ def test_every_multitask_methods_gradient_is_that_of_the_whole_batch(method, tin
 
 
 def test_states_come_back_from_either_way_as_they_went(tiny_recipe):
-    recipe = tiny_recipe(**SMALL, mtl={"method": "rlw"})
+    recipe = tiny_recipe(**SMALL, mtl={"method": "rlw"}, optimizer={"average": 5})
     numbers = lambda state: jax.tree.map(
         lambda a: jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a, state
     )

