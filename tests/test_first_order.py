@@ -185,7 +185,9 @@ def test_a_ramp_by_hand():
     # 43 to 372 lie between the percentiles.
     expected |= {"RobustMeanAbsoluteDeviation": 330 / 4, "Entropy": 0, "Uniformity": 1}
     for name, value in expected.items():
-        np.testing.assert_allclose(found[f"firstorder_{name}"], value, rtol=1e-6, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            found[f"firstorder_{name}"], value, rtol=5e-6, atol=1e-6, err_msg=name
+        )  # float32 sums
 
 
 def test_shares_count_the_levels_inside():
