@@ -7,10 +7,11 @@ A method may carry options of --config, joined by a plus sign: ``--methods plain
 of method, fold and seed has a run folder OUT/METHOD-foldF-seedS. The command can be stopped at any moment and repeated:
 it reads finished runs and continues the others. For each seed, every image is predicted by the model that was not
 trained on its fold. The tables pool these predictions. Differences are to the first method, on the same images and
-groups. ``--part validation`` compares the validation folds instead, for choices that must not use the test part.
+groups. ``--part validation`` compares the validation folds instead, for choices that must not use the test part;
+``--flip`` averages every prediction over the image and its mirror image.
 
-The pooled predictions, of the folds and seeds of the last command, are kept as OUT/PART/METHOD.csv. From them,
-``python -m experiments.tables OUT/PART METHOD ...`` prints the same tables.
+The pooled predictions, of the folds and seeds of the last command, are kept as OUT/PART/METHOD.csv, with ``--flip`` as
+OUT/PART-flip/METHOD.csv. From them, ``python -m experiments.tables OUT/PART METHOD ...`` prints the same tables.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Arguments(Config):
     """seeds; each fold is trained with each of them"""
     part: Literal["test", "validation"] = "test"
     """part on which the methods are compared"""
+    flip: bool = False
+    """average the predictions over each image and its mirror image"""
     samples: int = 2000
     """bootstrap replicates"""
 
@@ -64,7 +67,7 @@ def tables(arguments: Arguments, argv: Sequence[str], size: str) -> dict[str, li
                 config = replace_groups(configs[method], data={"fold": fold}, train={"seed": seed})
                 folder = arguments.out / f"{method}-fold{fold}-seed{seed}"
                 echo = lambda text, folder=folder: print(f"{folder.name}: {text}", flush=True)
-                cases = runs.held_out_cases(config, folder, part=arguments.part, echo=echo)
+                cases = runs.held_out_cases(config, folder, part=arguments.part, flip=arguments.flip, echo=echo)
                 found[method] += [replace(case, part=f"fold{fold}-seed{seed}") for case in cases]
     return found
 
@@ -82,8 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"--config {' '.join(size)}: name one size; the methods stand after --methods.")
     arguments = parse(Arguments, argv, prog=PROG)
     found = tables(arguments, argv, size[0] if size else "small")
+    folder = arguments.out / (f"{arguments.part}-flip" if arguments.flip else arguments.part)
     for method, cases in found.items():
-        write_cases(arguments.out / arguments.part / f"{method}.csv", cases)
+        write_cases(folder / f"{method}.csv", cases)
     print(comparison(found, samples=arguments.samples))
 
 

@@ -30,6 +30,8 @@ class Arguments:
     """part of the run's own split"""
     checkpoint: Literal["best", "last"] = "best"
     """the best by the run's validation measure, or the last"""
+    flip: bool = False
+    """average the predictions over each image and its mirror image"""
     samples: int = 2000
     """bootstrap replicates"""
     picture: Path | None = None
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         finished,
         part=arguments.part,
         checkpoint=arguments.checkpoint,
+        flip=arguments.flip,
         samples=arguments.samples,
         picture=arguments.picture,
     )

@@ -47,7 +47,7 @@ def table_of(printed):
 
 def test_every_image_is_held_out_once_a_seed_by_a_model_that_did_not_see_its_group(compared):
     _, out, _ = compared
-    assert sorted(path.name for path in out.iterdir()) == sorted([*CELLS, "test"])
+    assert sorted(path.name for path in out.iterdir() if path.name != "test-flip") == sorted([*CELLS, "test"])
     assert sorted(path.name for path in (out / "test").iterdir()) == sorted(f"{method}.csv" for method in METHODS)
     for cell in CELLS:
         method, fold, seed = cell.split("-")
@@ -97,6 +97,22 @@ def test_the_tables_are_printed_again_from_the_pooled_predictions_alone(compared
     assert capsys.readouterr().out == printed[printed.index("| measure") :]
     parts = {case.part for case in read_cases(out / "test" / "plain.csv")}
     assert parts == {f"fold{fold}-seed{seed}" for fold in (0, 1) for seed in (0, 1)}
+
+
+def test_predictions_averaged_over_mirror_images_are_kept_apart(compared, monkeypatch):
+    command, out, _ = compared
+    monkeypatch.setattr("thyroid_jax.runs.evaluation.train", lambda *given, **options: None)  # all runs are finished
+    printed = printed_by([*command, "--flip", "--folds", "0", "--seeds", "0"])
+    assert "difference to plain" in printed
+    found, plain = (
+        {case.case: case.p_malignant for case in read_cases(out / "plain-fold0-seed0" / table)}
+        for table in ("report/test-flip/cases.csv", "cases.csv")
+    )
+    assert set(found) == set(plain) and found != plain
+    for name, both in found.items():
+        assert both == pytest.approx(plain[name], abs=0.2)
+    pooled_cases = read_cases(out / "test-flip" / "plain.csv")
+    assert {case.case: case.p_malignant for case in pooled_cases} == found
 
 
 def test_only_an_unfinished_cell_goes_on(compared, monkeypatch):

@@ -38,6 +38,16 @@ def test_weight_decay_leaves_biases_and_scales_alone(params):
     assert float(jnp.abs(change["bias"]).max()) == float(change["scale"]) == 0
 
 
+def test_the_heads_have_a_decay_of_their_own(params):
+    tree = {"heads": {"classify": params}, "decoder": params}
+    transform = optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.5, head_decay=30.0), 0.0)
+    change, _ = transform.update(jax.tree.map(jnp.zeros_like, tree), transform.init(tree), tree)
+    heads, decoder = change["heads"]["classify"], change["decoder"]
+    np.testing.assert_allclose(decoder["kernel"], -0.1 * 0.5 * params["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(heads["kernel"], -0.1 * 0.5 * 30 * params["kernel"], rtol=1e-6)
+    assert float(jnp.abs(heads["bias"]).max()) == float(heads["scale"]) == 0
+
+
 def test_the_update_is_that_of_optax_with_the_same_numbers(params):
     """Clipping on and off, by traced numbers, in one program."""
     gradient = jax.tree.map(lambda p: 3.0 * p, params)

@@ -16,7 +16,7 @@ from thyroid_jax.data.augment import augment
 from thyroid_jax.losses import grading, guidance, malignancy, masked_mean, segmentation
 from thyroid_jax.model.encoders import efficientnet
 from thyroid_jax.mtl import scalarize
-from thyroid_jax.predict import forward
+from thyroid_jax.predict import forward, forward_both_ways
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Fitted, measure_evidence
 from thyroid_jax.train import evaluate_step, init_state, objective, train_step, update
@@ -274,6 +274,21 @@ def test_validation_scores_are_those_of_each_task(tiny_recipe, make_batch):
     np.testing.assert_allclose(scores["grading"], jax.nn.softmax(outputs.grade_logits), rtol=1e-5)
     np.testing.assert_allclose(scores["malignancy"], jax.nn.sigmoid(outputs.malignant_logit), rtol=1e-5)
     np.testing.assert_allclose(scores["guidance"], outputs.radiomics, rtol=1e-5, atol=1e-6)
+
+
+def test_a_prediction_both_ways_is_the_mean_over_the_image_and_its_mirror_image(tiny_recipe, make_batch):
+    recipe, image = tiny_recipe(), make_batch(b=2, h=12, w=16).image
+    params = init_state(recipe, KEY).params
+    plain, mirrored = forward(params, recipe, image), forward(params, recipe, image[:, :, ::-1])
+    both = forward_both_ways(params, recipe, image)
+    assert set(both) == set(plain) == set(NAMES)
+    outline = (plain["segmentation"] + mirrored["segmentation"][:, :, ::-1]) / 2
+    np.testing.assert_allclose(both["segmentation"], outline, rtol=1e-5, atol=1e-6)
+    for name in NAMES[1:]:
+        np.testing.assert_allclose(both[name], (plain[name] + mirrored[name]) / 2, rtol=1e-5, atol=1e-6)
+    again = forward_both_ways(params, recipe, image[:, :, ::-1])
+    np.testing.assert_allclose(again["segmentation"][:, :, ::-1], both["segmentation"], rtol=1e-5, atol=1e-6)
+    assert float(jnp.abs(both["segmentation"] - plain["segmentation"]).max()) > 1e-3
 
 
 @pytest.mark.parametrize("method", ["equal", "dwa", "rlw", "famo", "mgda"])

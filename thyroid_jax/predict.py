@@ -108,18 +108,29 @@ def forward(params: Params, recipe: Recipe, image: Array) -> dict[str, Array]:
     }
 
 
+@jax.jit
+def forward_both_ways(params: Params, recipe: Recipe, image: Array) -> dict[str, Array]:
+    """:func:`forward`, averaged over the batch and its left-right mirror image; outlines are mirrored back first."""
+    plain, mirrored = (forward(params, recipe, seen) for seen in (image, image[:, :, ::-1]))
+    back = lambda answer: answer[:, :, ::-1] if answer.shape[1:3] == image.shape[1:3] else answer
+    return {name: (plain[name] + back(mirrored[name])) / 2 for name in plain}
+
+
 def predict(
     trained: Trained,
     images: Sequence[np.ndarray],
     *,
     spacings: Sequence[tuple[float, float]] | None = None,
     batch_size: int = 8,
+    flip: bool = False,
 ) -> Iterator[Prediction]:
     """Predict uint8[h w] images of any sizes, one after the other, in batches of one compiled shape.
 
     Each image should be cropped to the scan, as the training data were. ``spacings`` are (row, column) sizes of an
-    image's pixels, NaN where unknown: pixels that are not squares are resampled to squares first.
+    image's pixels, NaN where unknown: pixels that are not squares are resampled to squares first. With ``flip``,
+    probabilities are averaged over an image and its mirror image, at twice the time.
     """
+    answer = forward_both_ways if flip else forward
     size = (trained.config.data.height, trained.config.data.width)
     unknown = (math.nan, math.nan)
     for start in range(0, len(images), batch_size):
@@ -128,7 +139,7 @@ def predict(
         batch = np.zeros((batch_size, *size, 1), np.uint8)
         for row, (image, spacing) in enumerate(zip(chunk, sides)):
             batch[row, ..., 0] = letterbox(image, size, spacing)
-        answers = jax.device_get(forward(trained.params, trained.recipe, batch))
+        answers = jax.device_get(answer(trained.params, trained.recipe, batch))
         for row, (image, spacing) in enumerate(zip(chunk, sides)):
             found = {name: values[row] for name, values in answers.items()}
             outline = found.get("segmentation")

@@ -56,19 +56,23 @@ def open_finished(run_dir: Path | str, checkpoint: str = "best", data_dir: Path 
     return Finished(trained, parts)
 
 
-def cases_of(trained: Trained, records: RecordSequence, *, part: str = "") -> list[Case]:
-    """The per-case table of some records, at each record's own resolution, against its reference labels."""
-    return [case_of(trained, record, found, part) for record, found in predicted(trained, records)]
+def cases_of(trained: Trained, records: RecordSequence, *, part: str = "", flip: bool = False) -> list[Case]:
+    """The per-case table of some records, at each record's own resolution, against its reference labels.
+
+    ``flip`` as in :func:`thyroid_jax.predict.predict`.
+    """
+    return [case_of(trained, record, found, part) for record, found in predicted(trained, records, flip=flip)]
 
 
 def predicted(
-    trained: Trained, records: Sequence[Record], *, batch_size: int = 8
+    trained: Trained, records: Sequence[Record], *, batch_size: int = 8, flip: bool = False
 ) -> Iterator[tuple[Record, Prediction]]:
     """(record, prediction) pairs; records are read from disk batch by batch."""
     for start in range(0, len(records), batch_size):
         chunk = [records[place] for place in range(start, min(start + batch_size, len(records)))]
         spacings = [record.spacing for record in chunk]
-        found = predict(trained, [record.image for record in chunk], spacings=spacings, batch_size=batch_size)
+        images = [record.image for record in chunk]
+        found = predict(trained, images, spacings=spacings, batch_size=batch_size, flip=flip)
         yield from zip(chunk, found)
 
 
@@ -89,28 +93,38 @@ def case_of(trained: Trained, record: Record, found: Prediction, part: str = "")
     )
 
 
-def table_of(run_dir: Path, part: str = "test", checkpoint: str = "best") -> Path:
-    """Path of a part's per-case table: ``cases.csv`` of the run folder for the test part and the best checkpoint."""
-    if (part, checkpoint) == ("test", "best"):
+def table_of(run_dir: Path, part: str = "test", checkpoint: str = "best", flip: bool = False) -> Path:
+    """Path of a part's per-case table: ``cases.csv`` of the run folder for the test part and the best checkpoint.
+
+    Others lie in ``report/PART``, ``report/PART-last``, and with ``flip`` in ``report/PART-flip`` and so on.
+    """
+    if (part, checkpoint, flip) == ("test", "best", False):
         return run_dir / "cases.csv"
-    return run_dir / "report" / (part if checkpoint == "best" else f"{part}-{checkpoint}") / "cases.csv"
+    words = [part, *(["last"] if checkpoint == "last" else []), *(["flip"] if flip else [])]
+    return run_dir / "report" / "-".join(words) / "cases.csv"
 
 
 def held_out_cases(
-    config: Config, run_dir: Path, *, part: str = "test", checkpoint: str = "best", echo: Echo = print
+    config: Config,
+    run_dir: Path,
+    *,
+    part: str = "test",
+    checkpoint: str = "best",
+    flip: bool = False,
+    echo: Echo = print,
 ) -> list[Case]:
     """The table of a run's held-out part, trained and evaluated first where it is not there yet.
 
     It computes one cell of a study: an interrupted run is resumed, and a table that exists is read. A folder that holds
     a run of another configuration, data set or split raises :class:`InputError`.
     """
-    table = table_of(run_dir, part, checkpoint)
+    table = table_of(run_dir, part, checkpoint, flip)
     if table.is_file():
         check_claim(run_dir, config, open_parts(config))
         return read_cases(table)
     train(config, run_dir, echo=echo)
     trained, parts = open_finished(run_dir, checkpoint)
-    cases = cases_of(trained, getattr(parts, part), part=part)
+    cases = cases_of(trained, getattr(parts, part), part=part, flip=flip)
     write_cases(table, cases)
     return cases
 
@@ -130,27 +144,28 @@ def evaluate(
     *,
     part: str = "test",
     checkpoint: str = "best",
+    flip: bool = False,
     samples: int = 2000,
     picture: Path | None = None,
 ) -> Evaluation:
     """Predict one part, and write its table of cases and its report.
 
     Those of the test part by the best checkpoint are the run folder's own ``cases.csv`` and ``report/index.html``;
-    others lie in a folder of their own, ``report/PART`` or ``report/PART-CHECKPOINT``. ``picture`` also writes the
-    page's outlines as one PNG.
+    others lie in a folder of their own (:func:`table_of`). ``flip`` averages over mirror images. ``picture`` also
+    writes the page's outlines as one PNG.
     """
     from thyroid_jax.evaluate import report
 
     run_dir, (trained, parts) = Path(run_dir), finished
-    table = table_of(run_dir, part, checkpoint)
+    table = table_of(run_dir, part, checkpoint, flip)
     page = run_dir / "report" if table.parent == run_dir else table.parent
     records = getattr(parts, part)
-    cases = cases_of(trained, records, part=part)
+    cases = cases_of(trained, records, part=part, flip=flip)
     shown = {case.case for group in report.best_median_worst(cases).values() for case in group}
     chosen = [record for record in records if record.case in shown]  # predicted again, to save memory
     pictures = [
         report.Picture(record.case, record.image, record.mask, found.probability >= 0.5)
-        for record, found in predicted(trained, chosen)
+        for record, found in predicted(trained, chosen, flip=flip)
         if found.probability is not None
     ]
     if picture is not None and pictures:
@@ -160,7 +175,7 @@ def evaluate(
     write_cases(table, cases)
     contents = report.Report(
         title=f"{parts.card.title}: {part} part",
-        subtitle=f"{checkpoint} checkpoint, step {trained.step}",
+        subtitle=f"{checkpoint} checkpoint, step {trained.step}" + (", averaged over mirror images" if flip else ""),
         config=dict(flat(to_dict(trained.config))),
         summary=summary,
         counts={side: part_counts(getattr(parts, side)) for side in source.PARTS},

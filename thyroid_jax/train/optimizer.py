@@ -28,6 +28,8 @@ class OptimizerConfig:
     """share of all steps over which the rate rises from 0"""
     weight_decay: float = 1e-2
     """decay of matrices and kernels; biases and normalisation scales are not decayed"""
+    head_decay: float = 1.0
+    """weight decay of the heads, as a multiple of `weight_decay`; on few images they overfit first"""
     clip: float = 1.0
     """highest global gradient norm; 0 switches clipping off"""
     b1: float = 0.9
@@ -42,7 +44,7 @@ class OptimizerConfig:
     """steps over which parameters are averaged for validation and prediction (see `averaged`); 0 for none"""
 
     def __post_init__(self):
-        check_within(self, "optimizer", ("learning_rate", "weight_decay", "clip"), 0)
+        check_within(self, "optimizer", ("learning_rate", "weight_decay", "head_decay", "clip"), 0)
         check_within(self, "optimizer", ("final_share", "warmup", "encoder_rate", "level_decay"), 0, 1)
         check_within(self, "optimizer", ("average",), 0)
         check_within(self, "optimizer", ("b1", "b2"), 0, 0.999999)
@@ -76,20 +78,30 @@ def optimizer(
 
         encoder_rate * level_decay ** (highest level - level)
 
-    or 0 for levels below ``frozen``. Without ``levels`` all rates are alike.
+    or 0 for levels below ``frozen``. Without ``levels`` all rates are alike. The decay of ``params["heads"]`` is
+    ``head_decay`` times that of the others.
 
     Norm and moments are those of one vector of all parameters. Taken of one small array after the other, they would be
     a third of all operations of a training step, and of the time to trace and load it.
     """
-    decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     highest_norm = jnp.where(jnp.asarray(settings.clip) > 0, settings.clip, jnp.inf)
     adam = optax.chain(optax.clip_by_global_norm(highest_norm), optax.scale_by_adam(settings.b1, settings.b2))
     return optax.chain(
         optax.flatten(adam),
-        optax.add_decayed_weights(settings.weight_decay, decayed),
+        _weight_decay(settings),
         optax.scale_by_learning_rate(lambda count: learning_rate(settings, count, total_steps)),
         optax.identity() if levels is None else _slower_encoder(settings, levels, frozen),
     )
+
+
+def _weight_decay(settings: OptimizerConfig) -> optax.GradientTransformation:
+    def decayed(path: Any, change: Array, p: Array) -> Array:
+        if p.ndim < 2:
+            return change
+        of_heads = bool(path) and getattr(path[0], "key", None) == "heads"
+        return change + settings.weight_decay * (settings.head_decay if of_heads else 1.0) * p
+
+    return optax.stateless(lambda changes, params: jax.tree_util.tree_map_with_path(decayed, changes, params))
 
 
 def _slower_encoder(settings: OptimizerConfig, levels: Mapping[str, int], frozen: int) -> optax.GradientTransformation:

@@ -1,0 +1,115 @@
+"""The study of heads: no label of a held-out fold is seen, its settings are those of a run, every image once a seed."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import head_study as study
+from thyroid_jax import runs
+from thyroid_jax.config import Config, replace_groups
+from thyroid_jax.data.storage import open_records
+from thyroid_jax.evaluate import metrics
+from thyroid_jax.evaluate.cases import read_cases
+from thyroid_jax.fitting import class_weights
+from thyroid_jax.radiomics import clinical
+
+FIELDS = "--data.height 32 --data.width 32 --views 2 --steps 120 --batch-size 8 --samples 50 --seeds 0"
+
+
+@pytest.fixture
+def darkness(monkeypatch):
+    """In place of an encoder's features: the darkness of the nodule, which the grades of drawn nodules follow."""
+
+    def views(arguments, image, mask, cut):
+        inside = np.where(mask > 127, image[..., 0] / 255, np.nan)
+        features = np.nanmean(inside, axis=(1, 2))[:, None] ** np.arange(1, 9) * np.ones(9)[:, None, None] ** 2
+        features = features[:1].repeat(arguments.views + 1, axis=0)
+        rng = np.random.default_rng(0)
+        levels = tuple(np.tile(features, (1, 1, width // 8)) for width in (40, 112, 320))
+        levels = tuple((level + 0.01 * rng.normal(size=level.shape)).astype(np.float32) for level in levels)
+        target = rng.normal(size=(*features.shape[:2], len(clinical.TARGET))).astype(np.float32)
+        return study.Views(levels, target, np.ones(target.shape, bool))
+
+    monkeypatch.setattr(study, "views_of", views)
+
+
+def arguments_of(drawn_data, **changes):
+    data = replace_groups(Config(), data={"name": "drawn", "dir": str(drawn_data), "height": 32, "width": 32}).data
+    return study.Arguments(data=data, views=2, steps=120, batch_size=8, seeds=(0,), **changes)
+
+
+def test_every_image_with_an_outline_is_predicted_once_beside_its_own_truth(drawn_data, darkness, tmp_path, capsys):
+    command = (
+        f"{FIELDS} --data.name drawn --data.dir {drawn_data} --out {tmp_path} --part test --variants default".split()
+    )
+    study.main([*command, "head decay 10+averaged"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("| measure | predictions | groups | default | head decay 10+averaged |")
+    card, every = open_records(drawn_data, "drawn")
+    records = {record.case: record for record in every if record.mask is not None}
+    for variant in ("default", "head decay 10+averaged"):
+        cases = read_cases(tmp_path / "test" / f"{variant}.csv")
+        assert sorted(case.case for case in cases) == sorted(records)
+        for case in cases:
+            record = records[case.case]
+            assert case.group == record.group and case.malignant_truth == record.malignant
+            assert case.grade_truth == ("" if record.grade is None else card.grades[record.grade])
+        assert metrics.summary(cases, samples=50)["malignant_auroc"]["value"] > 0.9
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_predictions_do_not_depend_on_labels_of_their_own_fold(drawn_data, darkness, part):
+    arguments = arguments_of(drawn_data, part=part)
+    pooled = study.open_pooled(arguments)
+    config = study.config_of(arguments, "default")
+    before = study.trained_answers(config, pooled, arguments)
+    swapped = pooled.labels._replace(
+        malignant=np.where(pooled.fold == 0, 1 - pooled.labels.malignant, pooled.labels.malignant),
+        grade=np.where((pooled.fold == 0)[:, None], pooled.labels.grade[:, ::-1], pooled.labels.grade),
+    )
+    after = study.trained_answers(config, pooled._replace(labels=swapped), arguments)
+    predictions = [
+        {(case.case, case.part): (case.p_malignant, tuple(case.probability.values())) for case in cases}
+        for cases in (study.cases_of(found, pooled, arguments) for found in (before, after))
+    ]
+    did_not_train_on_it = {
+        "fold0-seed0",
+        "fold4-seed0",
+    }  # fold 0 is held out by one, and the validation fold of the other
+    assert {cell for _, cell in predictions[0]} > did_not_train_on_it
+    for (case, cell), values in predictions[0].items():
+        assert (values == predictions[1][case, cell]) == (cell in did_not_train_on_it)
+
+
+def test_the_parts_are_those_of_a_run(drawn_data, darkness):
+    arguments = arguments_of(drawn_data)
+    pooled = study.open_pooled(arguments)
+    for held in range(5):
+        parts = runs.open_parts(replace_groups(Config(data=arguments.data), data={"fold": held}))
+        names = lambda part: {record.case for record in part if record.mask is not None}
+        of_fold = lambda fold: {r.case for r, place in zip(pooled.records, pooled.fold) if place == fold}
+        assert names(parts.test) == of_fold(held)
+        assert names(parts.validation) == of_fold(study.validation_of(held, 5))
+
+
+def test_what_is_fitted_is_of_the_training_images_alone(drawn_data, darkness):
+    arguments = arguments_of(drawn_data)
+    pooled = study.open_pooled(arguments)
+    training = pooled.fold > 1
+    config = study.config_of(arguments, "guidance")
+    recipe = study.recipe_for(config, pooled, training)
+    assert [task.name for task in recipe.tasks] == ["grading", "malignancy", "guidance"]
+    graded = pooled.labels.grade[training & pooled.labels.grade_valid]
+    np.testing.assert_array_equal(recipe.fitted.class_weights, class_weights(graded, config.grading.balance))
+    target = pooled.views.target.copy()
+    target[:, ~training] += 100
+    target[0] += 100  # the plain view is not trained on
+    again = study.recipe_for(config, pooled._replace(views=pooled.views._replace(target=target)), training)
+    jax.tree.map(np.testing.assert_array_equal, again.fitted, recipe.fitted)
+
+
+def test_an_unknown_variant_and_a_single_fold_are_refused(drawn_data, capsys):
+    for more, message in ((["--variants", "focal"], "'focal' does not exist"), (["--data.fold", "1"], "every fold")):
+        with pytest.raises(SystemExit):
+            study.main([*FIELDS.split(), "--data.name", "drawn", "--data.dir", str(drawn_data), *more])
+        assert message in " ".join(capsys.readouterr().err.split())
