@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 
 from experiments.configs import named
-from experiments.runtime import CPU_FLAGS
+from experiments.runtime import CPU_FLAGS, keep_memory
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config, recipe_of, replace_groups
@@ -47,7 +47,7 @@ class Arguments:
     only: Literal["rlar", "shape", "evidence", "losses", "latent", "parameters", "flags"] = "rlar"
     """the group of variants to compare with the plain step. rlar: forms of RLAR; shape: guidance target and shape
     consistency; evidence: what the heads read, and published encoders; losses: multitask methods that weigh losses;
-    latent, parameters: those that weigh gradients there; flags: XLA flags
+    latent, parameters: those that weigh gradients there; flags: XLA flags and memory
     """
     batch_size: int = 8
     rounds: int = 8
@@ -59,10 +59,11 @@ class Arguments:
 
 
 class Variant(NamedTuple):
-    """One row of the comparison: changed fields of groups of settings, and the XLA flags."""
+    """One row of the comparison: changed fields of settings, XLA flags, and whether the process keeps freed memory."""
 
     changes: dict[str, dict[str, Any]]
     flags: tuple[str, ...] = CPU_FLAGS
+    keeps: bool = True
 
 
 def variants(arguments: Arguments) -> dict[str, Variant]:
@@ -91,7 +92,13 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
     latent = {f"{name}, latent": with_method(name) for name in methods}
     parameters = {f"{name}, parameters": with_method(name, "parameters") for name in methods}
     parameters |= {"CosReg": Variant({"cosreg": {"weight": 0.1}})}
-    flags = {"plain, XLA's defaults": Variant({}, ()), "RLAR, XLA's defaults": Variant({"rlar": on}, ())}
+    flags = {
+        "plain, XLA's defaults": Variant({}, ()),
+        "plain, memory given back": Variant({}, keeps=False),
+        "RLAR": penalty(),
+        "RLAR, XLA's defaults": Variant({"rlar": on}, ()),
+        "RLAR, memory given back": Variant({"rlar": on}, keeps=False),
+    }
     flags |= {
         f"RLAR, flag {number}": Variant({"rlar": on}, (f"--{flag}",))
         for number, flag in enumerate(arguments.flags, start=1)
@@ -158,7 +165,10 @@ def work(arguments: Arguments) -> None:
     The first line printed is JSON with the compile time, the FLOPs and the memory. Each later line is the time of a
     step in seconds.
     """
-    config = configure(arguments, variants(arguments)[arguments.worker])
+    variant = variants(arguments)[arguments.worker]
+    if variant.keeps:
+        keep_memory()
+    config = configure(arguments, variant)
     recipe = recipe_of(config)
     recipe = recipe.replace(fitted=recipe.fitted._replace(total_steps=np.array(1000, np.float32)))
     state = init_state(recipe, jax.random.key(0))

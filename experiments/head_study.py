@@ -1,6 +1,6 @@
 """What settings of the heads are worth on few images: the heads alone, on frozen features, on all folds at once.
 
-python -m experiments.head_study --data.name breast_lesions --data.dir data [--variants default "head decay 100"]
+python -m experiments.head_study --data.name breast_lesions --data.dir data [--variants default "head-decay-100"]
     [--part validation] [--seeds 0 1] [--steps 800] [--out runs/heads]
 
 An encoder with its published weights sees every image once as it is, and in ``--views`` random views. Its last three
@@ -51,14 +51,14 @@ LEVELS = 3
 CHUNK = 16
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {},
-    "rate 1e-3": {"optimizer": {"learning_rate": 1e-3}},
-    "rate 3e-4": {"optimizer": {"learning_rate": 3e-4}},
-    "head decay 10": {"optimizer": {"head_decay": 10.0}},
-    "head decay 30": {"optimizer": {"head_decay": 30.0}},
-    "head decay 100": {"optimizer": {"head_decay": 100.0}},
-    "head decay 300": {"optimizer": {"head_decay": 300.0}},
-    "32 units": {"model": {"hidden": 32, "embedding": 32}},
-    "one level": {"model": {"pooled_levels": 1}},
+    "rate-1e-3": {"optimizer": {"learning_rate": 1e-3}},
+    "rate-3e-4": {"optimizer": {"learning_rate": 3e-4}},
+    "head-decay-10": {"optimizer": {"head_decay": 10.0}},
+    "head-decay-30": {"optimizer": {"head_decay": 30.0}},
+    "head-decay-100": {"optimizer": {"head_decay": 100.0}},
+    "head-decay-300": {"optimizer": {"head_decay": 300.0}},
+    "32-units": {"model": {"hidden": 32, "embedding": 32}},
+    "one-level": {"model": {"pooled_levels": 1}},
     "averaged": {"optimizer": {"average": 100}},
     "ordinal": {"grading": {"kind": "corn"}},
     "unbalanced": {"grading": {"balance": 0.0}, "malignancy": {"balance": 0.0}},

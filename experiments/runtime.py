@@ -1,9 +1,15 @@
-"""Settings that a script makes before JAX starts, and an import never makes: CPU flags, cache, garbage collection."""
+"""Settings that a script makes before JAX starts, and an import never makes: memory, CPU flags, cache, collection.
+
+The memory of a step's intermediate values is kept by the process. By default glibc returns large blocks to the system
+and takes them again in every step, and the system clears each page anew (docs/performance.md has the figures).
+"""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import sys
 from pathlib import Path
 
 import jax
@@ -11,14 +17,27 @@ import jax
 # Measured by `python -m experiments.benchmark`; see docs/performance.md.
 CPU_FLAGS = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",)
 
+# mallopt's parameters, from glibc's malloc.h, and their values: large blocks come from the heap and not from mmap, its
+# end is not given back, and all threads share one heap, because those of further ones are too small for large blocks.
+MALLOC = ((-3, 1 << 30), (-1, (1 << 31) - 1), (-8, 1))
+
+
+def keep_memory() -> bool:
+    """Let the process keep the memory that it frees, for the next step; whether the C library could be told so."""
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not
+    return mallopt is not None and all([mallopt(parameter, value) == 1 for parameter, value in MALLOC])
+
 
 def prepare() -> None:
-    """Set XLA's CPU flags, a compilation cache that later runs share, and less frequent garbage collection.
+    """Keep freed memory, and set XLA's CPU flags, a compilation cache for later runs, and a rarer garbage collection.
 
     Call it after the imports and before the first JAX computation. The garbage collector then skips the imported
     objects. A flag that is already in ``XLA_FLAGS`` is kept. The cache is in ``$JAX_COMPILATION_CACHE_DIR``, or by
     default in the user's cache folder.
     """
+    keep_memory()
     given = os.environ.get("XLA_FLAGS", "")
     ours = [flag for flag in CPU_FLAGS if flag.split("=")[0] not in given]
     os.environ["XLA_FLAGS"] = " ".join([given, *ours]).strip()

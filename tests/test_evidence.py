@@ -140,3 +140,24 @@ def test_measured_evidence_is_read_by_grade_and_malignancy_and_not_by_the_radiom
         tasks.grade_head(params, config, latent)
     with pytest.raises(ValueError, match="'learned', but of measured evidence some was given"):
         tasks.grade_head(*network(), seen)
+
+
+def test_at_random_parameters_images_differ_over_the_nodule_and_hardly_over_the_whole_image(make_batch):
+    """Why a grade that is read from the mean over the image is learned late (docs/grades.md).
+
+    Nodules of different darkness; the share of an embedding's mean square that differs between images.
+    """
+    drawn = make_batch(b=24, h=48, w=48)
+    darkness = np.linspace(0.05, 0.6, 24, dtype=np.float32)[:, None, None]
+    speckle = np.random.default_rng(0).rayleigh(0.4, (24, 48, 48)).astype(np.float32)
+    image = np.clip(speckle * np.where(drawn.mask > 0, darkness, 1.0), 0, 1)[..., None].astype(np.float32)
+
+    def share(pooling, levels):
+        params, config = network(pooling=pooling, pooled_levels=levels, depth=4, width=8, embedding=32)
+        latent = model.encode(params, config, image)
+        latent = latent if pooling == "mean" else latent._replace(nodule=jnp.asarray(drawn.mask))
+        embedding = np.concatenate(model.embed(params, config, latent), axis=-1)
+        return embedding.var(0).sum() / (embedding**2).mean(0).sum()
+
+    means = share("mean", 1), share("mean", 3)
+    assert max(means) < 0.12 and share("nodule", 3) > 2 * max(means)

@@ -42,12 +42,12 @@ def test_every_image_with_an_outline_is_predicted_once_beside_its_own_truth(draw
     command = (
         f"{FIELDS} --data.name drawn --data.dir {drawn_data} --out {tmp_path} --part test --variants default".split()
     )
-    study.main([*command, "head decay 10+averaged"])
+    study.main([*command, "head-decay-10+averaged"])
     printed = capsys.readouterr().out
-    assert printed.startswith("| measure | predictions | groups | default | head decay 10+averaged |")
+    assert printed.startswith("| measure | predictions | groups | default | head-decay-10+averaged |")
     card, every = open_records(drawn_data, "drawn")
     records = {record.case: record for record in every if record.mask is not None}
-    for variant in ("default", "head decay 10+averaged"):
+    for variant in ("default", "head-decay-10+averaged"):
         cases = read_cases(tmp_path / "test" / f"{variant}.csv")
         assert sorted(case.case for case in cases) == sorted(records)
         for case in cases:
