@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,12 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from experiments.folds import case_of, open_folds
 from experiments.runtime import prepare
-from thyroid_jax import model, runs
-from thyroid_jax.config import Config
+from thyroid_jax import model
 from thyroid_jax.data.distort import DistortConfig, distort
-from thyroid_jax.data.pipeline import DataConfig, load
-from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.evaluate import metrics
+from thyroid_jax.data.pipeline import DataConfig
+from thyroid_jax.errors import exits_cleanly
 from thyroid_jax.evaluate.cases import Case, write_cases
 from thyroid_jax.evaluate.paired import comparison
 from thyroid_jax.model import ModelConfig, evidence, pretrained
@@ -128,51 +127,18 @@ def predicted(features: np.ndarray, labels: np.ndarray, known: np.ndarray, fold:
 
 def tables(arguments: Arguments) -> dict[str, list[Case]]:
     """Kind of evidence -> the held-out predictions of all images that have an outline."""
-    data = arguments.data
-    if data.fold or data.labels != DataConfig().labels:
-        raise InputError(
-            "the probe predicts every fold, against the reference: leave out --data.fold and --data.labels."
-        )
-    parts = [runs.open_parts(Config(data=replace(data, fold=fold))) for fold in range(data.folds)]
-    names, size = parts[0].card.grades, (data.height, data.width)
-    loaded = [load(part.test, max(2, len(names)), size) for part in parts]
-    records = [record for part in parts for record in part.test]
-    if len({record.case for record in records}) < len(records):
-        raise InputError(
-            f"{data.name} has an official test part, the same in every fold; give folds with --data.split."
-        )
-    fold = np.repeat(np.arange(len(parts)), [len(one.cases) for one in loaded])
-    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[one.batch for one in loaded])
-    there = np.asarray(batch.mask_valid)
-    if not there.any():
-        raise InputError(f"{data.name}: no image has an outline; the probe measures evidence in outlines.")
-    pick = lambda a: np.asarray(a)[there]
-    found = evidence_of(arguments, pick(batch.image), pick(batch.mask))
-    grade, malignant = pick(batch.grade), np.eye(2)[pick(batch.malignant).astype(int)]
-    shown = [record for record, ok in zip(records, there) if ok]
+    folds = open_folds(arguments.data)
+    batch = folds.batch
+    malignant = np.eye(2)[batch.malignant.astype(int)]
     cases: dict[str, list[Case]] = {}
-    for kind, features in found.items():
-        graded = predicted(features, grade, pick(batch.grade_valid), fold[there])
-        proven = predicted(features, malignant, pick(batch.malignant_valid), fold[there])
+    for kind, features in evidence_of(arguments, batch.image, batch.mask).items():
+        graded = predicted(features, batch.grade, batch.grade_valid, folds.fold)
+        proven = predicted(features, malignant, batch.malignant_valid, folds.fold)
+        likely = 1 / (1 + np.exp(-4 * (proven[:, 1] - 0.5)))
         cases[kind] = [
-            _case(record, names, row, p, place) for record, row, p, place in zip(shown, graded, proven, fold[there])
+            case_of(folds, row, f"fold{fold}", graded[row], float(likely[row])) for row, fold in enumerate(folds.fold)
         ]
     return cases
-
-
-def _case(record: Any, names: Sequence[str], graded: np.ndarray, proven: np.ndarray, fold: int) -> Case:
-    return metrics.measure(
-        record.case,
-        record.group,
-        part=f"fold{fold}",
-        predicted=None,
-        reference=None,
-        spacing=record.spacing,
-        probability=dict(zip(names, graded.tolist())) or None,
-        grade_truth="" if record.grade is None else names[record.grade],
-        p_malignant=float(1 / (1 + np.exp(-4 * (proven[1] - 0.5)))),
-        malignant_truth=record.malignant,
-    )
 
 
 @exits_cleanly

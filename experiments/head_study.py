@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,16 +28,15 @@ import numpy as np
 import optax
 import tyro
 
+from experiments.folds import Folds, case_of, open_folds
 from experiments.runtime import prepare
-from thyroid_jax import model, runs
+from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config, recipe_of, replace_groups
 from thyroid_jax.data.augment import augment
 from thyroid_jax.data.distort import distort
-from thyroid_jax.data.pipeline import DataConfig, load
-from thyroid_jax.data.record import Record
+from thyroid_jax.data.pipeline import DataConfig
 from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import Case, write_cases
 from thyroid_jax.evaluate.paired import comparison
 from thyroid_jax.fitting import class_weights
@@ -103,16 +102,6 @@ class Views(NamedTuple):
     valid: np.ndarray
 
 
-class Pooled(NamedTuple):
-    """The images of all folds: their views, their labels (as a batch without pixels), records, folds, grades."""
-
-    views: Views
-    labels: Batch
-    records: list[Record]
-    fold: np.ndarray
-    grades: tuple[str, ...]
-
-
 def views_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray, cut: float) -> Views:
     """The views of images u8[n h w 1] with outlines u8[n h w]."""
     config = replace_groups(
@@ -147,33 +136,6 @@ def views_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray, cut: flo
     return Views(*jax.tree.map(lambda *a: np.stack(a), *views))
 
 
-def open_pooled(arguments: Arguments) -> Pooled:
-    """All images with an outline, fold by fold."""
-    data = arguments.data
-    if data.fold or data.labels != DataConfig().labels:
-        raise InputError(
-            "the study predicts every fold, against the reference: leave out --data.fold and --data.labels."
-        )
-    parts = [runs.open_parts(Config(data=replace(data, fold=fold))) for fold in range(data.folds)]
-    names, size = tuple(parts[0].card.grades), (data.height, data.width)
-    loaded = [load(part.test, max(2, len(names)), size) for part in parts]
-    records = [record for part in parts for record in part.test]
-    if len({record.case for record in records}) < len(records):
-        raise InputError(
-            f"{data.name} has an official test part, the same in every fold; give folds with --data.split."
-        )
-    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[one.batch for one in loaded])
-    there = np.asarray(batch.mask_valid)
-    if not there.any():
-        raise InputError(f"{data.name}: no image has an outline; the study pools features over outlines.")
-    fold = np.repeat(np.arange(len(parts)), [len(one.cases) for one in loaded])[there]
-    readers = [count for one in loaded for count in one.readers]
-    batch = jax.tree.map(lambda a: np.asarray(a)[there], batch)
-    views = views_of(arguments, batch.image, batch.mask, clinical.mask_cut(readers))
-    kept = [record for record, ok in zip(records, there) if ok]
-    return Pooled(views, batch._replace(image=None, mask=None), kept, fold, names)
-
-
 def config_of(arguments: Arguments, variant: str) -> Config:
     """The settings of a variant: no outline is trained, and features come averaged already."""
     config = replace_groups(
@@ -188,14 +150,14 @@ def config_of(arguments: Arguments, variant: str) -> Config:
     return config
 
 
-def recipe_for(config: Config, pooled: Pooled, training: np.ndarray) -> Recipe:
+def recipe_for(config: Config, folds: Folds, views: Views, training: np.ndarray) -> Recipe:
     """The recipe for the training images bool[n]: grade, malignancy and guidance, as far as there are labels."""
-    labels = jax.tree.map(lambda a: a[training], pooled.labels)
+    labels = jax.tree.map(lambda a: a[training], folds.batch)
     grades = labels.grade.shape[1]
     recipe = recipe_of(config, grades=grades)
     there = [t for t in recipe.tasks if t.name != "segmentation" and np.asarray(t.defined(labels)).any()]
     malignant = np.stack([1 - labels.malignant, labels.malignant], axis=1)[labels.malignant_valid]
-    target, valid = pooled.views.target[1:, training], pooled.views.valid[1:, training]
+    target, valid = views.target[1:, training], views.valid[1:, training]
     seen = target, np.broadcast_to(valid.all(-1, keepdims=True), valid.shape)  # a step uses whole rows only
     fitted = Fitted.neutral(grades, len(clinical.TARGET), len(config.consistency.features))._replace(
         class_weights=class_weights(labels.grade[labels.grade_valid], config.grading.balance),
@@ -205,19 +167,20 @@ def recipe_for(config: Config, pooled: Pooled, training: np.ndarray) -> Recipe:
     return recipe.replace(tasks=tuple(there), fitted=fitted)
 
 
-def trained_answers(config: Config, pooled: Pooled, arguments: Arguments) -> dict[str, np.ndarray]:
+def trained_answers(config: Config, folds: Folds, views: Views, arguments: Arguments) -> dict[str, np.ndarray]:
     """Task -> answers [cell n ...] for every image's plain view, cells being seeds x folds in this order."""
-    folds = np.unique(pooled.fold)
+    names = np.unique(folds.fold)
     recipes, keys, shares = [], [], []
     for seed in arguments.seeds:
-        for held in folds:
-            training = (pooled.fold != held) & (pooled.fold != validation_of(held, len(folds)))
-            recipes.append(recipe_for(config, pooled, training))
+        for held in names:
+            training = (folds.fold != held) & (folds.fold != validation_of(held, len(names)))
+            recipes.append(recipe_for(config, folds, views, training))
             keys.append(jax.random.fold_in(jax.random.key(seed), held))
             shares.append(training / training.sum())
     stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *recipes)
-    one = jax.jit(jax.vmap(partial(_train, pooled.views, pooled.labels, arguments), in_axes=(0, 0, 0)))
-    return jax.device_get(one(stacked, jnp.stack(keys), jnp.asarray(shares, jnp.float32)))
+    labels = folds.batch._replace(image=None, mask=None)
+    train_all = jax.jit(jax.vmap(partial(_train, views, labels, arguments)))
+    return jax.device_get(train_all(stacked, jnp.stack(keys), jnp.asarray(shares, jnp.float32)))
 
 
 def validation_of(fold: int, folds: int) -> int:
@@ -262,33 +225,18 @@ def _train(views: Views, labels: Batch, arguments: Arguments, recipe: Recipe, ke
     }
 
 
-def cases_of(found: dict[str, np.ndarray], pooled: Pooled, arguments: Arguments) -> list[Case]:
+def cases_of(found: dict[str, np.ndarray], folds: Folds, arguments: Arguments) -> list[Case]:
     """Every image once a seed, predicted by the heads for which it was in the asked part."""
-    folds, cases = np.unique(pooled.fold), []
+    names, cases = np.unique(folds.fold), []
     for place, seed in enumerate(arguments.seeds):
-        for cell, held in enumerate(folds):
-            asked = held if arguments.part == "test" else validation_of(held, len(folds))
-            answers = {name: values[place * len(folds) + cell] for name, values in found.items()}
-            for row in np.flatnonzero(pooled.fold == asked):
-                cases.append(_case(pooled, answers, row, f"fold{held}-seed{seed}"))
+        for cell, held in enumerate(names):
+            asked = held if arguments.part == "test" else validation_of(held, len(names))
+            answers = {name: values[place * len(names) + cell] for name, values in found.items()}
+            for row in np.flatnonzero(folds.fold == asked):
+                grades = answers["grading"][row] if "grading" in answers else None
+                malignant = float(answers["malignancy"][row]) if "malignancy" in answers else None
+                cases.append(case_of(folds, row, f"fold{held}-seed{seed}", grades, malignant))
     return cases
-
-
-def _case(pooled: Pooled, answers: dict[str, np.ndarray], row: int, part: str) -> Case:
-    record, names = pooled.records[row], pooled.grades
-    grades = answers.get("grading")
-    return metrics.measure(
-        record.case,
-        record.group,
-        part=part,
-        predicted=None,
-        reference=None,
-        spacing=record.spacing,
-        probability=None if grades is None else dict(zip(names, grades[row].tolist())),
-        grade_truth="" if record.grade is None else names[record.grade],
-        p_malignant=float(answers["malignancy"][row]) if "malignancy" in answers else None,
-        malignant_truth=record.malignant,
-    )
 
 
 @exits_cleanly
@@ -298,10 +246,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     arguments = tyro.cli(Arguments, args=argv, prog="python -m experiments.head_study")
     configs = {variant: config_of(arguments, variant) for variant in arguments.variants}
-    pooled = open_pooled(arguments)
+    folds = open_folds(arguments.data)
+    views = views_of(arguments, folds.batch.image, folds.batch.mask, clinical.mask_cut(folds.readers))
     found = {}
     for variant, config in configs.items():
-        found[variant] = cases_of(trained_answers(config, pooled, arguments), pooled, arguments)
+        found[variant] = cases_of(trained_answers(config, folds, views, arguments), folds, arguments)
         if arguments.out:
             write_cases(arguments.out / arguments.part / f"{variant}.csv", found[variant])
         print(f"{variant} done", file=sys.stderr, flush=True)

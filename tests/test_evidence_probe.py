@@ -79,7 +79,7 @@ def test_the_tables_hold_every_image_with_an_outline_once_beside_its_own_truth(
     assert metrics.summary(list(kept.values()), samples=50)["malignant_auroc"]["value"] > 0.95
     with pytest.raises(SystemExit):
         evidence_probe.main([*command.split(), "--data.fold", "1"])
-    assert "predicts every fold" in " ".join(capsys.readouterr().err.split())
+    assert "every fold is predicted" in " ".join(capsys.readouterr().err.split())
 
 
 def test_evidence_of_many_images_is_that_of_each(monkeypatch):

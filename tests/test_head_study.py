@@ -38,6 +38,11 @@ def arguments_of(drawn_data, **changes):
     return study.Arguments(data=data, views=2, steps=120, batch_size=8, seeds=(0,), **changes)
 
 
+def opened(arguments):
+    folds = study.open_folds(arguments.data)
+    return folds, study.views_of(arguments, folds.batch.image, folds.batch.mask, 0.5)
+
+
 def test_every_image_with_an_outline_is_predicted_once_beside_its_own_truth(drawn_data, darkness, tmp_path, capsys):
     command = (
         f"{FIELDS} --data.name drawn --data.dir {drawn_data} --out {tmp_path} --part test --variants default".split()
@@ -60,17 +65,18 @@ def test_every_image_with_an_outline_is_predicted_once_beside_its_own_truth(draw
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_predictions_do_not_depend_on_labels_of_their_own_fold(drawn_data, darkness, part):
     arguments = arguments_of(drawn_data, part=part)
-    pooled = study.open_pooled(arguments)
+    folds, views = opened(arguments)
     config = study.config_of(arguments, "default")
-    before = study.trained_answers(config, pooled, arguments)
-    swapped = pooled.labels._replace(
-        malignant=np.where(pooled.fold == 0, 1 - pooled.labels.malignant, pooled.labels.malignant),
-        grade=np.where((pooled.fold == 0)[:, None], pooled.labels.grade[:, ::-1], pooled.labels.grade),
+    before = study.trained_answers(config, folds, views, arguments)
+    labels, of_fold_0 = folds.batch, folds.fold == 0
+    swapped = labels._replace(
+        malignant=np.where(of_fold_0, 1 - labels.malignant, labels.malignant),
+        grade=np.where(of_fold_0[:, None], labels.grade[:, ::-1], labels.grade),
     )
-    after = study.trained_answers(config, pooled._replace(labels=swapped), arguments)
+    after = study.trained_answers(config, folds._replace(batch=swapped), views, arguments)
     predictions = [
         {(case.case, case.part): (case.p_malignant, tuple(case.probability.values())) for case in cases}
-        for cases in (study.cases_of(found, pooled, arguments) for found in (before, after))
+        for cases in (study.cases_of(found, folds, arguments) for found in (before, after))
     ]
     did_not_train_on_it = {
         "fold0-seed0",
@@ -83,28 +89,28 @@ def test_predictions_do_not_depend_on_labels_of_their_own_fold(drawn_data, darkn
 
 def test_the_parts_are_those_of_a_run(drawn_data, darkness):
     arguments = arguments_of(drawn_data)
-    pooled = study.open_pooled(arguments)
+    folds, _ = opened(arguments)
     for held in range(5):
         parts = runs.open_parts(replace_groups(Config(data=arguments.data), data={"fold": held}))
         names = lambda part: {record.case for record in part if record.mask is not None}
-        of_fold = lambda fold: {r.case for r, place in zip(pooled.records, pooled.fold) if place == fold}
+        of_fold = lambda fold: {r.case for r, place in zip(folds.records, folds.fold) if place == fold}
         assert names(parts.test) == of_fold(held)
         assert names(parts.validation) == of_fold(study.validation_of(held, 5))
 
 
 def test_what_is_fitted_is_of_the_training_images_alone(drawn_data, darkness):
     arguments = arguments_of(drawn_data)
-    pooled = study.open_pooled(arguments)
-    training = pooled.fold > 1
+    folds, views = opened(arguments)
+    training = folds.fold > 1
     config = study.config_of(arguments, "guidance")
-    recipe = study.recipe_for(config, pooled, training)
+    recipe = study.recipe_for(config, folds, views, training)
     assert [task.name for task in recipe.tasks] == ["grading", "malignancy", "guidance"]
-    graded = pooled.labels.grade[training & pooled.labels.grade_valid]
+    graded = folds.batch.grade[training & folds.batch.grade_valid]
     np.testing.assert_array_equal(recipe.fitted.class_weights, class_weights(graded, config.grading.balance))
-    target = pooled.views.target.copy()
+    target = views.target.copy()
     target[:, ~training] += 100
     target[0] += 100  # the plain view is not trained on
-    again = study.recipe_for(config, pooled._replace(views=pooled.views._replace(target=target)), training)
+    again = study.recipe_for(config, folds, views._replace(target=target), training)
     jax.tree.map(np.testing.assert_array_equal, again.fitted, recipe.fitted)
 
 

@@ -1,0 +1,73 @@
+"""The images of all folds of a data set at once, for studies that train small models on frozen features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from thyroid_jax import runs
+from thyroid_jax.batch import Batch
+from thyroid_jax.config import Config
+from thyroid_jax.data.pipeline import DataConfig, load
+from thyroid_jax.data.record import Record
+from thyroid_jax.errors import InputError
+from thyroid_jax.evaluate import metrics
+from thyroid_jax.evaluate.cases import Case
+
+
+class Folds(NamedTuple):
+    """Every image that has an outline: its record, its place in a batch at network size, and the fold that holds it.
+
+    ``readers`` are the numbers of readers that occur, ``grades`` the names of the grades.
+    """
+
+    records: list[Record]
+    batch: Batch
+    fold: np.ndarray
+    readers: tuple[int, ...]
+    grades: tuple[str, ...]
+
+
+def open_folds(data: DataConfig) -> Folds:
+    """Load all folds. Every image is in one of them: a data set with an official test part is refused."""
+    if data.fold or data.labels != DataConfig().labels:
+        raise InputError("every fold is predicted, against the reference: leave out --data.fold and --data.labels.")
+    parts = [runs.open_parts(Config(data=replace(data, fold=fold))) for fold in range(data.folds)]
+    names, size = tuple(parts[0].card.grades), (data.height, data.width)
+    loaded = [load(part.test, max(2, len(names)), size) for part in parts]
+    records = [record for part in parts for record in part.test]
+    if len({record.case for record in records}) < len(records):
+        raise InputError(
+            f"{data.name} has an official test part, the same in every fold; give folds with --data.split."
+        )
+    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[one.batch for one in loaded])
+    there = np.asarray(batch.mask_valid)
+    if not there.any():
+        raise InputError(f"{data.name}: no image has an outline, and features are averaged over outlines.")
+    return Folds(
+        records=[record for record, ok in zip(records, there) if ok],
+        batch=jax.tree.map(lambda a: np.asarray(a)[there], batch),
+        fold=np.repeat(np.arange(len(parts)), [len(one.cases) for one in loaded])[there],
+        readers=tuple(sorted({count for one in loaded for count in one.readers})),
+        grades=names,
+    )
+
+
+def case_of(folds: Folds, row: int, part: str, grades: Any, malignant: float | None) -> Case:
+    """The row of an image in the per-case table: scores f[k] of its grades or None, and of malignancy or None."""
+    record, names = folds.records[row], folds.grades
+    return metrics.measure(
+        record.case,
+        record.group,
+        part=part,
+        predicted=None,
+        reference=None,
+        spacing=record.spacing,
+        probability=None if grades is None else dict(zip(names, grades.tolist())) or None,
+        grade_truth="" if record.grade is None else names[record.grade],
+        p_malignant=malignant,
+        malignant_truth=record.malignant,
+    )
