@@ -34,7 +34,6 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from experiments.folds import case_of, open_folds
 from experiments.runtime import prepare
 from thyroid_jax import model
 from thyroid_jax.data.distort import DistortConfig, distort
@@ -44,6 +43,7 @@ from thyroid_jax.evaluate.cases import Case, write_cases
 from thyroid_jax.evaluate.paired import comparison
 from thyroid_jax.model import ModelConfig, evidence, pretrained
 from thyroid_jax.radiomics import clinical
+from thyroid_jax.runs.folds import open_folds, scored_case
 
 KINDS = {
     "image": ["image"],
@@ -136,7 +136,8 @@ def tables(arguments: Arguments) -> dict[str, list[Case]]:
         proven = predicted(features, malignant, batch.malignant_valid, folds.fold)
         likely = 1 / (1 + np.exp(-4 * (proven[:, 1] - 0.5)))
         cases[kind] = [
-            case_of(folds, row, f"fold{fold}", graded[row], float(likely[row])) for row, fold in enumerate(folds.fold)
+            scored_case(folds, row, f"fold{fold}", graded[row], float(likely[row]))
+            for row, fold in enumerate(folds.fold)
         ]
     return cases
 

@@ -28,7 +28,6 @@ import numpy as np
 import optax
 import tyro
 
-from experiments.folds import Folds, case_of, open_folds
 from experiments.runtime import prepare
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
@@ -43,6 +42,7 @@ from thyroid_jax.fitting import class_weights
 from thyroid_jax.model import Latent, evidence, pretrained
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Fitted, Recipe
+from thyroid_jax.runs.folds import Folds, open_folds, scored_case
 from thyroid_jax.train.objective import evaluate, total
 from thyroid_jax.train.optimizer import averaged, optimizer
 
@@ -232,10 +232,10 @@ def cases_of(found: dict[str, np.ndarray], folds: Folds, arguments: Arguments) -
         for cell, held in enumerate(names):
             asked = held if arguments.part == "test" else validation_of(held, len(names))
             answers = {name: values[place * len(names) + cell] for name, values in found.items()}
-            for row in np.flatnonzero(folds.fold == asked):
+            for row in np.flatnonzero(folds.fold == asked).tolist():
                 grades = answers["grading"][row] if "grading" in answers else None
                 malignant = float(answers["malignancy"][row]) if "malignancy" in answers else None
-                cases.append(case_of(folds, row, f"fold{held}-seed{seed}", grades, malignant))
+                cases.append(scored_case(folds, row, f"fold{held}-seed{seed}", grades, malignant))
     return cases
 
 

@@ -95,6 +95,8 @@ def optimizer(
 
 
 def _weight_decay(settings: OptimizerConfig) -> optax.GradientTransformation:
+    """Add decay * p to the change of every matrix and kernel p; in ``params["heads"]`` with the heads' own decay."""
+
     def decayed(path: Any, change: Array, p: Array) -> Array:
         if p.ndim < 2:
             return change

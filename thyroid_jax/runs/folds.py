@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from thyroid_jax import runs
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config
 from thyroid_jax.data.pipeline import DataConfig, load
@@ -16,12 +15,14 @@ from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import Case
+from thyroid_jax.runs.start import open_parts
 
 
 class Folds(NamedTuple):
-    """Every image that has an outline: its record, its place in a batch at network size, and the fold that holds it.
+    """Every image of a data set that has an outline, n of them, fold after fold.
 
-    ``readers`` are the numbers of readers that occur, ``grades`` the names of the grades.
+    ``batch`` holds them at network size, images and masks as uint8[n h w ...]; ``fold`` int[n] says which fold holds
+    each, ``readers`` which numbers of readers occur, ``grades`` the names of the grades.
     """
 
     records: list[Record]
@@ -32,10 +33,14 @@ class Folds(NamedTuple):
 
 
 def open_folds(data: DataConfig) -> Folds:
-    """Load all folds. Every image is in one of them: a data set with an official test part is refused."""
+    """Load all folds of a data set, against the reference labels.
+
+    Raises :class:`InputError` for a data set with an official test part, which is in no fold, for one without any
+    outline, and where ``data`` names one fold or the readers' labels.
+    """
     if data.fold or data.labels != DataConfig().labels:
         raise InputError("every fold is predicted, against the reference: leave out --data.fold and --data.labels.")
-    parts = [runs.open_parts(Config(data=replace(data, fold=fold))) for fold in range(data.folds)]
+    parts = [open_parts(Config(data=replace(data, fold=fold))) for fold in range(data.folds)]
     names, size = tuple(parts[0].card.grades), (data.height, data.width)
     loaded = [load(part.test, max(2, len(names)), size) for part in parts]
     records = [record for part in parts for record in part.test]
@@ -56,8 +61,11 @@ def open_folds(data: DataConfig) -> Folds:
     )
 
 
-def case_of(folds: Folds, row: int, part: str, grades: Any, malignant: float | None) -> Case:
-    """The row of an image in the per-case table: scores f[k] of its grades or None, and of malignancy or None."""
+def scored_case(folds: Folds, row: int, part: str, grades: Any, malignant: float | None) -> Case:
+    """The row of image number ``row`` in the per-case table, without an outline.
+
+    ``grades`` f[k] are scores of its grades or None, ``malignant`` is a score of malignancy in [0, 1] or None.
+    """
     record, names = folds.records[row], folds.grades
     return metrics.measure(
         record.case,
