@@ -13,6 +13,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from openpyxl import load_workbook
 
+from data_prep.untrusted import read_bytes
 from thyroid_jax.errors import InputError
 
 LARGEST_TABLE = 1 << 20  # bytes; a table of some hundred cases has 40 KiB
@@ -31,19 +32,22 @@ def first_sheet(table: Path) -> list[tuple[object, ...]]:
     return _values(_checked(table))
 
 
+def cell_text(value: object) -> str:
+    """A cell as text without superfluous white space: 3 and 3.0 are "3", and an empty cell is ""."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else " ".join(str(value).split())
+
+
 def _checked(table: Path) -> io.BytesIO:
     """The table packed again from parts of known size without entities; openpyxl checks neither."""
     try:
-        if table.stat().st_size > LARGEST_TABLE:
-            raise InputError(f"file: {table.stat().st_size} bytes, the table has at most {LARGEST_TABLE}")
-        with zipfile.ZipFile(io.BytesIO(table.read_bytes())) as parts:
+        with zipfile.ZipFile(io.BytesIO(read_bytes(table, largest=LARGEST_TABLE))) as parts:
             if len(parts.infolist()) > MOST_PARTS:
                 raise InputError(f"file: {len(parts.infolist())} parts, a table has at most {MOST_PARTS}")
             held = {part.filename: _unpacked(parts, part) for part in parts.infolist()}
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(f"file: cannot be read ({error.strerror})") from error
     except Exception as error:  # a damaged archive ends in one of many exception types
         raise InputError(f"file: not a whole Excel table ({error})") from error
     packed = io.BytesIO()

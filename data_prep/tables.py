@@ -1,4 +1,4 @@
-"""Tables of untrusted text: a CSV file read row by row, and rows as a mapping from column to text."""
+"""Tables of untrusted text: the rows of a CSV or Excel file, and rows as a mapping from column to text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from data_prep.untrusted import read_bytes
 from thyroid_jax.errors import InputError
 
 LARGEST_CSV = 4 << 20  # bytes; the table of some thousand images has 200 KiB
@@ -15,15 +16,30 @@ MOST_ROWS = 1 << 16
 Row = tuple[int, Sequence[str]]
 
 
-def csv_rows(path: Path, faults: list[str]) -> list[Row]:
+def table_rows(path: Path, faults: list[str]) -> list[Row]:
+    """(number, texts) of each row of a table that is not empty, the header first.
+
+    A file called ``.xlsx`` is an Excel table, of which the first sheet is read; any other is a CSV table, whose fields
+    are separated by whichever of comma, semicolon and tab is most frequent in its header. Faults and errors are those
+    of :func:`csv_rows`.
+    """
+    if path.suffix.lower() != ".xlsx":
+        return csv_rows(path, faults, delimiter=None)
+    from data_prep.excel import cell_text, first_sheet
+
+    rows = [(number, [cell_text(value) for value in row]) for number, row in enumerate(first_sheet(path), start=1)]
+    return [(number, texts) for number, texts in rows if any(texts)]
+
+
+def csv_rows(path: Path, faults: list[str], *, delimiter: str | None = ",") -> list[Row]:
     """(number, texts) of each row of a CSV file that is not empty, the header first. Outer white space is removed.
 
-    A row that has not as many fields as the header, or a line break in a field, is left out and named in ``faults``.
-    Raises :class:`InputError` for a file that is not regular, too large, not UTF-8, not CSV, or empty. Its message does
-    not name the file: the caller knows it.
+    With ``delimiter`` None it is the most frequent one of the header. A row that has not as many fields as the header,
+    or a line break in a field, is left out and named in ``faults``. Raises :class:`InputError` for a file that is not
+    regular, too large, not UTF-8, not CSV, or empty. Its message does not name the file: the caller knows it.
     """
     rows: list[Row] = []
-    for number, texts in enumerate(_parsed(path), start=1):
+    for number, texts in enumerate(_parsed(path, delimiter), start=1):
         texts = [text.strip() for text in texts]
         if not any(texts):
             continue
@@ -39,16 +55,13 @@ def csv_rows(path: Path, faults: list[str]) -> list[Row]:
     return rows
 
 
-def _parsed(path: Path) -> list[list[str]]:
+def _parsed(path: Path, delimiter: str | None) -> list[list[str]]:
     try:
-        if not path.is_file():
-            raise InputError("file: is not there, or is not a regular file")
-        size = path.stat().st_size
-        if size > LARGEST_CSV:
-            raise InputError(f"file: {size} bytes, the table has at most {LARGEST_CSV}")
-        parsed = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True))
-    except OSError as error:
-        raise InputError(f"file: cannot be read ({error.strerror})") from error
+        text = read_bytes(path, largest=LARGEST_CSV).decode("utf-8-sig")
+        if delimiter is None:
+            header = text.lstrip().partition("\n")[0]
+            delimiter = max(",;\t", key=header.count)
+        parsed = list(csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"file: not a CSV table in UTF-8 ({error})") from error
     if len(parsed) > MOST_ROWS:
