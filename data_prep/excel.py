@@ -13,8 +13,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from openpyxl import load_workbook
 
-from data_prep.untrusted import read_bytes
 from thyroid_jax.errors import InputError
+from thyroid_jax.untrusted import read_bytes
 
 LARGEST_TABLE = 1 << 20  # bytes; a table of some hundred cases has 40 KiB
 LARGEST_PART = 2 << 20  # bytes of a part of the table when unpacked; its sheet has some 300 KiB

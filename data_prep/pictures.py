@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from data_prep import scan
-from data_prep.untrusted import read_bytes
 from thyroid_jax.errors import InputError
+from thyroid_jax.untrusted import read_bytes
 
 LARGEST_FILE = 16 << 20  # bytes; the pictures of public sets have some 300 KiB
 LARGEST_SIDE = 4096  # pixels

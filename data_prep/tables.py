@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_prep.untrusted import read_bytes
 from thyroid_jax.errors import InputError
+from thyroid_jax.untrusted import read_bytes
 
 LARGEST_CSV = 4 << 20  # bytes; the table of some thousand images has 200 KiB
 MOST_ROWS = 1 << 16

@@ -7,9 +7,6 @@ import stat
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
-
 from thyroid_jax.errors import InputError
 
 
@@ -50,8 +47,11 @@ def read_bytes(path: Path, *, largest: int) -> bytes:
 def read_xml(path: Path, *, largest: int) -> Element:
     """The root of an XML file of at most ``largest`` bytes that declares neither a document type nor entities.
 
-    Raises :class:`InputError`, whose message does not name the file.
+    Needs the ``data`` extra (defusedxml). Raises :class:`InputError`, whose message does not name the file.
     """
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
     content = read_bytes(path, largest=largest)
     try:
         return fromstring(content, forbid_dtd=True)
