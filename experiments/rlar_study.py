@@ -148,7 +148,7 @@ def claim(arguments: Arguments) -> None:
     """Record the settings that all runs of the folder share; refuse a folder whose runs have other settings."""
     path = arguments.out / "study.json"
     common = {"name": arguments.data.name, "height": arguments.data.height, "width": arguments.data.width}
-    common |= {"labels": arguments.data.labels, "epochs": arguments.epochs, "channels": arguments.width}
+    common |= {"reader": arguments.data.reader, "epochs": arguments.epochs, "channels": arguments.width}
     if not path.is_file():
         write_json(path, common)
     elif not arguments.table and read_json(path) != common:

@@ -1,7 +1,7 @@
 """How stable each value of the guidance target is under random training views, and how it relates to the labels.
 
 python -m experiments.target_study --data.name ddti --data.dir data
-python -m experiments.target_study --data.name phantom --data.dir data --data.labels readers --data.height 96 \\
+python -m experiments.target_study --data.name phantom --data.dir data --data.reader mean --data.height 96 \\
     --data.width 96 --alone
 
 The script prints
@@ -89,7 +89,7 @@ class Data:
     dir: Path = Path("data")
     height: int = 128
     width: int = 192
-    labels: Literal["reference", "readers"] = "reference"
+    reader: Literal["reference", "mean"] = "reference"
     """the reference outline, or the mean of all readers' outlines where there are several"""
 
 
@@ -268,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     card, everything = open_records(arguments.data.dir, arguments.data.name)
     records = [record for record in everything if record.mask is not None]
     size = arguments.data.height, arguments.data.width
-    loaded = load(records, max(2, len(card.grades)), size, labels=arguments.data.labels)
+    loaded = load(records, max(2, len(card.grades)), size, reader=arguments.data.reader)
     cut, image, mask = clinical.mask_cut(loaded.readers), loaded.batch.image[..., 0], loaded.batch.mask
     groups = np.array([record.group for record in records])
     values, valid = measure(image, mask, cut=cut)

@@ -142,7 +142,7 @@ def test_reference_and_reader_labels():
     read = record("read", (32, 48), mask=half, grade=3, reader_masks=(half, other), reader_grades=(1, 1, 2, 3))
     plain = record("plain", (32, 48), mask=other, grade=0)
     reference = pipeline.load([read, plain], 4, SIZE).batch
-    readers = pipeline.load([read, plain], 4, SIZE, labels="readers").batch
+    readers = pipeline.load([read, plain], 4, SIZE, reader="mean").batch
     np.testing.assert_array_equal(reference.mask, np.stack([half, other]) * 255)
     np.testing.assert_array_equal(reference.grade, np.eye(4)[[3, 0]])
     np.testing.assert_array_equal(readers.mask[0], np.rint(127.5 * half + 127.5 * other))
@@ -151,13 +151,119 @@ def test_reference_and_reader_labels():
     np.testing.assert_array_equal(readers.image, reference.image)
 
 
+def halves():
+    """Two outlines of 32 x 48 pixels, the left half and the upper half."""
+    left, upper = np.zeros((32, 48), bool), np.zeros((32, 48), bool)
+    left[:, :24] = upper[:16] = True
+    return left, upper
+
+
+def test_one_reader_is_chosen_by_number():
+    left, upper = halves()
+    records = [
+        record("two", (32, 48), mask=left, grade=3, reader_masks=(left, upper), reader_grades=(1, 2)),
+        record("one", (32, 48), mask=left, grade=0, reader_masks=(left,), reader_grades=(0,)),
+        record("none", (32, 48), mask=upper, grade=3),
+    ]
+    second = pipeline.load(records, 4, SIZE, reader="1")
+    np.testing.assert_array_equal(second.batch.mask, np.stack([upper, upper & False, upper]) * 255)
+    np.testing.assert_array_equal(second.batch.grade, [[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
+    assert second.batch.mask_valid.tolist() == second.batch.grade_valid.tolist() == [True, False, True]
+    assert second.batch.radiomics_valid.tolist() == [True, False, True] and second.readers == {1}
+
+
+def test_a_sampled_reader_gives_outline_and_grade_together():
+    left, upper = halves()
+    records = [
+        record("two", (32, 48), mask=left, grade=0, reader_masks=(left, upper), reader_grades=(1, 2)),
+        record("none", (32, 48), mask=upper, grade=3),
+        record("unlabelled", (32, 48), mask=None, grade=None),
+    ]
+    loaded = pipeline.load(records, 4, SIZE, reader="sample")
+    assert loaded.readers == {1}  # no mean of outlines is ever seen
+    for draws, reader in (((0, 0, 0), 0), ((1, 1, 1), 1), ((6, 5, 4), 0), ((7, 3, 9), 1)):
+        batch = pipeline.take(loaded, [0, 1, 2], 4, draws)
+        np.testing.assert_array_equal(batch.mask[:2], np.stack([(left, upper)[reader], upper]) * 255)
+        assert batch.grade[:2].argmax(1).tolist() == [1 + reader, 3] and batch.grade[:2].sum(1).tolist() == [1, 1]
+        assert batch.mask_valid.tolist() == batch.grade_valid.tolist() == [True, True, False, False]
+        assert not batch.mask[2:].any() and not batch.grade[2:].any()
+    np.testing.assert_array_equal(loaded.batch.mask[0], left * 255)  # and the examples stay as they were
+
+
+def test_every_epoch_samples_a_reader_anew_and_a_resumed_run_samples_the_same():
+    left, upper = halves()
+    records = [
+        record(f"{i}", (32, 48), mask=left, grade=0, reader_masks=(left, upper), reader_grades=(0, 1)) for i in range(6)
+    ]
+    loaded = pipeline.load(records, 2, SIZE, reader="sample")
+    batches = pipeline.TrainingBatches(loaded, 3, seed=1)
+    seen, positions = [], []
+    for _ in range(40):
+        batch = next(batches)
+        upper_half = (batch.mask == upper * np.uint8(255)).all((1, 2))
+        np.testing.assert_array_equal(upper_half, batch.grade[:, 1] == 1)
+        seen.append(upper_half.tolist())
+        positions.append(batches.state())
+    assert 0.35 < np.mean(seen) < 0.65 and len({str(seen[i : i + 2]) for i in range(0, 40, 2)}) > 10
+    again = pipeline.TrainingBatches(loaded, 3, seed=1)
+    again.restore(positions[24])
+    for expected in seen[25:]:
+        assert (next(again).mask == upper * np.uint8(255)).all((1, 2)).tolist() == expected
+
+
+def test_several_data_sets_are_mixed_by_weight_times_size():
+    small, large = (
+        some._replace(batch=some.batch._replace(grade=np.zeros((len(some.cases), 2), np.float32)))
+        for some in (numbered(10), numbered(30))
+    )
+    mixed = pipeline.joined([small, large], [2.0, 0.5])
+    assert mixed.per_epoch == 20 + 15 and mixed.shares == ((10, 2.0), (30, 0.5))
+    assert mixed.cases == small.cases + large.cases
+    marked = mixed._replace(batch=mixed.batch._replace(malignant=np.arange(40, dtype=np.float32)))
+    batches = pipeline.TrainingBatches(marked, 7, seed=3)
+    rows = np.concatenate([next(batches).malignant for _ in range(60)]).astype(int)  # 12 epochs of 35
+    assert len(rows) == 420  # not one batch is padded
+    counts = np.bincount(rows, minlength=40)
+    assert counts[:10].sum() == pytest.approx(240, abs=2) and set(counts[:10]) <= {23, 24, 25}
+    assert counts[10:].sum() == pytest.approx(180, abs=2) and set(counts[10:]) <= {5, 6, 7}
+    position = batches.state()
+    following = [next(batches).malignant.tolist() for _ in range(5)]
+    again = pipeline.TrainingBatches(marked, 7, seed=3)
+    again.restore(position)
+    assert [next(again).malignant.tolist() for _ in range(5)] == following
+
+
+def test_data_sets_with_different_numbers_of_readers_are_joined():
+    left, upper = halves()
+    two = pipeline.load([record("two", (32, 48), reader_masks=(left, upper))], 2, SIZE, reader="sample")
+    none = pipeline.load([record("none", (32, 48), mask=upper)], 2, SIZE, reader="sample")
+    joined = pipeline.joined([two, none], [1.0, 1.0])
+    batch = pipeline.take(joined, [0, 1], 2, [3, 3])
+    np.testing.assert_array_equal(batch.mask, np.stack([upper, upper]) * 255)
+
+
+@pytest.mark.parametrize("also", ["ddti", "tn3k:", "tn3k:0", "tn3k:nan", "TN3K", "tn3k:200", "../tn3k"])
+def test_a_data_set_to_add_is_named_once_and_its_weight_is_a_number(also):
+    with pytest.raises(InputError, match=r"data\.also"):
+        pipeline.DataConfig(also=(also,))
+
+
+def test_which_readers_can_be_asked_for():
+    assert pipeline.DataConfig(also=("tn3k:0.5", "tn5000")).added == (("tn3k", 0.5), ("tn5000", 1.0))
+    for reader in ("mean", "sample", "reference", "0", "12"):
+        assert pipeline.DataConfig(reader=reader).reader == reader
+    for reader in ("readers", "-1", "1.0", "", "²", "1000"):
+        with pytest.raises(InputError, match=r"data\.reader"):
+            pipeline.DataConfig(reader=reader)
+
+
 def test_missing_labels_are_flags():
     records = [
         record("all", malignant=True),
         record("no mask", mask=None, malignant=False),
         record("no grade", grade=None),
     ]
-    batch, cases, _ = pipeline.load(records, 3, SIZE)
+    batch, cases, *_ = pipeline.load(records, 3, SIZE)
     assert cases == ("all", "no mask", "no grade")
     assert batch.mask_valid.tolist() == [True, False, True] == batch.radiomics_valid.tolist()
     assert batch.grade_valid.tolist() == [True, True, False]
@@ -168,7 +274,7 @@ def test_missing_labels_are_flags():
 
 
 def test_without_any_label_all_flags_are_false_and_the_shapes_stay():
-    batch, *_ = pipeline.load([record(mask=None, grade=None)], 4, SIZE, labels="readers")
+    batch, *_ = pipeline.load([record(mask=None, grade=None)], 4, SIZE, reader="mean")
     assert batch.mask.shape == (1, *SIZE) and batch.grade.shape == (1, 4) and batch.malignant.shape == (1,)
     flags = (batch.mask_valid, batch.grade_valid, batch.malignant_valid, batch.radiomics_valid)
     assert not any(flag.any() for flag in flags)
@@ -211,9 +317,9 @@ def test_labels_of_further_tasks_are_read_from_the_records():
 def test_how_many_outlines_a_training_mask_is_the_mean_of():
     mask = ellipse((60, 80))
     records = [record("two", reader_masks=(mask, mask)), record("three", reader_masks=(mask,) * 3), record("none")]
-    assert pipeline.load(records, 2, SIZE, labels="readers").readers == {1, 2, 3}
-    assert pipeline.load(records[:1], 2, SIZE, labels="readers").readers == {2}
-    assert pipeline.load(records, 2, SIZE, labels="reference").readers == {1}
+    assert pipeline.load(records, 2, SIZE, reader="mean").readers == {1, 2, 3}
+    assert pipeline.load(records[:1], 2, SIZE, reader="mean").readers == {2}
+    assert pipeline.load(records, 2, SIZE, reader="reference").readers == {1}
 
 
 def test_the_target_is_measured_on_the_images_as_they_are_and_scaled():
@@ -226,7 +332,7 @@ def test_the_target_is_measured_on_the_images_as_they_are_and_scaled():
     ]
     r = len(clinical.TARGET)
     scaling = clinical.Scaling(np.linspace(-1, 1, r, dtype=np.float32), np.linspace(1, 2, r, dtype=np.float32))
-    loaded = pipeline.load(records, 2, SIZE, labels="readers")
+    loaded = pipeline.load(records, 2, SIZE, reader="mean")
     assert not loaded.batch.radiomics.any() and loaded.batch.radiomics.shape == (4, r)
     found = pipeline.with_target(loaded, scaling, cut=0.25)
     assert found.cases == loaded.cases

@@ -529,3 +529,31 @@ def test_a_run_with_the_consistency_can_be_trained_resumed_and_loaded(tmp_path, 
     assert "consistency" in [row for row in rows(run_dir) if row["split"] == "train"][-1]
     train(run_dir, *fields, "--train.epochs", "2")
     assert "going on from step 6" in capsys.readouterr().out
+
+
+# --- several data sets ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_on_two_data_sets_resumes_and_names_what_changed(drawn_data, train_arguments, tmp_path, capsys, refused):
+    """Outlines from both sets, grades from the first alone: those of the second are of another system."""
+    data = tmp_path / "data"
+    shutil.copytree(drawn_data, data)
+    card, records = open_records(drawn_data, "drawn")
+    more = dataclasses.replace(card, name="more", grade_system="another")
+    other = [dataclasses.replace(record, image=record.image // 2, case=f"m{record.case}") for record in records]
+    builder.build(more, lambda notes: iter(other), data)
+
+    def arguments(epochs):
+        fields = ["--data.dir", str(data), "--data.also", "more:0.5", "--train.epochs", str(epochs)]
+        return train_arguments(tmp_path / "run", *fields)
+
+    train_script.main(arguments(1))
+    printed = capsys.readouterr().out
+    assert f"also trained on: more, {len(other)} images; left out: its grades" in printed
+    trained = json.loads((tmp_path / "run" / "split.json").read_text())["train"]
+    assert f"{len(trained) + len(other)} training and" in printed
+    evaluate_script.main(["--run-dir", str(tmp_path / "run")])
+    assert {case.case for case in read_cases(tmp_path / "run" / "cases.csv")} <= {record.case for record in records}
+    changed = [dataclasses.replace(record, malignant=not record.malignant) for record in other]
+    builder.build(more, lambda notes: iter(changed), data, overwrite=True)
+    assert "is not the one that the run was trained on" in refused(lambda: train_script.main(arguments(1)))

@@ -208,3 +208,46 @@ def test_the_split_of_a_run_is_checked(built, tmp_path):
     file.unlink()
     with pytest.raises(InputError, match="no such file"):
         source.check_split(file, parts)
+
+
+def added_to(built, card, change=lambda record, row: {}):
+    """A second data set beside the toys: 12 of them, which no split has, each changed."""
+    records = [replace(record, case=f"new {row}") for row, record in enumerate(toys(12, seed=9))]
+    records = [replace(record, **change(record, row)) for row, record in enumerate(records)]
+    builder.build(card, lambda notes: iter(records), built)
+    return source.open_parts(built, "toy", folds=4, also=[card.name])
+
+
+def test_a_data_set_to_train_on_besides_keeps_its_grades_only_if_they_are_the_same(built):
+    parts = added_to(built, replace(CARD, name="same"))
+    records, remarks = source.for_training(parts.added[0], parts)
+    assert [record.grade for record in records] == [i // 2 % 2 for i in range(12)]
+    assert remarks == ["also trained on: same, 12 images"]
+    assert parts.digest != open_toys(built).digest and parts.split_digest == open_toys(built).split_digest
+    for number, other in enumerate(({"grade_system": "BI-RADS"}, {"grades": ("high", "low")})):
+        parts = added_to(built, replace(CARD, name=f"other_{number}", **other))
+        records, remarks = source.for_training(parts.added[0], parts)
+        assert [record.grade for record in records[:3]] == [None] * 3 and records[0].mask is not None
+        assert "left out: its grades (" in remarks[0] and remarks[0].endswith("), which are not those of toy")
+
+
+def test_what_is_held_out_is_not_trained_on_under_another_name(built):
+    """The added set has a copy of every image of the toys, and an official test part."""
+    held = {record.content for part in (open_toys(built).validation, open_toys(built).test) for record in part}
+    images = [record.image for record in toys()][:12]
+    parts = added_to(
+        built,
+        replace(CARD, name="copies"),
+        lambda record, row: {"image": images[row]} if row < 10 else {"official_test": True},
+    )
+    records, remarks = source.for_training(parts.added[0], parts)
+    shared = sum(record.content in held for record in list(toys())[:10])
+    assert 0 < shared < 10 and len(records) == 10 - shared
+    assert not {record.content for record in records} & held
+    assert remarks == [
+        f"also trained on: copies, {10 - shared} images; left out: 2 images of its official test part, "
+        f"{shared} images that toy holds out"
+    ]
+    parts = added_to(built, replace(CARD, name="tests"), lambda record, row: {"official_test": True})
+    with pytest.raises(InputError, match=r"data\.also: no image of tests may be trained on"):
+        source.for_training(parts.added[0], parts)

@@ -142,10 +142,10 @@ def command(data, *more):
     target_study.main([*fields.split(), *more])
 
 
-@pytest.mark.parametrize("labels, cut, small", [("reference", "0.5", 1), ("readers", "0.25", 0)])
-def test_the_command_on_a_built_data_set(drawn_data, capsys, labels, cut, small):
+@pytest.mark.parametrize("reader, cut, small", [("reference", "0.5", 1), ("mean", "0.25", 0)])
+def test_the_command_on_a_built_data_set(drawn_data, capsys, reader, cut, small):
     """One outline is too small for a target, unless the readers' larger one is measured."""
-    command(drawn_data, "--data.labels", labels)
+    command(drawn_data, "--data.reader", reader)
     printed = capsys.readouterr().out
     assert printed.startswith(f"29 outlines of 15 groups at 24 x 32, cut at {cut}; {small} without a target")
     assert printed.count("| `") == 2 * len(clinical.TARGET)

@@ -64,6 +64,11 @@ class Config(TaskSettings, PenaltySettings):
                 "segmentation.weight is 0: nothing would teach the outline. Set it above 0, or model.pooling mean and "
                 "model.evidence learned."
             )
+        if self.guidance.weight and self.guidance.view == "original" and self.data.reader == "sample":
+            raise InputError(
+                "guidance.view original measures one outline of each image before the training, but data.reader sample "
+                "draws a new one in every epoch. Set guidance.view augmented, or another data.reader."
+            )
         frozen = self.model.frozen_levels >= len(level_names(self.model))
         if frozen and (self.cosreg.weight or self.mtl.compares_gradients):
             raise InputError(

@@ -26,7 +26,7 @@ def learn_from(training: Examples, config: Config) -> Fitted:
     Values that a run does not use stay neutral: the scaling without guidance, the shape means without the consistency.
     """
     batch = training.batch
-    per_epoch = steps_per_epoch(len(training.cases), config.train.batch_size)
+    per_epoch = steps_per_epoch(training.per_epoch, config.train.batch_size)
     cut = clinical.mask_cut(training.readers)
     benign_or_malignant = np.stack([1 - batch.malignant, batch.malignant], axis=1)
     neutral = Fitted.neutral(batch.grade.shape[1], len(clinical.TARGET), len(config.consistency.features))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(SOURCE is None, reason="no DDTI: set THYROID_JAX
 @pytest.mark.parametrize("size", [(128, 192), (96, 96)], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_every_value_survives_a_random_view(size, outlined):
     """Also at 96 x 96, where the smallest nodule has 69 pixels."""
-    batch = load(outlined, len(ddti.CARD.grades), size, labels="reference").batch
+    batch = load(outlined, len(ddti.CARD.grades), size, reader="reference").batch
     image, mask = batch.image[..., 0], batch.mask
     original = measure(image, mask)
     views = [measure_views(image, mask, AugmentConfig(), cut=0.5, seed=view) for view in range(2)]

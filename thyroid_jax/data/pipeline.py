@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 from thyroid_jax.batch import Batch, Label
-from thyroid_jax.data.record import Record
+from thyroid_jax.data.record import Record, is_name
 from thyroid_jax.errors import InputError
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.settings import check_within, settings
@@ -38,26 +38,84 @@ class DataConfig:
     """seed of the folds"""
     split: str = ""
     """a file of folds to use instead of the one beside the data"""
-    labels: Literal["readers", "reference"] = "readers"
-    """train on the readers' outlines and grades where records have them, or on the reference"""
+    reader: str = "mean"
+    """labels to train on where several readers gave theirs: `mean` of all, one `sample`d in every epoch, the number of
+    one reader (from 0), or the `reference`; validation and test always use the reference"""
+    also: tuple[str, ...] = ()
+    """more built data sets to train on, in the same folder: NAME, or NAME:WEIGHT for WEIGHT passes an epoch"""
 
     def __post_init__(self):
         check_within(self, "data", ("height", "width"), 1)
         check_within(self, "data", ("folds",), 3)  # one to test on, one to validate on, at least one to train on
         check_within(self, "data", ("fold",), 0, self.folds - 1)
         check_within(self, "data", ("split_seed",), 0, 2**32 - 1)
+        if self.reader not in READERS and not _is_number(self.reader):
+            raise InputError(f"data.reader is {self.reader!r}; give {', '.join(READERS)}, or a reader's number from 0.")
+        names = [self.name, *(name for name, _ in self.added)]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"data.also names {twice[0]!r}, which is already trained on; name each data set once.")
+
+    @property
+    def added(self) -> tuple[tuple[str, float], ...]:
+        """(name, weight) of each data set in ``also``; :class:`InputError` for any other form."""
+        return tuple(_name_and_weight(text) for text in self.also)
+
+
+READERS = ("mean", "sample", "reference")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 3
+
+
+def _name_and_weight(text: str) -> tuple[str, float]:
+    name, colon, weight = text.partition(":")
+    try:
+        number = float(weight) if colon else 1.0
+    except ValueError:
+        number = math.nan
+    if not (is_name(name) and LEAST_WEIGHT <= number <= 1 / LEAST_WEIGHT):
+        raise InputError(
+            f"data.also: {text!r} must be the name of a built data set, or NAME:WEIGHT with a weight from "
+            f"{LEAST_WEIGHT:g} to {1 / LEAST_WEIGHT:g}."
+        )
+    return name, number
+
+
+LEAST_WEIGHT = 0.01
+
+
+class ReaderLabels(NamedTuple):
+    """Every reader's labels of n examples, r readers at most, from which a training step gets those of one reader.
+
+    ``mask`` uint8[n r h w] and ``grade`` f32[n r k]; ``masks`` and ``grades`` int[n] are the numbers of readers who
+    gave one. Where there are none, the reference counts as the one reader.
+    """
+
+    mask: np.ndarray
+    grade: np.ndarray
+    masks: np.ndarray
+    grades: np.ndarray
 
 
 class Examples(NamedTuple):
     """A part of a data set at network size, on the host, with the case of every row.
 
     ``batch`` has n rows; its images are uint8[n h w 1] and its masks uint8[n h w]. ``readers`` are the numbers of
-    outlines over which its masks are averaged: 1 for a single outline.
+    outlines over which its masks are averaged: 1 for a single outline. ``sampled`` holds the labels of every reader if
+    each epoch samples one. ``shares`` are (rows, weight) of the data sets in it, one after the other; () for one set.
     """
 
     batch: Batch
     cases: tuple[str, ...]
     readers: frozenset[int] = frozenset({1})
+    sampled: ReaderLabels | None = None
+    shares: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def per_epoch(self) -> int:
+        """Examples that one epoch draws: each once, or of each data set the share that its weight says."""
+        return sum(max(1, round(rows * weight)) for rows, weight in self.shares) or len(self.cases)
 
 
 class Geometry(NamedTuple):
@@ -119,7 +177,7 @@ def load(
     grades: int,
     size: tuple[int, int],
     *,
-    labels: str = "reference",
+    reader: str = "reference",
     extra: Mapping[str, Callable[[Record], np.ndarray | None]] | None = None,
 ) -> Examples:
     """Decode and letterbox every record once, to square pixels.
@@ -131,13 +189,18 @@ def load(
         records: of one part of a data set.
         grades: grade classes k.
         size: (height, width) of the network's input.
-        labels: "readers" takes the mean of a record's reader outlines and the distribution of its reader grades,
-            where it has them; "reference" takes its reference outline and grade.
+        reader: "reference" takes a record's reference outline and grade, also where no reader gave one. "mean" takes
+            the mean of its readers' outlines and the distribution of their grades. A number takes those of one reader,
+            counted from 0; the label is missing where a record has readers, but fewer. "sample" takes those of reader
+            (row modulo readers), and keeps all readers' labels for :func:`take`.
         extra: labels of tasks that a user adds, by name: record -> array of one shape, None where it is missing.
 
     Raises :class:`InputError` when there is no record.
     """
-    rows = [_row(record, grades, size, labels, extra or {}) for record in records]  # one record in memory at a time
+    rows, sampled = [], []
+    for place, record in enumerate(records):  # one record in memory at a time
+        rows.append(_row(record, grades, size, reader, place, extra or {}))
+        sampled += [_reader_labels(record, grades, size)] if reader == "sample" else []
     if not rows:
         raise InputError("this part of the data set holds no record; choose other folds or build more cases.")
     cases, readers, image, masks, given_grades, proven, further = zip(*rows)
@@ -157,33 +220,71 @@ def load(
         example_valid=np.ones(len(rows), bool),
         extra=_extra_labels(further),
     )
-    return Examples(batch, cases, frozenset(readers))
+    return Examples(batch, cases, frozenset(readers), _stacked(sampled, mask[0], grade[0]) if sampled else None)
 
 
-def _row(record: Record, grades: int, size: tuple[int, int], labels: str, extra: Mapping[str, Callable]) -> tuple:
-    drawn = record.reader_masks if labels == "readers" else ()
-    mask = _mask(record, drawn)
+def _row(
+    record: Record, grades: int, size: tuple[int, int], reader: str, place: int, extra: Mapping[str, Callable]
+) -> tuple:
+    drawn = _chosen(record.reader_masks, record.mask, reader, place)
+    given = _chosen(record.reader_grades, record.grade, reader, place)
     return (
         record.case,
         len(drawn) or 1,
         letterbox(record.image, size, record.spacing),
-        None if mask is None else letterbox(mask, size, record.spacing),
-        _grade(record, grades, labels),
+        letterbox(_mean_mask(drawn), size, record.spacing) if drawn else None,
+        _distribution(given, grades) if given else None,
         None if record.malignant is None else np.array(record.malignant, np.float32),
         {name: read(record) for name, read in extra.items()},
     )
 
 
-def _mask(record: Record, drawn: Sequence[np.ndarray]) -> np.ndarray | None:
-    if drawn:
-        return np.round(255 * np.mean(drawn, axis=0)).astype(np.uint8)
-    return None if record.mask is None else record.mask.astype(np.uint8) * 255
+T = TypeVar("T")
 
 
-def _grade(record: Record, grades: int, labels: str) -> np.ndarray | None:
-    if labels == "readers" and record.reader_grades:
-        return np.bincount(record.reader_grades, minlength=grades).astype(np.float32) / len(record.reader_grades)
-    return None if record.grade is None else np.eye(grades, dtype=np.float32)[record.grade]
+def _chosen(given: Sequence[T], reference: T | None, reader: str, place: int) -> Sequence[T]:
+    """The labels to average: the chosen readers', or the reference where no reader gave one; [] where it is missing."""
+    if reader == "reference" or not given:
+        return [] if reference is None else [reference]
+    if reader == "mean":
+        return given
+    number = place % len(given) if reader == "sample" else int(reader)
+    return given[number : number + 1]
+
+
+def _mean_mask(drawn: Sequence[np.ndarray]) -> np.ndarray:
+    return np.round(255 * np.mean(drawn, axis=0)).astype(np.uint8)
+
+
+def _distribution(given: Sequence[int], grades: int) -> np.ndarray:
+    return np.bincount(given, minlength=grades).astype(np.float32) / len(given)
+
+
+def _reader_labels(
+    record: Record, grades: int, size: tuple[int, int]
+) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
+    """Each reader's outline at network size, and each reader's grade; those of the reference where there are none."""
+    drawn = record.reader_masks or _chosen((), record.mask, "reference", 0)
+    given = record.reader_grades or _chosen((), record.grade, "reference", 0)
+    return (
+        [letterbox(_mean_mask([mask]), size, record.spacing) for mask in drawn],
+        [_distribution([grade], grades) for grade in given],
+    )
+
+
+def _stacked(rows: Sequence[tuple[Sequence, Sequence]], mask: np.ndarray, grade: np.ndarray) -> ReaderLabels:
+    """All readers' labels, filled up with zeros; ``mask`` and ``grade`` have the shape and kind of one label."""
+
+    def stack(labels: Sequence[Sequence[np.ndarray]], like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.array([len(row) for row in labels])
+        whole = np.zeros((len(labels), max(1, counts.max()), *like.shape), like.dtype)
+        for place, row in enumerate(labels):
+            whole[place, : len(row)] = row if len(row) else 0
+        return whole, counts
+
+    masks, grades = zip(*rows)
+    (all_masks, mask_counts), (all_grades, grade_counts) = stack(masks, mask), stack(grades, grade)
+    return ReaderLabels(all_masks, all_grades, mask_counts, grade_counts)
 
 
 def _with_flags(values: Sequence[np.ndarray | None], missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -235,14 +336,47 @@ def _unit(pixels: Array) -> np.ndarray:
     return values / 255 if pixels.dtype == np.uint8 else values
 
 
-def take(examples: Examples, rows: Sequence[int], size: int) -> Batch:
-    """A batch of ``size`` rows: the chosen ones, then zeros with every flag False. Images and masks stay 8-bit."""
+def take(examples: Examples, rows: Sequence[int], size: int, draws: Sequence[int] = ()) -> Batch:
+    """A batch of ``size`` rows: the chosen ones, then zeros with every flag False. Images and masks stay 8-bit.
+
+    ``draws``, a random number for each row, choose the reader of each if the examples hold every reader's labels. A
+    reader's outline and grade go together where a record has as many outlines as grades.
+    """
 
     def pick(values: np.ndarray) -> np.ndarray:
         chosen = values[np.asarray(rows)]
         return np.concatenate([chosen, np.zeros((size - len(rows), *values.shape[1:]), values.dtype)])
 
-    return jax.tree.map(pick, examples.batch)
+    batch = jax.tree.map(pick, examples.batch)
+    if examples.sampled is not None and len(draws):
+        everyone, chosen = examples.sampled, np.asarray(rows)
+        for name, labels, counts in (
+            ("mask", everyone.mask, everyone.masks),
+            ("grade", everyone.grade, everyone.grades),
+        ):
+            reader = np.asarray(draws) % np.maximum(counts[chosen], 1)
+            getattr(batch, name)[: len(chosen)] = labels[chosen, reader]
+    return batch
+
+
+def joined(parts: Sequence[Examples], weights: Sequence[float]) -> Examples:
+    """Training examples of several data sets as one; an epoch holds ``weights[i]`` passes over those of set i."""
+    shares = tuple((len(part.cases), float(weight)) for part, weight in zip(parts, weights, strict=True))
+    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[part.batch for part in parts])
+    kept = [part.sampled for part in parts if part.sampled is not None]
+    sampled = None
+    if kept:
+        most = max(max(labels.mask.shape[1], labels.grade.shape[1]) for labels in kept)
+        sampled = ReaderLabels(
+            *(np.concatenate([_wider(labels[field], most) for labels in kept]) for field in range(2)),
+            *(np.concatenate([labels[field] for labels in kept]) for field in (2, 3)),
+        )
+    cases = tuple(case for part in parts for case in part.cases)
+    return Examples(batch, cases, frozenset().union(*(part.readers for part in parts)), sampled, shares)
+
+
+def _wider(labels: np.ndarray, readers: int) -> np.ndarray:
+    return np.pad(labels, [(0, 0), (0, readers - labels.shape[1]), *[(0, 0)] * (labels.ndim - 2)])
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -254,16 +388,36 @@ class TrainingBatches:
     """Endless shuffled batches. Every epoch holds each example once; its last batch is padded. The order depends on
     ``seed`` only.
 
+    Of several data sets, each is shuffled and repeated by itself, and they are mixed in the ratio of weight times size;
+    no batch is padded.
+
     ``state()`` is the position after the last batch handed out, as JSON-ready values; ``restore`` goes back to it.
     """
 
     def __init__(self, examples: Examples, batch_size: int, *, seed: int):
         import grain
 
-        rows = grain.MapDataset.range(len(examples.cases)).seed(seed).shuffle()
-        batches = rows.batch(
-            batch_size, drop_remainder=False, batch_fn=lambda items: take(examples, items, batch_size)
-        ).repeat()
+        def shuffled(first: int, count: int, order: int) -> grain.MapDataset:
+            return grain.MapDataset.range(first, first + count).seed(order).shuffle()
+
+        def batch_of(items: Sequence) -> Batch:
+            picked, draws = zip(*items) if examples.sampled is not None else (items, ())
+            return take(examples, picked, batch_size, draws)
+
+        counts = [count for count, _ in examples.shares]
+        firsts = np.cumsum([0, *counts[:-1]]).tolist()
+        if counts:
+            sets = [
+                shuffled(first, count, seed + place).repeat()
+                for place, (first, count) in enumerate(zip(firsts, counts))
+            ]
+            rows = grain.MapDataset.mix(sets, weights=[count * weight for count, weight in examples.shares])
+        else:
+            rows = shuffled(0, len(examples.cases), seed)
+        if examples.sampled is not None:
+            rows = rows.seed(seed).random_map(lambda row, rng: (int(row), int(rng.integers(1 << 31))))
+        batches = rows.batch(batch_size, drop_remainder=False, batch_fn=batch_of)
+        batches = batches if counts else batches.repeat()
         # No reading threads: the step runs beside this thread already, and a thread may outlive its run.
         self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 

@@ -1,15 +1,15 @@
-"""Built records, split by a folds file into parts that share no group and no image."""
+"""Built records, split by a folds file into parts that share no group and no image, and more to train on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 from thyroid_jax.data import splits
-from thyroid_jax.data.record import Card, Record, RecordSequence
-from thyroid_jax.data.storage import open_records
+from thyroid_jax.data.record import Card, Record, RecordSequence, digest_of
+from thyroid_jax.data.storage import Records, open_records
 from thyroid_jax.errors import InputError, raise_all
 from thyroid_jax.files import read_json
 
@@ -17,10 +17,10 @@ PARTS = splits.SIDES
 
 
 class Subset(RecordSequence):
-    """Some of a data set's records, read from disk as they are asked for."""
+    """Some of a data set's records, read from disk as they are asked for, and then changed where that is asked for."""
 
-    def __init__(self, records: RecordSequence, rows: Sequence[int]):
-        self._records, self._rows = records, tuple(rows)
+    def __init__(self, records: RecordSequence, rows: Sequence[int], change: Callable[[Record], Record] | None = None):
+        self._records, self._rows, self._change = records, tuple(rows), change
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -32,13 +32,25 @@ class Subset(RecordSequence):
     def __getitem__(self, index: int | slice) -> Record | Subset:
         """Record ``index`` of the subset, or a smaller subset for a slice."""
         if isinstance(index, slice):
-            return Subset(self._records, self._rows[index])
-        return self._records[self._rows[index]]
+            return Subset(self._records, self._rows[index], self._change)
+        record = self._records[self._rows[index]]
+        return record if self._change is None else self._change(record)
+
+
+class Added(NamedTuple):
+    """A data set that is trained on besides the one that is split: its card and records, all of them."""
+
+    card: Card
+    records: Records
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set's card and its three parts, the split that makes them, and the digests of data set and split."""
+    """A data set's card and its three parts, the split that makes them, and the digests of data set and split.
+
+    ``held_out`` are the contents of the images in the validation and test parts. ``added`` are more data sets, which
+    are only trained on. ``digest`` is that of all data sets together.
+    """
 
     card: Card
     train: Subset
@@ -47,6 +59,8 @@ class Parts:
     split: splits.Split
     digest: str
     split_digest: str
+    held_out: frozenset[str]
+    added: tuple[Added, ...] = ()
 
 
 def open_parts(
@@ -57,9 +71,11 @@ def open_parts(
     fold: int = 0,
     seed: int = 0,
     split_file: Path | str | None = None,
+    also: Sequence[str] = (),
 ) -> Parts:
     """Open the data set ``name`` built in ``data_dir`` and split it, holding out ``fold`` (:func:`splits.resolve`).
 
+    ``also`` names more data sets in ``data_dir``, which are not split.
     The folds are those of the folds file ``split_file``, which must hold ``folds`` of them; ``seed`` then does not
     matter. Without one they lie beside the data and are made at first use. No record is read. Raises
     :class:`InputError` for a data set that is missing or damaged, and for folds that do not fit it.
@@ -78,7 +94,40 @@ def open_parts(
         Subset(records, [row_of[case] for case in cases])
         for cases in (split["train"], split["validation"], split["test"])
     )
-    return Parts(card, train, validation, test, split, records.digest, splits.digest(split))
+    added = tuple(Added(*open_records(data_dir, other)) for other in also)
+    digest = digest_of([records.digest, *(other.records.digest for other in added)]) if added else records.digest
+    held_out = frozenset(records.entries[row_of[case]].content for case in (*split["validation"], *split["test"]))
+    return Parts(card, train, validation, test, split, digest, splits.digest(split), held_out, added)
+
+
+def for_training(added: Added, parts: Parts) -> tuple[RecordSequence, list[str]]:
+    """The records of an added data set that may be trained on, and a remark on what is left out of it and why.
+
+    Left out are images of its official test part, images that are also in the validation or test part of ``parts``,
+    and the grades, unless both cards have the same grade system and the same ordered grades. Raises
+    :class:`InputError` when nothing is left.
+    """
+    name, entries = added.card.name, added.records.entries
+    rows = [row for row, entry in enumerate(entries) if not entry.official_test and entry.content not in parts.held_out]
+    testing = sum(entry.official_test for entry in entries)
+    shared = len(entries) - len(rows) - testing
+    same = (added.card.grade_system, added.card.grades) == (parts.card.grade_system, parts.card.grades)
+    left_out = [f"{testing} images of its official test part"] if testing else []
+    left_out += [f"{shared} images that {parts.card.name} holds out"] if shared else []
+    if added.card.grades and not same:
+        left_out.append(f"its grades ({_grades(added.card)}), which are not those of {parts.card.name}")
+    if not rows:
+        raise InputError(f"data.also: no image of {name} may be trained on: {', '.join(left_out)}. Leave it out.")
+    remark = f"also trained on: {name}, {len(rows)} images" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+    return Subset(added.records, rows, None if same else _without_grades), [remark]
+
+
+def _grades(card: Card) -> str:
+    return " ".join([card.grade_system, *card.grades]).strip()
+
+
+def _without_grades(record: Record) -> Record:
+    return replace(record, grade=None, reader_grades=())
 
 
 def check_split(path: Path | str, parts: Parts) -> None:

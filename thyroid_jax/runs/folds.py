@@ -38,8 +38,10 @@ def open_folds(data: DataConfig) -> Folds:
     Raises :class:`InputError` for a data set with an official test part, which is in no fold, for one without any
     outline, and where ``data`` names one fold or the readers' labels.
     """
-    if data.fold or data.labels != DataConfig().labels:
-        raise InputError("every fold is predicted, against the reference: leave out --data.fold and --data.labels.")
+    if data.fold or data.reader != DataConfig().reader or data.also:
+        raise InputError(
+            "every fold is predicted, against the reference: leave out --data.fold, --data.reader, --data.also."
+        )
     parts = [open_parts(Config(data=replace(data, fold=fold))) for fold in range(data.folds)]
     names, size = tuple(parts[0].card.grades), (data.height, data.width)
     loaded = [load(part.test, max(2, len(names)), size) for part in parts]

@@ -11,7 +11,7 @@ import numpy as np
 
 from thyroid_jax.config import Config, recipe_of
 from thyroid_jax.data import source
-from thyroid_jax.data.pipeline import Examples, load, with_target
+from thyroid_jax.data.pipeline import Examples, joined, load, with_target
 from thyroid_jax.data.record import Card
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import alone_in
@@ -26,19 +26,29 @@ from thyroid_jax.train.step import TrainState, init_state, unpacked
 
 
 class Data(NamedTuple):
-    """A run's data: the records of all parts, and the training and validation parts at network size."""
+    """A run's data: the records of all parts, and the training and validation parts at network size.
+
+    ``remarks`` say what was left out of the data sets that are trained on besides.
+    """
 
     parts: source.Parts
     training: Examples
     validation: Examples
+    remarks: tuple[str, ...] = ()
 
 
 def open_parts(config: Config) -> source.Parts:
-    """The data set that a config names, split as it says."""
+    """The data set that a config names, split as it says, and those that are trained on besides."""
     data = config.data
     split_file = Path(data.split) if data.split else None
     return source.open_parts(
-        data.dir, data.name, folds=data.folds, fold=data.fold, seed=data.split_seed, split_file=split_file
+        data.dir,
+        data.name,
+        folds=data.folds,
+        fold=data.fold,
+        seed=data.split_seed,
+        split_file=split_file,
+        also=[name for name, _ in data.added],
     )
 
 
@@ -47,8 +57,16 @@ def open_data(config: Config) -> Data:
     check_size(config.model, config.data.height, config.data.width)
     parts = open_parts(config)
     size, grades = (config.data.height, config.data.width), grade_count(parts.card)
-    training = load(parts.train, grades, size, labels=config.data.labels)
-    return Data(parts, training, load(parts.validation, grades, size))
+    reader = config.data.reader
+    sets = [load(parts.train, grades, size, reader=reader)]
+    remarks: list[str] = []
+    for added in parts.added:
+        records, said = source.for_training(added, parts)
+        remarks += said
+        sets.append(load(records, grades, size, reader=reader))
+    weights = [1.0, *(weight for _, weight in config.data.added)]
+    training = joined(sets, weights) if parts.added else sets[0]
+    return Data(parts, training, load(parts.validation, grades, size), tuple(remarks))
 
 
 def grade_count(card: Card) -> int:
@@ -170,4 +188,5 @@ def describe(recipe: Recipe, data: Data, config: Config) -> str:
     return (
         f"{len(data.training.cases)} training and {len(data.validation.cases)} validation images, "
         f"{int(recipe.fitted.total_steps)} steps\nminimises {' + '.join(terms)}{weighed}{missing}"
+        + "".join(f"\n{remark}" for remark in data.remarks)
     )

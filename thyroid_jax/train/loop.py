@@ -88,7 +88,7 @@ def fit(
 
     A loss or gradient that is not finite stops the run with :class:`InputError`; no such state is ever saved.
     """
-    per_epoch = steps_per_epoch(len(training.cases), config.batch_size)
+    per_epoch = steps_per_epoch(training.per_epoch, config.batch_size)
     batches = TrainingBatches(training, config.batch_size, seed=config.seed)
     if start.position is not None:
         batches.restore(start.position)
@@ -115,7 +115,7 @@ def fit(
             row["learning_rate"] = float(
                 learning_rate(recipe.settings["optimizer"], done - 1, recipe.fitted.total_steps)
             )
-            row["images_per_second"] = len(training.cases) / (time.monotonic() - started)
+            row["images_per_second"] = training.per_epoch / (time.monotonic() - started)
             log.add(row)
             if probes:
                 log.add(
