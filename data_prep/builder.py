@@ -7,6 +7,7 @@ import io
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from thyroid_jax.data import splits, storage
 from thyroid_jax.data.record import Card, Entry, Notes, Record, data_digest, entry_of, problems_of
 from thyroid_jax.errors import InputError, names_a_full_disk, raise_all
 from thyroid_jax.files import alone_in, write_bytes
+
+LOG_EVERY = 10.0  # seconds between two lines about the progress
 
 Item = TypeVar("Item")
 Factory = Callable[[Notes], Iterable[Record]]
@@ -222,12 +225,16 @@ def _remove_empty(out: Path, keep: list[Path]) -> None:
 def _write(card: Card, records: Factory, survey: Survey, staging: Path) -> None:
     import tensorflow_datasets as tfds
 
+    class Description(tfds.core.DatasetInfo):
+        def initialize_from_bucket(self):
+            """TFDS would ask its server about this data set, and leave an empty folder among the temporary files."""
+
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version(storage.VERSION)
         name = card.name
 
         def _info(self):
-            return tfds.core.DatasetInfo(
+            return Description(
                 builder=self,
                 features=storage.features(),
                 description=card.title,
@@ -302,4 +309,13 @@ def _write_official_folds(card: Card, survey: Survey, staging: Path) -> None:
 
 
 def _progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
-    yield from tqdm(items, desc=label, total=total, unit=" records", disable=not sys.stderr.isatty(), leave=False)
+    """The items, counted on stderr: by a bar on a terminal, else by a line every :data:`LOG_EVERY` seconds."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=label, total=total, unit=" records", leave=False)
+        return
+    said = time.monotonic()
+    for number, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - said >= LOG_EVERY:
+            said = time.monotonic()
+            print(f"{label}: {number}{f' of {total}' if total else ''} records", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ import numpy as np
 from thyroid_jax.data.record import Card, Record, RecordSequence, problems_of
 from thyroid_jax.data.storage import Metadata, open_records, read_metadata
 from thyroid_jax.errors import InputError, raise_all
+from thyroid_jax.evaluate.agreement import ReaderLabels, agreement, reader_labels
 from thyroid_jax.files import write_bytes
 
 TILE = (240, 180)  # width and height of one picture on the contact sheet, pixels
@@ -34,6 +35,8 @@ class Findings:
     official_test: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     shares: list[float] = field(default_factory=list)
+    labels: list[ReaderLabels] = field(default_factory=list)
+    cleaned: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -104,6 +107,8 @@ def _count(card: Card, record: Record, found: Findings) -> None:
     found.readers[max(len(record.reader_masks), len(record.reader_grades))] += 1
     found.spaced += not np.isnan(record.spacing).any()
     found.official_test += record.official_test
+    found.cleaned += bool(record.cleaning)
+    found.labels.append(reader_labels(record))
     found.grades["unknown" if record.grade is None else card.grades[record.grade]] += 1
     found.truths["unknown" if record.malignant is None else "malignant" if record.malignant else "benign"] += 1
     if record.mask is not None:
@@ -131,7 +136,9 @@ def describe(metadata: Metadata, found: Findings) -> str:
         f"size           {min(widths)}-{max(widths)} x {min(heights)}-{max(heights)} px, {len(found.sizes)} different",
         f"with spacing   {found.spaced}",
         *([f"official test  {found.official_test}"] if found.official_test else []),
+        *([f"cleaned        {found.cleaned}"] if found.cleaned else []),
         f"readers        {_listed(found.readers, sorted(found.readers))}",
+        *_agreement(found.labels, len(card.grades)),
         f"malignant      {_listed(found.truths, ('benign', 'malignant', 'unknown'))}",
     ]
     if card.grades:
@@ -146,6 +153,23 @@ def describe(metadata: Metadata, found: Findings) -> str:
     if metadata.dropped:
         lines += ["", "left out at the build:", *(f"  {what}: {why}" for what, why in metadata.dropped)]
     return "\n".join(lines)
+
+
+def _agreement(labels: Sequence[ReaderLabels], grades: int) -> list[str]:
+    """Lines on how far the readers agree; [] where no image has two readers."""
+    found = agreement(labels, grades)
+    lines = []
+    if found.outlines:
+        lines.append(
+            f"outlines agree  Dice {found.dice:.3f} (mean over pairs of readers and {found.outlines} images), "
+            f"ICC of the area {found.area_icc:.3f}"
+        )
+    if found.grades:
+        lines.append(
+            f"grades agree    quadratic kappa {found.kappa:.3f} (mean over pairs of readers, {found.grades} images), "
+            f"Fleiss' kappa {found.fleiss:.3f}"
+        )
+    return lines
 
 
 def _paragraph(label: str, text: str) -> list[str]:

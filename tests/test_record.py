@@ -49,6 +49,7 @@ CHANGES = {
     ],
     "spacing": [(0.2, 0.1), (NAN, 0.2), (0.1, NAN), (NAN, NAN), (math.nextafter(0.1, 1), 0.2)],
     "official_test": [True],
+    "cleaning": [("cut",), ("cut", "filled"), ("filled", "cut"), ("cutfilled",)],
 }
 
 
@@ -80,6 +81,7 @@ def test_the_digest_is_the_hash_of_these_very_bytes():
     record = Record("é", "g", "s", np.array([[1, 2]], np.uint8), np.array([[True, False]]), grade=3, spacing=(0.5, NAN))
     fields_in_order = [
         b"s4;case" + b"s2;\xc3\xa9",
+        b"s8;cleaning" + b"l0;",
         b"s11;descriptors" + b"m0;",
         b"s5;grade" + b"i3;",
         b"s5;group" + b"s1;g",
@@ -92,7 +94,7 @@ def test_the_digest_is_the_hash_of_these_very_bytes():
         b"s6;source" + b"s1;s",
         b"s7;spacing" + b"l2;f" + struct.pack(">d", 0.5) + b"f\x7f\xf8" + bytes(6),
     ]
-    assert record.digest == hashlib.sha256(b"m12;" + b"".join(fields_in_order)).hexdigest()[:32]
+    assert record.digest == hashlib.sha256(b"m13;" + b"".join(fields_in_order)).hexdigest()[:32]
     assert record.content == hashlib.sha256(b"auint8 1 2;\x01\x02").hexdigest()[:32]
 
 

@@ -270,7 +270,7 @@ def a_pipe(file):
 
 DISAGREEMENTS = [
     (info(name="other"), "name is 'other', not 'toy'"),
-    (info(version="1.0.0"), "version is '1.0.0', not '2.0.0'"),
+    (info(version="1.0.0"), "version is '1.0.0', not '3.0.0'"),
     (info(fileFormat="tfrecord"), "fileFormat is 'tfrecord'"),
     (info(splits=[]), "not one split 'records'"),
     (info(splits=None), "not one split 'records'"),
@@ -354,7 +354,7 @@ def test_what_is_not_there_is_named(built, tmp_path):
 def test_a_set_of_an_older_version_is_to_be_built_again(built):
     storage.folder_of(built, "toy").rename(built / "toy" / "1.0.0")
     with pytest.raises(
-        InputError, match=r"built in format 1\.0\.0 .* reads format 2\.0\.0.*Build it again.*--overwrite"
+        InputError, match=r"built in format 1\.0\.0 .* reads format 3\.0\.0.*Build it again.*--overwrite"
     ):
         storage.open_records(built, "toy")
 

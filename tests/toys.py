@@ -22,6 +22,7 @@ def toys(count: int = 9, seed: int = 0) -> Iterator[Record]:
             source=f"{i}.png",
             image=rng.integers(0, 256, (h, w), dtype=np.uint8),
             mask=masks[0] if i % 3 else None,
+            cleaning=("cut to the scan", f"{i} pixels filled in") if i % 2 else (),
             reader_masks=tuple(masks[: i % 4]),
             grade=i % 3 if i % 4 else None,
             reader_grades=tuple(range(i % 3)),

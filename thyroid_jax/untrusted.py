@@ -12,7 +12,7 @@ from thyroid_jax.errors import InputError
 
 def is_there(path: Path) -> bool:
     """Whether the name is there, also as a link that leads nowhere: reading such a file is a fault, not a gap."""
-    return path.exists() or path.is_symlink()
+    return os.path.lexists(path)
 
 
 def read_bytes(path: Path, *, largest: int) -> bytes:

@@ -86,6 +86,8 @@ CARD = Card(
     grouping=f"patient: 1 to {MOST_VIEWS} views of one nodule",
     grades=tirads.LEVELS,
     grade_system="ACR",
+    access="made here",
+    holds=("outlines", "grades", "several readers"),
 )
 
 

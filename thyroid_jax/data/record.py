@@ -39,6 +39,8 @@ class Record:
     descriptors   written findings of the report, e.g. {"echogenicity": "hypoechogenicity"}; missing ones are left out
     spacing       millimetres per pixel (rows, columns); NaN when unknown
     official_test True where the publishers of the data set keep the image for testing; this part is never split again
+    cleaning      what was done to the picture, step by step, e.g. ("cut to the scan, rows 20-330, columns 60-500",
+                  "callipers filled in, 212 pixels"); () where it is as it was published
     """
 
     case: str
@@ -53,6 +55,7 @@ class Record:
     descriptors: Mapping[str, str] = field(default_factory=dict)
     spacing: tuple[float, float] = (math.nan, math.nan)
     official_test: bool = False
+    cleaning: tuple[str, ...] = ()
 
     @property
     def content(self) -> str:
@@ -106,6 +109,8 @@ class Card:
     grades    ordered names of the grade classes, least suspicious first; () when the set has no grade
     grouping  what one group is (patient, case, ...); splits never cut through a group
     expected  counts of the complete original, e.g. {"images": 480}; a build reports differences
+    access    how to get the original: "open download", "on request", ...
+    holds     kinds of labels that it has: "outlines", "boxes", "grades", "malignancy", "several readers"
 
     Raises :class:`InputError` that lists every field that cannot be used. The name of a grade becomes a column of
     tables and a word of reports: it is plain text, begins with a letter or a digit, is not repeated (capitals do not
@@ -122,6 +127,8 @@ class Card:
     grade_system: str = ""
     faults: tuple[str, ...] = ()
     expected: Mapping[str, int] = field(default_factory=dict)
+    access: str = ""
+    holds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         raise_all(_card_problems(self), f"card of the data set {self.name!r}: cannot be used, mend these fields:")
@@ -242,6 +249,7 @@ def problems_of(record: Record, card: Card) -> list[str]:
 def _text_problems(record: Record) -> list[str]:
     problems = [f"{name} is empty" for name in ("case", "group") if not getattr(record, name)]
     texts = [("case", record.case), ("group", record.group), ("source", record.source)]
+    texts += [("a step of the cleaning", step) for step in record.cleaning]
     for name, value in record.descriptors.items():
         texts += [("name of a descriptor", name), (f"descriptor {name!r}", value)]
     for name, text in texts:
@@ -261,13 +269,13 @@ def _is_unicode(text: str) -> bool:
 
 
 def _card_problems(card: Card) -> list[str]:
-    texts = ("name", "title", "source", "licence", "labels", "grouping", "grade_system")
+    texts = ("name", "title", "source", "licence", "labels", "grouping", "grade_system", "access")
     problems = [
         f"{name}: {getattr(card, name)!r} is not a text" for name in texts if not isinstance(getattr(card, name), str)
     ]
     if not is_name(card.name):
         problems.append(f"name: {card.name!r} must be small letters, digits and _, a letter first, at most 64")
-    for name in ("grades", "faults"):
+    for name in ("grades", "faults", "holds"):
         values = getattr(card, name)
         if not isinstance(values, tuple) or not all(isinstance(value, str) for value in values):
             problems.append(f"{name}: {values!r} is not a tuple of texts")

@@ -26,7 +26,7 @@ from thyroid_jax.data.record import Card, Entry, Record, RecordSequence, data_di
 from thyroid_jax.errors import InputError, raise_all
 from thyroid_jax.files import read_json
 
-VERSION = "2.0.0"  # goes up whenever data sets of the version before cannot be read any more
+VERSION = "3.0.0"  # goes up whenever data sets of the version before cannot be read any more
 SPLIT = "records"  # the one TFDS split; training, validation and test are lists of cases (thyroid_jax.data.splits)
 FORMAT = "array_record"
 UNKNOWN = -1  # a missing class or truth value, on disk only
@@ -58,7 +58,7 @@ def features():
     import tensorflow_datasets as tfds
 
     picture = {name: tfds.features.Image(shape=(None, None, 1), encoding_format=PNG) for name in _PICTURES}
-    text = {name: tfds.features.Text() for name in ("case", "group", "source", "descriptors", "spacing")}
+    text = {name: tfds.features.Text() for name in ("case", "group", "source", "descriptors", "spacing", "cleaning")}
     whole = {name: np.int32 for name in ("grade", "malignant", "readers")}
     flags = {name: np.bool_ for name in ("has_mask", "official_test")}
     return tfds.features.FeaturesDict(
@@ -94,6 +94,7 @@ def encode(record: Record) -> dict[str, Any]:
         # As text: TFDS keeps floats in single precision.
         "spacing": " ".join(repr(float(side)) for side in record.spacing),
         "official_test": record.official_test,
+        "cleaning": json.dumps(record.cleaning),
     }
 
 
@@ -117,6 +118,7 @@ def decode(example: Mapping[str, Any]) -> Record:
         descriptors=json.loads(_string(example["descriptors"])),
         spacing=(down, across),
         official_test=bool(example["official_test"]),
+        cleaning=tuple(json.loads(_string(example["cleaning"]))),
     )
 
 

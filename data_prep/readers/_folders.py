@@ -1,0 +1,120 @@
+"""What readers of folders of PNG files share: where the folder is, what is in it, and images that a table lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import pictures
+from data_prep.reading import fault_of
+from data_prep.tables import Row, by_column, table_rows
+from thyroid_jax.data.record import Notes
+from thyroid_jax.errors import InputError
+from thyroid_jax.untrusted import is_there
+
+IMAGE_MODES = ("L", "LA", "P", "RGB", "RGBA")  # PIL's names of the colour modes that are read
+MASK_MODES = ("1", *IMAGE_MODES)
+ABSENT, EXTRA_IMAGE, EXTRA_MASK = "images that are not there", "images without row", "masks without row"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row of a table that names an image: its number in the table, the file's name, its label and descriptors."""
+
+    row: int
+    file: str
+    label: str
+    descriptors: Mapping[str, str] = field(default_factory=dict)
+
+
+def folder_of(
+    source: Path, title: str, names: Sequence[str], outer: str, *, enough: Callable[[Iterable[bool]], bool] = all
+) -> Path:
+    """The folder that holds ``names``, all of them or ``any``: ``source``, or the folder ``outer`` in it.
+
+    Raises :class:`InputError` that says what is missing, and where it is if it lies one or two levels deeper, or above.
+    """
+
+    def holds(folder: Path) -> bool:
+        return enough(is_there(folder / name) for name in names)
+
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder. Give the folder of {title}; it holds {', '.join(names)}.")
+    for folder in (source, source / outer):
+        if holds(folder):
+            return folder
+    deeper = [folder for depth in ("*/", "*/*/") for folder in sorted(source.glob(depth))]
+    found = next(filter(holds, [*deeper, source.absolute().parent]), None)
+    hint = f"It is in {found}: give that folder." if found else f"Unpack {title} and give the folder it makes."
+    missing = ", no ".join(name for name in names if not is_there(source / name))
+    raise InputError(f"{source}: not the folder of {title}, there is no {missing} in it. {hint}")
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of all files in a folder, sorted. Raises :class:`InputError` when it is not a folder to be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}); it must be a folder of pictures.") from error
+
+
+def leave_out(place: str, why: str, count: str, notes: Notes) -> None:
+    """Note and count a file that is left out. A name that is not Unicode is noted with escapes."""
+    notes.counts[count] += 1
+    notes.dropped.append((place.encode("utf-8", "backslashreplace").decode(), why))
+
+
+def note_extra_files(folder: Path, known: Collection[str], table: str, count: str, notes: Notes) -> None:
+    """Leave out every file of ``folder`` that the table does not name."""
+    for name in names_in(folder):
+        if name not in known:
+            leave_out(f"{folder.name}/{name}", f"{table} has no row for it", count, notes)
+
+
+def rows_of(path: Path, columns: Sequence[str], faults: list[str]) -> list[tuple[int, dict[str, str]]]:
+    """(number, {column: text}) of each row of a table, whatever stands to the right of ``columns``.
+
+    Capitals of the header do not count. Raises :class:`InputError` that names the file, as :func:`by_column` does.
+    """
+    try:
+        (first, names), *below = table_rows(path, faults)
+        header = [name.capitalize() for name in names]
+        wide = 1 + max((header.index(column) for column in columns if column in header), default=len(header))
+        rows: list[Row] = [(first, header[:wide]), *((number, texts[:wide]) for number, texts in below)]
+        return by_column(rows, columns)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; replace the file by the original.") from error
+
+
+def row_faults(table: str, number: int, problems: Iterable[str]) -> list[str]:
+    """Messages about a row that cannot be right."""
+    return [f"{table}: row {number}, {problem}; correct it after the original." for problem in problems]
+
+
+def present(listed: Iterable[Listed], folder: Path, table: str, notes: Notes) -> Iterator[Listed]:
+    """The rows whose image is in ``folder``; the others are left out."""
+    for row in listed:
+        if is_there(folder / row.file):
+            yield row
+        else:
+            why = f"row {row.row} of {table} names it: it is not there"
+            leave_out(f"{folder.name}/{row.file}", why, ABSENT, notes)
+
+
+def read_picture(root: Path, place: str, modes: Sequence[str], notes: Notes) -> np.ndarray | None:
+    """The pixels of the PNG file ``place`` in ``root`` (:func:`data_prep.pictures.pixels`), or None and a fault."""
+    with fault_of(place, notes):
+        return pictures.pixels(root / place, "PNG", modes=modes)
+    return None
+
+
+def lesion(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The outline bool[h w] of a mask that must mark something. Raises :class:`InputError` as ``outline`` does."""
+    marked = pictures.outline(picture, shape)
+    if not marked.any():
+        raise InputError("outline: not one pixel is marked")
+    return marked
