@@ -2,10 +2,11 @@
 
 ::
 
-    python -m data_prep list
+    python -m data_prep list [--data DIR] [--pages DIR]
     python -m data_prep build NAME --source DIR --out DIR [--overwrite]
     python -m data_prep build phantom --out DIR [--count N] [--seed N] [--size H W] [--overwrite]
-    python -m data_prep check NAME --data DIR [--sheet FILE]
+    python -m data_prep build folder --name NAME --source DIR --out DIR [--dry-run] [--overwrite] [more, see --help]
+    python -m data_prep check NAME --data DIR [--sheet FILE] [--against OTHER]
     python -m data_prep folds NAME --data DIR --out FILE [--folds N] [--seed N]
     python -m data_prep radiomics NAME --data DIR --out FILE.csv [--engine jax|pyradiomics]
                                        [--bin-count N | --bin-width W] [--overwrite]
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from data_prep import readers
+from data_prep.folder import options as folder_options
 from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError, exits_cleanly
 
@@ -36,12 +38,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m data_prep", description="Build, check, split and measure data sets."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="print which data sets can be built").set_defaults(run=_list)
+    _add_list(commands.add_parser("list", help="print which data sets can be built"))
     _add_build(commands.add_parser("build", help="make a data set from an original download, or of phantoms"))
     _add_check(commands.add_parser("check", help="print what a built data set holds and whether it can be used"))
     _add_folds(commands.add_parser("folds", help="divide a built data set into folds and write these to a file"))
     _add_radiomics(commands.add_parser("radiomics", help="write a table of radiomics, one row for each outlined image"))
     return parser
+
+
+def _add_list(listing: argparse.ArgumentParser) -> None:
+    listing.add_argument("--data", type=Path, metavar="DIR", help="say also which of them are built in this folder")
+    listing.add_argument("--pages", type=Path, metavar="DIR", help="write a page on each data set into this folder")
+    listing.set_defaults(run=_list)
 
 
 def _add_build(build: argparse.ArgumentParser) -> None:
@@ -59,6 +67,12 @@ def _add_build(build: argparse.ArgumentParser) -> None:
     phantom.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="height and width in pixels")
     _add_out(phantom)
     phantom.set_defaults(run=_build_phantoms)
+    folder = names.add_parser("folder", help="your own folder of images, masks and a table")
+    folder_options.add_arguments(folder)
+    folder.add_argument("--out", type=Path, metavar="DIR", help="folder in which the data set NAME is built")
+    folder.add_argument("--overwrite", action="store_true", help="replace a data set that is already there")
+    folder.add_argument("--dry-run", action="store_true", help="print what is understood, and write nothing")
+    folder.set_defaults(run=_build_own)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +89,7 @@ def _add_built(parser: argparse.ArgumentParser) -> None:
 
 def _add_check(check: argparse.ArgumentParser) -> None:
     _add_built(check)
+    check.add_argument("--against", metavar="NAME", help="another data set in DIR that must not share an image with it")
     check.add_argument("--sheet", type=Path, metavar="FILE", help="write a PNG of random records with their contours")
     check.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of records (default 0)")
     check.set_defaults(run=_check)
@@ -102,21 +117,12 @@ def _add_radiomics(radiomics: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from data_prep import phantom
+    from data_prep import cards, phantom
 
-    cards = [readers.reader_of(name).card for name in readers.names()]
-    print("\n".join(listed([*cards, phantom.CARD])))
-
-
-def listed(cards: Sequence[Card]) -> list[str]:
-    """One line for each card: name, title, grouping, grades, licence."""
-    widest = max(len(card.name) for card in cards)
-    lines = []
-    for card in cards:
-        grades = " ".join([card.grade_system, *card.grades]).strip() or "none"
-        facts = f"group: {card.grouping} | grades: {grades} | licence: {card.licence}"
-        lines.append(f"{card.name:{widest}} | {card.title} | {facts}")
-    return lines
+    known = [*(readers.reader_of(name).card for name in readers.names()), phantom.CARD]
+    print("\n".join(cards.listed(known, options.data)))
+    if options.pages is not None:
+        cards.write_pages(known, options.pages)
 
 
 def _build_from_folder(name: str, options: argparse.Namespace) -> None:
@@ -131,14 +137,27 @@ def _build_phantoms(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("count", "seed") if getattr(options, name) is not None}
     if options.size is not None:
         given["size"] = tuple(options.size)
-    _build(phantom.CARD, partial(phantom.read, phantom.PhantomOptions(**given)), options)
+    _build(phantom.CARD, partial(phantom.read, phantom.PhantomOptions(**given)), options, near=False)
 
 
-def _build(card: Card, records: Callable[[Notes], Iterable[Record]], options: argparse.Namespace) -> None:
+def _build_own(options: argparse.Namespace) -> None:
+    from data_prep.folder import report
+
+    if options.out is None and not options.dry_run:
+        raise InputError("--out: is not given. Name the folder to build in, or look first with --dry-run.")
+    if options.out is not None:
+        _refuse_inside(options.source, options.out)
+    own = folder_options.options_of(options)
+    report.run(own, None if options.dry_run else options.out, overwrite=options.overwrite)
+
+
+def _build(
+    card: Card, records: Callable[[Notes], Iterable[Record]], options: argparse.Namespace, *, near: bool = True
+) -> None:
     from data_prep import builder
     from thyroid_jax.data.splits import folds_folder
 
-    survey = builder.build(card, records, options.out, overwrite=options.overwrite)
+    survey = builder.build(card, records, options.out, overwrite=options.overwrite, near=near)
     print(builder.summary(card, survey.notes))
     print(f"built: {options.out / card.name}")
     for name in survey.folds:
@@ -151,8 +170,11 @@ def _refuse_inside(source: Path, out: Path) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from data_prep.check import check
+    from data_prep.check import against, check
 
+    if options.against is not None:
+        print(against(options.data, options.name, options.against))
+        return
     print(check(options.data, options.name, sheet=options.sheet, seed=options.seed))
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
-from data_prep.duplicates import merge_groups
 from thyroid_jax.data import splits, storage
+from thyroid_jax.data.duplicates import Pair, conflicts, merge_groups, merge_pairs, near_pairs, signature
 from thyroid_jax.data.record import Card, Entry, Notes, Record, data_digest, entry_of, problems_of
 from thyroid_jax.errors import InputError, names_a_full_disk, raise_all
 from thyroid_jax.files import alone_in, write_bytes
@@ -42,20 +43,21 @@ class Survey:
     folds: Mapping[str, splits.Folds] = field(default_factory=dict)
 
 
-def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = False) -> Survey:
+def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = False, near: bool = True) -> Survey:
     """Build the data set of ``card`` from ``records`` in ``out`` and return what was found.
 
     ``records`` is called twice, each time with fresh notes, and must give the same records both times. The first pass
-    finds every faulty file and every duplicate; the second writes. Then everything written is read back and compared,
-    and one rename moves the data set to ``out``. On any failure no new file is left, and an older build stays. Folds
-    files of an older build are kept if its records are the same. Folds of the publishers are written beside the data.
+    finds every faulty file and every duplicate, with ``near`` also nearly equal images; the second writes. Then
+    everything written is read back and compared, and one rename moves the data set to ``out``. On any failure no new
+    file is left, and an older build stays. Folds files of an older build are kept if its records are the same. Folds of
+    the publishers are written beside the data.
 
     Raises :class:`InputError` for faulty input, an existing build without ``overwrite``, or another build running in
     ``out``; ``OSError`` for a full disk.
     """
     out = Path(out)
     _check_free(card, out, overwrite)
-    survey = examine(card, records)
+    survey = examine(card, records, near=near)
     existed = [folder for folder in (out, *out.parents) if folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -79,13 +81,14 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
     return survey
 
 
-def examine(card: Card, records: Factory) -> Survey:
-    """Read everything once without writing.
+def examine(card: Card, records: Factory, *, near: bool = True) -> Survey:
+    """Read everything once without writing. Groups that share an image, equal or with ``near`` nearly so, are joined.
 
     Raises :class:`InputError` that lists every faulty file, or if there is no record at all.
     """
     notes = Notes()
     entries: list[Entry] = []
+    signatures: list[np.ndarray] = []
     times: Counter[str] = Counter()
     for record in _progress(records(notes), f"{card.name}: reading"):
         problems = problems_of(record, card)
@@ -93,6 +96,7 @@ def examine(card: Card, records: Factory) -> Survey:
         times[record.case] += 1
         if not problems:
             entries.append(entry_of(record, card))
+            signatures += [signature(record.image)] if near else []
     notes.faults += [
         f"case {case!r}: the reader gives it {count} times; a case is one image."
         for case, count in times.items()
@@ -101,15 +105,41 @@ def examine(card: Card, records: Factory) -> Survey:
     groups, contents = [entry.group for entry in entries], [entry.content for entry in entries]
     merged = merge_groups(groups, contents)
     notes.faults += _official_test_faults(entries, merged)
+    if signatures and not notes.faults:
+        merged = merge_pairs(merged, _near_pairs(entries, merged, np.stack(signatures), notes))
     faults = notes.faults
     raise_all(faults, f"{card.name}: {len(faults)} fault{'s' if len(faults) != 1 else ''}; nothing was written.")
     if not entries:
         raise InputError(f"{card.name}: there is no usable record in it; nothing was written.")
     notes.counts["records"] = len(entries)
     notes.counts["groups"] = len(set(merged))
-    notes.counts["groups joined by equal images"] = len(set(groups)) - len(set(merged))
+    notes.counts["groups joined by equal images"] = len(set(groups)) - len(set(merge_groups(groups, contents)))
     notes.counts["records that repeat an image"] = len(contents) - len(set(contents))
     return Survey(notes, tuple(entries), tuple(merged), _official_folds(card, notes, entries, merged))
+
+
+def _near_pairs(entries: Sequence[Entry], groups: Sequence[str], signatures: np.ndarray, notes: Notes) -> list[Pair]:
+    """The pairs of nearly equal images whose groups are to be joined.
+
+    A pair on two sides of an official test part is reported and not joined: the parts are the publishers'. So is a pair
+    with different labels, which is joined.
+    """
+    pairs = near_pairs(signatures, groups=groups)
+    differing = set(conflicts(pairs, [entry.malignant for entry in entries], [entry.grade for entry in entries]))
+    joined = []
+    for pair in pairs:
+        one, other = entries[pair.i], entries[pair.j]
+        across = one.official_test != other.official_test
+        joined += [] if across else [pair]
+        why = f"nearly equal to {other.case} (correlation {pair.correlation:.2f})"
+        if across:
+            notes.remarks.append((one.case, f"{why}, and only one of them is in the official test part"))
+        if pair in differing:
+            notes.remarks.append((one.case, f"{why}, but their labels differ"))
+    notes.counts["pairs of nearly equal images in different groups"] = len(pairs)
+    notes.counts["of these, across the official test part"] = len(pairs) - len(joined)
+    notes.counts["of these, with different labels"] = len(differing)
+    return joined
 
 
 def _official_folds(
@@ -152,7 +182,7 @@ def _official_test_faults(entries: Sequence[Entry], groups: Sequence[str]) -> li
         cases[group][entry.official_test].append(entry.case)
     return [
         f"group {group!r}: {_named(sides[True])} of the official test part and {_named(sides[False])} outside it are "
-        "one group, or the same image. The reader must leave out those outside it."
+        "one group, or the same image. Leave out those outside it (in your own folder: --ignore)."
         for group, sides in cases.items()
         if sides[True] and sides[False]
     ]
@@ -168,6 +198,8 @@ def summary(card: Card, notes: Notes) -> str:
     lines = [f"{card.title}"]
     lines += [f"  {count:>7}  {name}{_expected(card, name, count)}" for name, count in notes.counts.items()]
     lines += [f"  {0:>7}  {name}{_expected(card, name, 0)}" for name in card.expected if name not in notes.counts]
+    if notes.remarks:
+        lines += [f"to know: {len(notes.remarks)}", *(f"  {what}: {why}" for what, why in notes.remarks)]
     if notes.dropped:
         lines += [f"left out: {len(notes.dropped)}", *(f"  {what}: {why}" for what, why in notes.dropped)]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from thyroid_jax.data.overlap import pictures_of, shared_images
 from thyroid_jax.data.record import Card, Record, RecordSequence, problems_of
 from thyroid_jax.data.storage import Metadata, open_records, read_metadata
 from thyroid_jax.errors import InputError, raise_all
@@ -19,6 +20,7 @@ from thyroid_jax.files import write_bytes
 
 TILE = (240, 180)  # width and height of one picture on the contact sheet, pixels
 ACROSS = 6
+MOST_NAMED = 20  # shared images that a message names
 
 
 @dataclass
@@ -63,6 +65,31 @@ def check(
         write_bytes(sheet, contact_sheet([records[i] for i in chosen], card))
         report += f"\ncontact sheet: {sheet}"
     return report
+
+
+def against(data_dir: Path | str, name: str, other: str) -> str:
+    """A line that says that the data sets ``name`` and ``other``, both built in ``data_dir``, share no image.
+
+    Raises :class:`InputError` that names the images that both have, equal or nearly so: a model that was trained on one
+    set must not be tested on these of the other.
+    """
+    if name == other:
+        raise InputError(f"--against {other}: is the data set itself. Name another one.")
+    sets = [open_records(data_dir, each)[1] for each in (name, other)]
+    one, two = map(pictures_of, sets)
+    found = shared_images(one, two)
+    named = [
+        f"{one.cases[pair.i]} of {name} is {pair.kind} to {two.cases[pair.j]} of {other}"
+        + ("" if pair.kind == "equal" else f" (correlation {pair.correlation:.2f})")
+        for pair in found[:MOST_NAMED]
+    ]
+    more = [f"and {len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else []
+    raise_all(
+        [*named, *more],
+        f"{name} and {other}: {len(found)} pairs of images show the same picture. Do not train on one and test on the "
+        "other with them:",
+    )
+    return f"no image of {name} ({len(one.cases)}) is equal or nearly equal to one of {other} ({len(two.cases)})"
 
 
 def examine(card: Card, records: RecordSequence) -> Findings:

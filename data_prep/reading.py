@@ -10,40 +10,41 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-from thyroid_jax.data.record import Notes, Record
+from thyroid_jax.data.record import Notes
 from thyroid_jax.errors import InputError
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 REPLACE = "replace the file by the original"
 
 
 def in_order(
-    record_of: Callable[[Item, Notes], Record | None], items: Iterable[Item], notes: Notes, *, threads: int = 0
-) -> Iterator[Record]:
-    """The records of ``items``, made by several threads, in the order of the items.
+    make: Callable[[Item, Notes], Made | None], items: Iterable[Item], notes: Notes, *, threads: int = 0
+) -> Iterator[Made]:
+    """What ``make`` makes of each item, a record as a rule, by several threads, in the order of the items.
 
-    ``record_of`` gets an item and notes of its own, which are added to ``notes`` in the order of the items: the result
-    is the same as that of one thread. It gives None for an item that has no record, and must not change anything that
-    other calls read. ``threads`` is by default the number of processors, at most 8. At most twice as many records are
+    ``make`` gets an item and notes of its own, which are added to ``notes`` in the order of the items: the result is
+    the same as that of one thread. It gives None for an item that has no record, and must not change anything that
+    other calls read. ``threads`` is by default the number of processors, at most 8. At most twice as many results are
     held as there are threads.
     """
     threads = threads or min(8, os.cpu_count() or 1)
-    waiting: deque[Future[tuple[Record | None, Notes]]] = deque()
+    waiting: deque[Future[tuple[Made | None, Notes]]] = deque()
     remaining = iter(items)
 
-    def make(item: Item) -> tuple[Record | None, Notes]:
+    def with_notes(item: Item) -> tuple[Made | None, Notes]:
         own = Notes()
-        return record_of(item, own), own
+        return make(item, own), own
 
     with ThreadPoolExecutor(threads) as pool:
         try:
-            waiting.extend(pool.submit(make, item) for item in islice(remaining, 2 * threads))
+            waiting.extend(pool.submit(with_notes, item) for item in islice(remaining, 2 * threads))
             while waiting:
-                record, own = waiting.popleft().result()
-                waiting.extend(pool.submit(make, item) for item in islice(remaining, 1))
+                made, own = waiting.popleft().result()
+                waiting.extend(pool.submit(with_notes, item) for item in islice(remaining, 1))
                 add(own, notes)
-                if record is not None:
-                    yield record
+                if made is not None:
+                    yield made
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -52,6 +53,7 @@ def add(found: Notes, notes: Notes) -> None:
     """Add the notes ``found`` to ``notes``."""
     notes.counts.update(found.counts)
     notes.dropped += found.dropped
+    notes.remarks += found.remarks
     notes.faults += found.faults
     notes.folds |= found.folds
 

@@ -28,7 +28,10 @@ def table_rows(path: Path, faults: list[str]) -> list[Row]:
     from data_prep.excel import cell_text, first_sheet
 
     rows = [(number, [cell_text(value) for value in row]) for number, row in enumerate(first_sheet(path), start=1)]
-    return [(number, texts) for number, texts in rows if any(texts)]
+    filled: list[Row] = [(number, texts) for number, texts in rows if any(texts)]
+    if not filled:
+        raise InputError("rows: the table is empty")
+    return filled
 
 
 def csv_rows(path: Path, faults: list[str], *, delimiter: str | None = ",") -> list[Row]:

@@ -256,8 +256,8 @@ def test_all_faulty_rows_and_pictures_are_named_at_once(source, tmp_path):
     texts = {
         "clinical-data.xlsx: row 3, Mask_tumor_filename: ": "case002_tumor.png is not there; copy it",
         "case003_tumor.png: size: ": "50 x 40, but the image is 60 x 40",
-        "case004_tumor.png: colours: ": "192 pixels are neither black nor white",
-        "case005_tumor.png: colours: ": "192 pixels are neither black nor white",
+        "case004_tumor.png: values: ": "192 pixels are neither 0 nor 255",
+        "case005_tumor.png: values: ": "192 pixels are neither 0 nor 255",
         "clinical-data.xlsx: row 7, BIRADS: ": "unknown value '4d', known are 1 2 3 4a 4b 4c 5",
         "clinical-data.xlsx: row 8, Classification: ": "unknown value 'suspicious', known are benign malignant normal",
         "clinical-data.xlsx: row 9, Classification: ": "is empty",
@@ -297,7 +297,14 @@ def test_a_huge_image_is_refused_before_it_is_decoded(source, monkeypatch):
         ("Mask_tumor_filename", "..\\case001_tumor.png"),
         ("Mask_tumor_filename", "case001_tumor.png&"),
         ("Mask_other_filename", "case001_other1.png,case001_other2.png"),
+        ("Image_filename", "=1+1"),
+        ("Image_filename", "=case001.png"),
+        ("Image_filename", "..png"),
         ("CaseID", "one"),
+        ("CaseID", "../1"),
+        ("CaseID", "\u0661"),
+        ("Shape", "=HYPERLINK(1)"),
+        ("Verification", "x" * 161),
         ("CaseID", None),
     ],
 )
@@ -360,6 +367,54 @@ def table_with(source, name, content):
             new.writestr(part, held)
 
 
+def test_rows_beyond_the_declared_dimension_are_read(source):
+    add(source, row(1), row(2), row(3))
+    part = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile(source / "clinical-data.xlsx") as table:
+        sheet = table.read(part).decode()
+    declared = re.search(r'<dimension ref="([^"]+)"', sheet)
+    table_with(source, part, sheet.replace(declared[1], declared[1][:-1] + "2"))
+    records, notes = read(source)
+    assert list(records) == ["case001", "case002", "case003"] and notes.counts["cases"] == 3
+
+
+def test_files_that_are_no_files(source):
+    add(source, *(row(number) for number in range(1, 5)))
+    for name, replace in {
+        "case001.png": lambda path: path.symlink_to("nowhere"),
+        "case002_tumor.png": os.mkfifo,
+        "case003.png": lambda path: path.symlink_to("/dev/zero"),
+    }.items():
+        (source / breast.FOLDER / name).unlink()
+        replace(source / breast.FOLDER / name)
+    records, notes = read(source)
+    assert list(records) == ["case004"]
+    assert notes.faults == [
+        "case001.png: file: is a link that leads nowhere; replace the file by the original.",
+        "case002_tumor.png: file: is not a regular file; replace the file by the original.",
+        "case003.png: file: is not a regular file; replace the file by the original.",
+    ]
+
+
+def test_a_pipe_in_the_place_of_the_table(source):
+    add(source, row(1))
+    (source / "clinical-data.xlsx").unlink()
+    os.mkfifo(source / "clinical-data.xlsx")
+    with pytest.raises(InputError, match="not a regular file"):
+        read(source)
+
+
+def test_a_sheet_of_empty_cells(source):
+    add(source, row(1))
+    table_with(source, "xl/worksheets/sheet1.xml", EMPTY_CELLS)
+    with pytest.raises(InputError, match="empty"):
+        read(source)
+
+
+EMPTY_CELLS = (
+    b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    b'<row r="1"><c r="A1"/></row><row r="4000"><c r="B4000"/></row></sheetData></worksheet>'
+)
 LAUGHS = '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><worksheet>&b;</worksheet>'
 BOMB = b"<worksheet>" + b" " * excel.LARGEST_PART + b"</worksheet>"
 

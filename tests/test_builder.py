@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,7 +179,7 @@ def test_copies_of_official_test_images_elsewhere_are_faults(tmp_path):
         yield from (*records, dataclasses.replace(last, image=records[4].image, mask=None, reader_masks=()))
 
     with pytest.raises(
-        InputError, match=r"group '2': 4_é, 5_é of the official test part and 8_é outside it.*leave out"
+        InputError, match=r"group '2': 4_é, 5_é of the official test part and 8_é outside it.*Leave out"
     ):
         builder.build(CARD, leaking, tmp_path / "out")
     assert os.listdir(tmp_path) == []
@@ -278,3 +279,65 @@ def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(InputError, match="is not a folder"):
         builder.build(CARD, factory, tmp_path / "out")
+
+
+# --- nearly equal images ----------------------------------------------------------------------------------------------
+
+
+def speckle(seed, shape=(120, 160)):
+    """A picture with the texture of a scan."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5)
+    return np.clip(110 + 220 * noise, 1, 255).astype(np.uint8)
+
+
+def copies(*changes):
+    """Five scans of five patients, then a copy of scan 0 without its outer rows, each changed."""
+    records = [Record(f"c{i}", f"p{i}", f"{i}.png", speckle(i), grade=0) for i in range(5)]
+    records.append(Record("copy", "p5", "copy.png", speckle(0)[3:-2, 2:-4].copy(), grade=0))
+    return [replace(record, **change) for record, change in zip(records, changes or [{}] * 6)]
+
+
+CARD_OF_COPIES = Card("scans", "Scans", "made", "none", "made", "patient", ("low", "high"))
+
+
+def test_nearly_equal_images_are_one_group(tmp_path):
+    survey = builder.build(CARD_OF_COPIES, lambda notes: iter(copies()), tmp_path)
+    assert survey.groups == ("p0", "p1", "p2", "p3", "p4", "p0")
+    assert survey.notes.counts["pairs of nearly equal images in different groups"] == 1
+    assert survey.notes.counts["of these, with different labels"] == 0 and not survey.notes.remarks
+    assert builder.examine(CARD_OF_COPIES, lambda notes: iter(copies()), near=False).groups[5] == "p5"
+
+
+def test_nearly_equal_images_with_different_labels_are_reported(tmp_path):
+    changes = [{}] * 5 + [{"grade": 1}]
+    survey = builder.build(CARD_OF_COPIES, lambda notes: iter(copies(*changes)), tmp_path)
+    assert survey.groups[5] == "p0" and survey.notes.counts["of these, with different labels"] == 1
+    ((case, why),) = survey.notes.remarks
+    assert case == "c0" and why.startswith("nearly equal to copy (correlation 0.") and why.endswith("labels differ")
+    assert "to know: 1\n  c0: nearly equal to copy" in builder.summary(CARD_OF_COPIES, survey.notes)
+
+
+def test_nearly_equal_images_across_the_official_test_part_stay_and_are_reported(tmp_path):
+    changes = [{}] * 5 + [{"official_test": True}]
+    survey = builder.build(CARD_OF_COPIES, lambda notes: iter(copies(*changes)), tmp_path)
+    assert survey.groups[5] == "p5" and survey.notes.counts["of these, across the official test part"] == 1
+    assert "only one of them is in the official test part" in survey.notes.remarks[0][1]
+
+
+def test_a_long_build_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(builder, "LOG_EVERY", 0.0)
+    builder.build(CARD_OF_COPIES, lambda notes: iter(copies()), tmp_path)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:6] == [f"scans: reading: {number} records" for number in range(1, 7)]
+    assert "scans: writing: 6 of 6 records" in said and "scans: reading back: 6 of 6 records" in said
+
+
+def test_a_build_asks_no_server_and_leaves_no_temporary_folder(tmp_path, monkeypatch):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    builder.build(CARD_OF_COPIES, lambda notes: iter(copies()), tmp_path / "out")
+    assert not list((tmp_path / "temporary").iterdir())

@@ -238,7 +238,7 @@ def test_all_faulty_rows_and_pictures_are_named_at_once(source, tmp_path):
         "Masks/mask_0023-s.png: outline: not one pixel is marked",
         "Images/bus_0024-s.png: picture: not a whole PNG file",
         f"Images/bus_0025-s.png: file: {bus_bra.LARGEST_PNG + 1} bytes",
-        "Images/bus_0026-s.png: size: 2049 x 2, a side of this set has at most 2048",
+        "Images/bus_0026-s.png: size: 2049 x 2, a side has at most 2048",
         "Images/bus_0027-s.png: colours: the picture's mode is RGB",
         "Images/bus_0028-s.png: file: is not a regular file",
         "Masks/mask_0029-s.png: file: is not a regular file",
@@ -248,6 +248,44 @@ def test_all_faulty_rows_and_pictures_are_named_at_once(source, tmp_path):
     assert len(notes.faults) == len(texts), notes.faults
     assert not any(str(tmp_path) in fault for fault in notes.faults)
     assert notes.dropped == [("the folds official-10", "10-fold-cv.csv is not there")]
+
+
+def test_files_that_are_no_files(source):
+    add(source, *(row(number) for number in range(1, 6)))
+    for name, replace in {
+        "Images/bus_0001-l.png": lambda path: path.symlink_to("nowhere"),
+        "Masks/mask_0002-l.png": lambda path: path.symlink_to("nowhere"),
+        "Masks/mask_0003-l.png": os.mkfifo,
+        "Images/bus_0004-l.png": lambda path: path.mkdir(),
+        "5-fold-cv.csv": lambda path: path.symlink_to("/dev/zero"),
+    }.items():
+        (source / name).unlink()
+        replace(source / name)
+    records, notes = read(source)
+    assert list(records) == ["bus_0005-l"]
+    assert notes.faults == [
+        "5-fold-cv.csv: file: is not a regular file; replace the file by the original.",
+        "Images/bus_0001-l.png: file: is a link that leads nowhere; replace the file by the original.",
+        "Masks/mask_0002-l.png: file: is a link that leads nowhere; replace the file by the original.",
+        "Masks/mask_0003-l.png: file: is not a regular file; replace the file by the original.",
+        "Images/bus_0004-l.png: file: is not a regular file; replace the file by the original.",
+    ]
+
+
+@pytest.mark.parametrize("value", ["=1+1", "../bus_0001-l", "bus_0001-l\0", "bus_000\u0661-l", "bus_0001-l.png", " "])
+def test_names_that_are_no_names(source, value):
+    add(source, row(1))
+    write_table(source / "bus_data.csv", [row(1, ID=value)])
+    records, notes = read(source)
+    assert records == {} and notes.faults[0].startswith("bus_data.csv: row 2, ID: ")
+
+
+@pytest.mark.parametrize("column", ["Histology", "Device"])
+@pytest.mark.parametrize("value", ["=HYPERLINK(1)", "@x", "+1", "x\x1by"])
+def test_a_text_that_a_spreadsheet_would_run_is_refused(source, column, value):
+    add(source, row(1))
+    write_table(source / "bus_data.csv", [row(1, **{column: value})])
+    assert read(source)[1].faults[0].startswith(f"bus_data.csv: row 2, {column}: ")
 
 
 def test_a_fault_stops_a_build(source, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from toys import CARD, factory, toys
 
 from data_prep import builder
-from data_prep.check import check
+from data_prep.check import against, check
 from thyroid_jax.data import storage
 from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError
@@ -64,3 +64,32 @@ def test_every_damaged_record_is_listed(built, tmp_path):
     shutil.copy(theirs, ours)
     with pytest.raises(InputError, match=r"(?s)2 problems;.*record 2, case '2_é', is damaged.*record 5, case '5_é'"):
         check(tmp_path / "built", "toy")
+
+
+def test_two_data_sets_that_share_images_are_named(tmp_path):
+    from test_builder import CARD_OF_COPIES, copies, speckle
+
+    records = copies()
+    builder.build(CARD_OF_COPIES, lambda notes: iter(records[:5]), tmp_path)
+    other = replace(CARD_OF_COPIES, name="others")
+    apart = [replace(record, image=speckle(50 + i)) for i, record in enumerate(records)]
+    builder.build(other, lambda notes: iter(apart), tmp_path)
+    assert against(tmp_path, "scans", "others") == (
+        "no image of scans (5) is equal or nearly equal to one of others (6)"
+    )
+    mixed = [*apart[:4], replace(records[1], case="same"), replace(records[5], case="near")]
+    builder.build(other, lambda notes: iter(mixed), tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="2 pairs of images show the same picture") as error:
+        against(tmp_path, "scans", "others")
+    lines = str(error.value).splitlines()[1:]
+    assert lines[1].strip() == "c1 of scans is equal to same of others"
+    assert lines[0].strip().startswith("c0 of scans is near to near of others (correlation 0.")
+    with pytest.raises(InputError, match="is the data set itself"):
+        against(tmp_path, "scans", "scans")
+
+
+def test_the_report_says_how_far_readers_agree(tmp_path):
+    builder.build(CARD, factory, tmp_path)
+    report = check(tmp_path, "toy")
+    assert "outlines agree  Dice 0." in report and "ICC of the area" in report
+    assert "grades agree    quadratic kappa" in report and "\ncleaned        4\n" in report

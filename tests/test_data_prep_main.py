@@ -47,7 +47,22 @@ def test_the_list_has_a_line_for_every_data_set(capsys):
     for line, name in zip(lines, readers.names()):
         card = readers.reader_of(name).card
         assert card.title in line and card.grouping in line and card.licence in line
-        assert f"grades: {' '.join([card.grade_system, *card.grades])} |" in line
+        assert f"grades: {' '.join([card.grade_system, *card.grades]).strip() or 'none'} |" in line
+        assert "built" not in line
+
+
+def test_the_list_says_what_is_built_and_writes_a_page_for_each(tmp_path, capsys, monkeypatch):
+    from data_prep import phantom
+
+    monkeypatch.setattr(phantom, "CARD", CARD)
+    builder.build(CARD, factory, tmp_path)
+    main(["list", "--data", str(tmp_path), "--pages", str(tmp_path / "pages")])
+    built = {line.split(" ")[0]: line.rpartition("built: ")[2] for line in capsys.readouterr().out.splitlines()}
+    assert built == dict.fromkeys(readers.names(), "no") | {"toy": "yes"}
+    assert {path.stem for path in (tmp_path / "pages").iterdir()} == set(built)
+    page = (tmp_path / "pages" / "toy.md").read_text()
+    assert page.startswith("# Toys\n") and "- a fault" in page and "- **Grades.** Toy low mid high" in page
+    assert "\nrecords       9  ########################################\n" in page
 
 
 def test_folds_are_written_once_into_a_file(tmp_path, capsys):

@@ -115,3 +115,70 @@ def test_fill_leaves_the_rest_alone_and_looks_like_tissue():
 
 def test_fill_survives_a_hole_as_large_as_the_image():
     assert scan.fill(tissue(40, 40), np.ones((40, 40), bool)).shape == (40, 40)
+
+
+def test_a_stamp_is_found_by_its_grey_values_alone():
+    """Where the tissue is as bright as the stamp, and nowhere else."""
+    grey = tissue(100, 150, seed=4)
+    grey[30:60, 50:90] = np.clip(grey[30:60, 50:90].astype(int) + 100, 0, 255)
+    ring = np.full((7, 7), 180, np.uint8)
+    ring[1:6, 1:6] = 130
+    ring[2:5, 2:5] = 0
+    clean = scan.stamps(grey, [ring], noise=10)
+    grey[40:47, 60:67][ring > 0] = ring[ring > 0]
+    found = scan.stamps(grey, [ring], noise=10, reach=0)
+    assert not clean.any()
+    np.testing.assert_array_equal(np.argwhere(found), np.add(np.argwhere(ring), (40, 60)))
+    np.testing.assert_array_equal(
+        scan.stamps(grey, [ring], noise=10, reach=2), ndimage.binary_dilation(found, iterations=2)
+    )
+    assert not scan.stamps(grey[:5], [ring], noise=10).any()
+
+
+def test_a_stamp_survives_the_noise_that_is_allowed():
+    page = np.full((20, 20), 90, np.uint8)
+    mark = np.full((3, 3), 200, np.uint8)
+    page[5:8, 5:8] = 209
+    assert scan.stamps(page, [mark], noise=9.0, reach=0).sum() == 9
+    assert not scan.stamps(page, [mark], noise=8.9).any()
+
+
+def test_marks_correlate_as_in_scikit_image():
+    feature = pytest.importorskip("skimage.feature")
+    grey = tissue(60, 90, seed=5)
+    grey[:20, :30] = 7
+    drawing = np.random.default_rng(0).choice([0.0, 0.0, 0.5, 1.0], (5, 8))
+    expected = feature.match_template(grey.astype(np.float64), drawing)
+    np.testing.assert_allclose(scan._correlation(grey, drawing), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 15), (11, 11), (41, 41), (3, 1), (1, 1)])
+def test_sliding_windows_are_those_of_scipy(size):
+    grey = tissue(50, 60, seed=6)
+    for choose, filtered, beyond in (
+        (np.minimum, ndimage.minimum_filter, 0),
+        (np.minimum, ndimage.minimum_filter, 255),
+        (np.maximum, ndimage.maximum_filter, 0),
+    ):
+        expected = filtered(grey, size, mode="constant", cval=beyond)
+        np.testing.assert_array_equal(scan._sliding(choose, grey, size, beyond=beyond), expected)
+
+
+def test_dots_at_the_edge_and_growth_are_those_of_scipy():
+    grey = tissue(40, 50, seed=7)
+    ring = np.ones((3, 3), bool)
+    ring[1, 1] = False
+    above = grey.astype(int) - ndimage.maximum_filter(grey.astype(int), footprint=ring, mode="nearest")
+    np.testing.assert_array_equal(scan.dots(grey, step=3), above >= 3)
+    mask = np.random.default_rng(0).random((30, 40)) > 0.98
+    np.testing.assert_array_equal(scan._grown(mask, 4), ndimage.binary_dilation(mask, iterations=4))
+    np.testing.assert_array_equal(scan._grown(mask, 0), mask)
+
+
+def test_luma_is_the_same_with_and_without_colour():
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    page = np.repeat(grey[..., None], 3, -1)
+    np.testing.assert_array_equal(scan.to_grey(page), grey)
+    page[0, 0] = (255, 0, 0)
+    np.testing.assert_array_equal(scan.to_grey(page).ravel()[1:], grey.ravel()[1:])
+    assert scan.to_grey(page)[0, 0] == 76

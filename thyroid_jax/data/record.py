@@ -140,12 +140,14 @@ class Notes:
 
     counts   running totals by name, in the order in which they are printed
     dropped  (what, why) of everything left out on purpose: a known fault of the data set
+    remarks  (what, why) of everything that is kept, but should be known
     faults   messages about files that cannot be used; any fault stops a build, after all of them have been found
     folds    folds that the publishers made: by name, such as "official-5", the fold, from 0, of every case
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     dropped: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     folds: dict[str, Mapping[str, int]] = field(default_factory=dict)
 

@@ -1,0 +1,325 @@
+"""The plan of a data set: what was understood of a folder before any picture is read.
+
+Everything here follows from the names of the files, the table and the COCO files. It does not depend on the order in
+which a disk lists its files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from data_prep import readers
+from data_prep.folder import drawings
+from data_prep.folder.drawings import Drawing
+from data_prep.folder.layout import SPLITS, Layout, Mask, Pair, Place, listing, natural, paired, stem_of
+from data_prep.folder.options import Options
+from data_prep.folder.table import Labels, RowFinder, Table, table_of
+from thyroid_jax.data.record import Card, is_name
+from thyroid_jax.errors import InputError
+
+NO_PATIENTS = (
+    "no patient column: images of one patient may be on both sides of a split; give --group-column or --group-pattern"
+)
+GRADE = re.compile(
+    r"(?P<system>(?:acr|bi-?rads|(?:acr[ _-]?|eu-?|k-?)?ti-?rads|tr|grade)?)[ _-]*"
+    r"(?P<number>[0-9]{1,2})(?:\.0)?(?P<letter>[a-z]?)"
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of images, and what is known of it before it is read.
+
+    masks     mask files with their readers; drawing and boxes are a Labelme and a Pascal VOC file, "" without
+    coco      what a COCO file outlines on it, None when none names it
+    grade     index into the card's grades; reader_grades likewise
+    """
+
+    case: str
+    group: str
+    image: str
+    masks: tuple[Mask, ...] = ()
+    drawing: str = ""
+    boxes: str = ""
+    coco: Drawing | None = None
+    grade: int | None = None
+    reader_grades: tuple[int, ...] = ()
+    malignant: bool | None = None
+    findings: Mapping[str, str] = field(default_factory=dict)
+    spacing: tuple[float, float] | None = None
+    official_test: bool = False
+
+
+@dataclass
+class Plan:
+    """What was understood of a folder: the card, the items in the order of their paths, and what they come from."""
+
+    options: Options
+    card: Card
+    items: list[Item]
+    layout: Layout
+    table: Table
+
+
+def plan_of(options: Options) -> Plan:
+    """List the folder, read its table and COCO files, and plan its records.
+
+    Faults of single files and cells are in ``Plan.layout.faults``. Raises :class:`InputError` for a name that cannot
+    be used, a folder without images, or a table that cannot be used at all.
+    """
+    _check_name(options.name)
+    layout = Layout()
+    paired(listing(options.source, options.ignore, layout), layout, options.mask_words)
+    if not layout.pairs:
+        heading = f"{options.source}: no image was found in it. Known are PNG, JPEG, BMP, TIFF, DICOM, NIfTI, npy."
+        raise InputError("\n  ".join([heading, *layout.faults]))
+    table = table_of(options, layout)
+    return planned(options, layout, table, _coco(options, layout))
+
+
+def _check_name(name: str) -> None:
+    if not is_name(name):
+        raise InputError(f"--name {name}: must be small letters, digits and _, a letter first, at most 64.")
+    if name in (*readers.names(), "phantom", "folder"):
+        raise InputError(f"--name {name}: is the name of a built-in data set. Give another.")
+
+
+def _coco(options: Options, layout: Layout) -> dict[str, Drawing]:
+    """The drawing of each image that a COCO file names, by the image's path."""
+    finder = RowFinder([pair.image for pair in layout.pairs])
+    found: dict[str, Drawing] = {}
+    for path in layout.documents:
+        faults: list[str] = []
+        try:
+            document = drawings.read_json(options.source / path)
+        except InputError as error:
+            layout.faults.append(f"{path}: {error}; replace the file, or leave it out with --ignore.")
+            continue
+        if not drawings.is_coco(document):
+            layout.remarks.add("JSON files that are neither COCO nor named after an image are not read", path)
+            continue
+        for name, drawing in drawings.coco(document, faults, options.mask_values).items():
+            images = finder.find(name)
+            if not images:
+                layout.dropped.append((f"{path}: {name[:80]!r}", "there is no such image"))
+            elif len(images) > 1 or images[0].path in found:
+                problem = (
+                    "may be several images" if len(images) > 1 else f"{images[0].path} is in it, or in another, twice"
+                )
+                faults.append(f"file_name {name[:80]!r}: {problem}")
+            else:
+                found[images[0].path] = drawing
+        layout.faults += [f"{path}: {fault}; mend the file." for fault in faults]
+    labels = sorted({label for drawing in found.values() for label in drawing.labels})
+    if len(labels) > 1:
+        layout.remarks.add(f"categories of COCO, all of which count as nodule: {', '.join(labels)[:200]}")
+    return found
+
+
+class _Known(NamedTuple):
+    """What is known of the whole folder when its items are planned; ``grade_of`` gives the index of a grade's text."""
+
+    options: Options
+    layout: Layout
+    table: Table
+    coco: Mapping[str, Drawing]
+    grade_of: Mapping[str, int]
+
+
+def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, Drawing]) -> Plan:
+    """The plan, from what the names, the table and the COCO files say. New faults are added to those of ``layout``."""
+    cases = _cases([pair.image for pair in layout.pairs])
+    grades, grade_of = _grades(options, layout, table)
+    known = _Known(options, layout, table, coco, grade_of)
+    items = [_item(pair, cases[pair.image.path], known) for pair in layout.pairs]
+    by_patient = "group" in table.columns or bool(options.group_pattern)
+    if not by_patient:
+        layout.remarks.add(NO_PATIENTS)
+    card = Card(
+        name=options.name,
+        title=options.title or options.name,
+        source=options.citation,
+        licence=options.licence,
+        labels=_labels_sentence(known, items),
+        grouping="patient" if by_patient else "image",
+        grades=grades,
+        grade_system=options.grade_system,
+        faults=() if by_patient else (f"{NO_PATIENTS[0].upper()}{NO_PATIENTS[1:]}.",),
+    )
+    return Plan(options, card, items, layout, table)
+
+
+def _cases(images: Sequence[Place]) -> dict[str, str]:
+    """The case of each image: its path without suffix and folder of images; as much of the path as makes it unique."""
+    times = Counter(image.case for image in images)
+    chosen = {image.path: image.case if times[image.case] == 1 else stem_of(image.path) for image in images}
+    again = Counter(chosen.values())
+    return {path: case if again[case] == 1 else path for path, case in chosen.items()}
+
+
+def _item(pair: Pair, case: str, known: _Known) -> Item:
+    image, labels = pair.image, known.table.labels.get(pair.image.path)
+    grade, votes = _grade(image, labels, known)
+    return Item(
+        case=case,
+        group=_group(image, case, labels, known),
+        image=image.path,
+        masks=tuple(sorted(pair.masks, key=lambda mask: (natural(mask.reader), mask.path))),
+        drawing=pair.drawing,
+        boxes=pair.boxes,
+        coco=known.coco.get(image.path),
+        grade=grade,
+        reader_grades=votes,
+        malignant=_malignant(image, labels, known),
+        findings=labels.findings if labels else {},
+        spacing=known.options.spacing or (labels.spacing if labels else None),
+        official_test=_is_test(image, labels, known),
+    )
+
+
+def _grade(image: Place, labels: Labels | None, known: _Known) -> tuple[int | None, tuple[int, ...]]:
+    """The grade of an image and those of its readers. Without grade, what more than half of the readers say is it."""
+    text = _folder_grade(image, known.options) if known.options.grade_from_folder else labels.grade if labels else ""
+    texts = labels.reader_grades if labels else ()
+    votes = tuple(known.grade_of[one.casefold()] for one in texts if one.casefold() in known.grade_of)
+    if text or not votes:
+        return known.grade_of.get(text.casefold()), votes
+    (top, times), *_ = Counter(votes).most_common()
+    return (top if 2 * times > len(votes) else None), votes
+
+
+def _malignant(image: Place, labels: Labels | None, known: _Known) -> bool | None:
+    """What the table or the folder of the class says; a fault when they disagree. Normal is None."""
+    classes, faults = known.options.class_folders, known.layout.faults
+    said = sorted({classes[folder] for folder in image.dirs if folder in classes})
+    if len(said) > 1:
+        faults.append(f"{image.path}: lies in folders of {' and '.join(said)}; move it, or give --class-folders none.")
+    elif labels and labels.truth and said and said != [labels.truth]:
+        place = known.table.place(labels, "malignant")
+        faults.append(f"{place}: disagrees with the folder of {image.path}; mend one, or give --class-folders none.")
+    truth = labels.truth if labels and labels.truth else "".join(said)
+    return {"benign": False, "malignant": True}.get(truth)
+
+
+def _is_test(image: Place, labels: Labels | None, known: _Known) -> bool:
+    """Whether folder or table say "test"; a fault when only one of two does."""
+    told = SPLITS.get(labels.split, labels.split) if labels else ""
+    if labels and told and image.split and (told == "test") != (image.split == "test"):
+        place = f"{known.table.place(labels, 'split')}: {labels.split[:40]!r}"
+        known.layout.faults.append(
+            f"{place}, but {image.path} is in a folder of {image.split}; mend one, or give --split-column none."
+        )
+    return "test" in (told, image.split)
+
+
+def _folder_grade(image: Place, options: Options) -> str:
+    given = {grade.casefold() for grade in options.grades}
+    fitting = [folder for folder in image.dirs if folder.casefold() in given] if given else list(image.dirs[-1:])
+    return fitting[-1] if fitting else ""
+
+
+def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str:
+    """The patient; an image whose patient is not known is a group of its own."""
+    if pattern := known.options.group_pattern:
+        match = re.search(pattern, stem_of(image.path.rpartition("/")[2]))
+        if match and match[1]:
+            return match[1]
+        known.layout.faults.append(
+            f"{image.path}: --group-pattern {pattern!r} finds no patient in its name; mend the pattern."
+        )
+    elif labels is not None and labels.group:
+        return labels.group
+    elif "group" in known.table.columns:
+        known.layout.remarks.add("images without patient are groups of their own", image.path)
+    return case
+
+
+def _grades(options: Options, layout: Layout, table: Table) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The grades, least suspicious first, and the index of each by its text in small letters."""
+    said: dict[str, list[str]] = defaultdict(list)  # text -> the places that say it
+    for labels in table.labels.values():
+        if labels.grade:
+            said[labels.grade.casefold()].append(table.place(labels, "grade"))
+        for text in labels.reader_grades:
+            said[text.casefold()].append(f"{table.file}: row {labels.row}, {' or '.join(table.readers)}")
+    if options.grade_from_folder:
+        for pair in layout.pairs:
+            if text := _folder_grade(pair.image, options):
+                said[text.casefold()].append(f"{pair.image.path}: folder")
+    if options.grades:
+        layout.faults += [
+            f"{place}: grade {text[:40]!r} is not one of --grades {','.join(options.grades)}; mend it, add it to "
+            "--grades, or name it in --missing."
+            for text, places in said.items()
+            if text not in {grade.casefold() for grade in options.grades}
+            for place in places
+        ]
+        return options.grades, {grade.casefold(): number for number, grade in enumerate(options.grades)}
+    return _guessed_grades(said, layout)
+
+
+def _guessed_grades(said: Mapping[str, Sequence[str]], layout: Layout) -> tuple[tuple[str, ...], dict[str, int]]:
+    if not said:
+        return (), {}
+    matches = {text: GRADE.fullmatch(text) for text in said}
+    odd = sorted(text for text, match in matches.items() if match is None)
+    systems = {match["system"] for match in matches.values() if match}
+    order = ", ".join(sorted(said)[:12])
+    advice = "give their order with --grades A,B,C, least suspicious first; --missing names what is no grade"
+    if odd or len(systems) > 1:
+        example = said[(odd or sorted(said))[0]][0]
+        layout.faults.append(
+            f"{example}: the order of the grades {order[:200]} is not known; {advice}, or --grade-column none."
+        )
+        return (), {}
+    key = {text: (int(match["number"]), match["letter"]) for text, match in matches.items() if match}
+    if any(number == 0 for number, _ in key.values()) and max(key.values()) > (1, "z"):
+        zero = next(text for text, (number, _) in key.items() if number == 0)
+        layout.faults.append(
+            f"{said[zero][0]}: grade {zero} often means 'not assessed', not the least suspicious; {advice}."
+        )
+        return (), {}
+    names = {pair: f"{pair[0]}{pair[1]}" for pair in key.values()}
+    system = systems.pop()
+    if system == "tr":
+        names = {pair: f"TR{name}" for pair, name in names.items()}
+    ordered = sorted(names)
+    whole = {number for number, letter in ordered if not letter} & {number for number, letter in ordered if letter}
+    if whole:
+        layout.remarks.add(f"grade {min(whole)} is there with and without letter, as grades of their own")
+    return tuple(names[pair] for pair in ordered), {text: ordered.index(pair) for text, pair in key.items()}
+
+
+def _labels_sentence(known: _Known, items: Sequence[Item]) -> str:
+    """Where outline, grade and malignancy come from; it is kept in the card."""
+    options, layout, table, *_ = known
+    readers_named = sorted({mask.reader for item in items for mask in item.masks if mask.reader}, key=natural)
+    sources = [
+        "mask files" if any(item.masks for item in items) else "",
+        "COCO polygons" if any(item.coco is not None for item in items) else "",
+        "Labelme shapes" if any(item.drawing for item in items) else "",
+    ]
+    outline = " and ".join(filter(None, sources)) or "none"
+    values = ", ".join(map(str, options.mask_values)) or "any value but 0"
+    parts = [f"Outline: {outline}" + (f", {values}" if any(item.masks for item in items) else "") + "."]
+    if readers_named:
+        parts.append(
+            f"Readers {', '.join(readers_named)} outlined images; an image without further mask has the pixels that "
+            "more than half of its readers marked."
+        )
+    where = lambda role: f"column {table.columns[role].name} of {table.file}"
+    folders = any(folder in options.class_folders for pair in layout.pairs for folder in pair.image.dirs)
+    grade = where("grade") if "grade" in table.columns else "folder" if options.grade_from_folder else "none"
+    if table.readers and grade == "none":
+        grade = f"what more than half of the readers say ({', '.join(table.readers)})"
+    told = [where("malignant")] if "malignant" in table.columns else []
+    malignant = " and ".join([*told, *(["folder of the class"] if folders else [])])
+    is_normal = any(labels.truth == "normal" for labels in table.labels.values()) or any(
+        options.class_folders.get(folder) == "normal" for pair in layout.pairs for folder in pair.image.dirs
+    )
+    normal = "; normal images have none" if is_normal else ""
+    return " ".join([*parts, f"Grade: {grade}.", f"Malignancy: {malignant or 'none'}{normal}."])

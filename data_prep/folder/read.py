@@ -1,0 +1,199 @@
+"""Make the records of a plan: every picture and mask is read here, in several threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.folder import drawings, masks
+from data_prep.folder.layout import Remarks
+from data_prep.folder.planning import Item, Plan
+from data_prep.reading import fault_of, in_order
+from thyroid_jax.data import formats
+from thyroid_jax.data.record import Notes, Record
+from thyroid_jax.errors import InputError
+
+MEND = "mend or replace the file, or leave it out with --ignore"
+COUNTED = (
+    "image files",
+    "images",
+    "images with outline",
+    "images whose mask is empty",
+    "images without mask",
+    "images with several masks, united",
+    "images outlined by several readers",
+    "images with boxes only, which are no outline",
+    "images with grade",
+    "benign",
+    "malignant",
+    "images whose pixel size is known",
+    "images of the official test part",
+)
+
+
+def records(plan: Plan, notes: Notes, remarks: Remarks | None = None) -> Iterator[Record]:
+    """Yield the records of a plan in the order of its items; each frame of a clip or stack is one.
+
+    Faults, of the plan and of every file, omissions and counts go to ``notes``. Remarks on the files, which do not stop
+    a build, go to ``remarks``, which is emptied first.
+    """
+    notes.faults += plan.layout.faults
+    notes.dropped += plan.layout.dropped
+    notes.counts.update(dict.fromkeys(COUNTED, 0))
+    told = remarks if remarks is not None else Remarks()
+    told.found.clear()
+
+    def made(item: Item, own: Notes) -> tuple[list[Record], Remarks]:
+        said = Remarks()
+        return _records_of(item, plan, own, said), said
+
+    for found, said in in_order(made, plan.items, notes):
+        for text, places in said.found.items():
+            told.add(text, *places)
+        yield from found
+
+
+def _records_of(item: Item, plan: Plan, notes: Notes, remarks: Remarks) -> list[Record]:
+    """The records of the frames of one file; [] when it or one of its masks cannot be used, which is a fault."""
+    source = plan.options.source
+    picture = None
+    with fault_of(item.image, notes, MEND):
+        picture = formats.read_picture(source / item.image)
+        if not item.masks and item.coco is None and all(map(masks.looks_like_a_mask, picture.frames)):
+            raise InputError(
+                "image: is black and white only, which looks like a mask; name it X_mask after its image X"
+            )
+    outlines, by_reader = None, None
+    if picture is not None:
+        for text in picture.remarks:
+            remarks.add(text, item.image)
+        found = len(notes.faults)
+        outlines, by_reader = _outlines(item, picture.frames.shape, plan, notes, remarks)
+        if len(notes.faults) > found:
+            return []
+    return [] if picture is None else _labelled(item, picture, outlines, by_reader, notes, remarks)
+
+
+def _outlines(
+    item: Item, shape: tuple[int, ...], plan: Plan, notes: Notes, remarks: Remarks
+) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    """The outline bool[n h w] of the reference, None when nothing outlines it, and those of the readers."""
+    source = plan.options.source
+    found: dict[str, list[np.ndarray]] = {}
+    for path, reader in item.masks:
+        with fault_of(path, notes, MEND):
+            mask, remark = _mask(source / path, shape, plan.options.mask_values)
+            found.setdefault(reader, []).append(mask)
+            if remark:
+                remarks.add(remark, path)
+    if len(item.masks) > len({reader for _, reader in item.masks}):
+        notes.counts["images with several masks, united"] += 1
+    united = {reader: masks.united(parts) for reader, parts in found.items()}
+    reference = united.pop("", None)
+    drawn = _drawn(item, shape, source, notes, remarks)
+    if drawn is not None and (reference is not None or united):
+        remarks.add("drawings of images that have a mask file are not used", item.image)
+    elif drawn is not None:
+        reference = drawn
+    by_reader = list(united.values())
+    return (masks.majority(by_reader) if reference is None and by_reader else reference), by_reader
+
+
+def _mask(path: Path, shape: tuple[int, ...], chosen: Sequence[int]) -> tuple[np.ndarray, str]:
+    labels = formats.read_labels(path)
+    if labels.shape != shape:
+        raise InputError(f"size: {_size(labels.shape)}, but the image has {_size(shape)}")
+    return masks.nodule(labels, lossy=path.suffix.lower() in (".jpg", ".jpeg"), chosen=chosen)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    frames, height, width = shape
+    return f"{width} x {height}" + (f" in {frames} frames" if frames > 1 else "")
+
+
+def _drawn(item: Item, shape: tuple[int, ...], source: Path, notes: Notes, remarks: Remarks) -> np.ndarray | None:
+    """The outline bool[1 h w] that a COCO or Labelme file draws; None without one. Boxes are counted."""
+    found = [("a COCO file", item.coco)] if item.coco is not None else []
+    boxes = 0
+    if item.drawing:
+        with fault_of(item.drawing, notes, MEND):
+            drawing, image = drawings.labelme(drawings.read_json(source / item.drawing))
+            found.append((item.drawing, drawing))
+            for label in drawing.labels:
+                remarks.add(f"Labelme shapes called {label} count as nodule", item.drawing)
+            if image and image.replace("\\", "/").rpartition("/")[2] != item.image.rpartition("/")[2]:
+                remarks.add("Labelme files name another image than the one that they are called after", item.drawing)
+    if item.boxes:
+        with fault_of(item.boxes, notes, MEND):
+            boxes = drawings.read_boxes(source / item.boxes)
+    outlined: list[np.ndarray] = []
+    for place, drawing in found:
+        boxes += drawing.boxes
+        for kind in sorted(set(drawing.others)):
+            remarks.add(f"shapes of kind {kind} are no outline", item.image)
+        if not drawing.boxes or drawing.polygons or drawing.runs or drawing.circles:
+            with fault_of(f"{item.image}: {place}" if item.coco is not None else place, notes, MEND):
+                if shape[0] > 1:
+                    raise InputError(f"frames: the image has {shape[0]}, a drawing is of one")
+                mask, cut = drawings.mask_of(drawing, (shape[1], shape[2]))
+                outlined.append(mask[None])
+                if cut:
+                    remarks.add("outlines that leave the image are cut off at its edge", item.image)
+    if boxes and any(mask.any() for mask in outlined):
+        remarks.add("images with outlines have boxes besides, whose contents count as outside", item.image)
+    elif boxes and not item.masks:
+        notes.counts["images with boxes only, which are no outline"] += 1
+    return masks.united(outlined) if outlined else None
+
+
+def _labelled(
+    item: Item,
+    picture: formats.Picture,
+    outlines: np.ndarray | None,
+    by_reader: Sequence[np.ndarray],
+    notes: Notes,
+    remarks: Remarks,
+) -> list[Record]:
+    """One record for each frame of a file; all of them have its group and its labels."""
+    count = len(picture.frames)
+    notes.counts["image files"] += 1
+    spacing = item.spacing or picture.spacing
+    if not any(map(math.isnan, picture.spacing)) and not np.allclose(spacing, picture.spacing, rtol=0.02):
+        remarks.add("the pixel size in the file differs from the one given, which is used", item.image)
+    made = []
+    for number, frame in enumerate(picture.frames):
+        drawn = tuple(mask[number] for mask in by_reader)
+        mask = None if outlines is None or not outlines[number].any() else outlines[number]
+        made.append(
+            Record(
+                case=item.case if count == 1 else f"{item.case}#{number + 1:04d}",
+                group=item.group,
+                source=item.image,
+                image=frame,
+                mask=mask,
+                reader_masks=drawn if any(one.any() for one in drawn) else (),
+                grade=item.grade,
+                reader_grades=item.reader_grades,
+                malignant=item.malignant,
+                descriptors=dict(item.findings),
+                spacing=(float(spacing[0]), float(spacing[1])),
+                official_test=item.official_test,
+            )
+        )
+        _count(made[-1], outlines is not None, notes)
+    return made
+
+
+def _count(record: Record, outlined: bool, notes: Notes) -> None:
+    state = "with outline" if record.mask is not None else "whose mask is empty" if outlined else "without mask"
+    truth = {None: (), True: ("malignant",), False: ("benign",)}[record.malignant]
+    facts = {
+        "images outlined by several readers": len(record.reader_masks) > 1,
+        "images with grade": record.grade is not None,
+        "images whose pixel size is known": not any(map(math.isnan, record.spacing)),
+        "images of the official test part": record.official_test,
+    }
+    notes.counts.update(("images", f"images {state}", *truth, *(name for name, holds in facts.items() if holds)))
