@@ -6,7 +6,7 @@
     python -m data_prep build NAME --source DIR --out DIR [--overwrite]
     python -m data_prep build phantom --out DIR [--count N] [--seed N] [--size H W] [--overwrite]
     python -m data_prep build folder --name NAME --source DIR --out DIR [--dry-run] [--overwrite] [more, see --help]
-    python -m data_prep check NAME --data DIR [--sheet FILE] [--against OTHER]
+    python -m data_prep check NAME --data DIR [--sheet FILE [--source DIR]] [--against OTHER]
     python -m data_prep folds NAME --data DIR --out FILE [--folds N] [--seed N]
     python -m data_prep radiomics NAME --data DIR --out FILE.csv [--engine jax|pyradiomics]
                                        [--bin-count N | --bin-width W] [--overwrite]
@@ -91,6 +91,7 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     _add_built(check)
     check.add_argument("--against", metavar="NAME", help="another data set in DIR that must not share an image with it")
     check.add_argument("--sheet", type=Path, metavar="FILE", help="write a PNG of random records with their contours")
+    check.add_argument("--source", type=Path, metavar="DIR", help="show originals of this folder on the sheet as well")
     check.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of records (default 0)")
     check.set_defaults(run=_check)
 
@@ -175,7 +176,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.against is not None:
         print(against(options.data, options.name, options.against))
         return
-    print(check(options.data, options.name, sheet=options.sheet, seed=options.seed))
+    print(check(options.data, options.name, sheet=options.sheet, source=options.source, seed=options.seed))
 
 
 def _folds(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from thyroid_jax.data.formats import read_picture
 from thyroid_jax.data.overlap import pictures_of, shared_images
 from thyroid_jax.data.record import Card, Record, RecordSequence, problems_of
 from thyroid_jax.data.storage import Metadata, open_records, read_metadata
@@ -43,11 +44,18 @@ class Findings:
 
 
 def check(
-    data_dir: Path | str, name: str, *, sheet: Path | str | None = None, sheet_records: int = 24, seed: int = 0
+    data_dir: Path | str,
+    name: str,
+    *,
+    sheet: Path | str | None = None,
+    source: Path | str | None = None,
+    sheet_records: int = 24,
+    seed: int = 0,
 ) -> str:
     """The report on the data set ``name`` in ``data_dir``.
 
-    If ``sheet`` is given, a PNG of random records with their contours is written there. Every record is read and
+    If ``sheet`` is given, a PNG of random records with their contours is written there, with ``source``, the folder of
+    the original, each beside its original picture. Every record is read and
     compared with its stored digest. Raises :class:`InputError` when the data set is missing, or with every record that
     is damaged or breaks a rule of the schema.
     """
@@ -62,7 +70,9 @@ def check(
     report = describe(metadata, findings)
     if sheet is not None:
         chosen = sorted(random.Random(seed).sample(range(len(records)), min(sheet_records, len(records))))
-        write_bytes(sheet, contact_sheet([records[i] for i in chosen], card))
+        shown = [records[i] for i in chosen]
+        originals = None if source is None else [_original(Path(source), record) for record in shown]
+        write_bytes(sheet, contact_sheet(shown, card, originals))
         report += f"\ncontact sheet: {sheet}"
     return report
 
@@ -213,23 +223,38 @@ def _range(values: Sequence[float]) -> str:
     return f"{min(values):.3f}-{max(values):.3f}, median {float(np.median(values)):.3f}" if values else "-"
 
 
-def contact_sheet(records: Sequence[Record], card: Card) -> bytes:
-    """A PNG of the records side by side with case and grade.
+def _original(source: Path, record: Record) -> np.ndarray | None:
+    """The picture uint8[h w] that a record was made from, None where it is not a picture file of its own."""
+    try:
+        return read_picture(source / record.source).frames[0]
+    except InputError:
+        return None
 
-    The reference outline is yellow; the readers' outlines are cyan and magenta in turn.
+
+def contact_sheet(records: Sequence[Record], card: Card, originals: Sequence[np.ndarray | None] | None = None) -> bytes:
+    """A PNG of the records side by side with case and grade, and what was done to the picture.
+
+    The reference outline is yellow; the readers' outlines are cyan and magenta in turn. With ``originals`` each has its
+    original picture on its left, black where that is None.
     """
     from PIL import Image, ImageDraw
 
-    width, height = TILE
+    one = TILE[0]
+    width, height = one if originals is None else 2 * one, TILE[1]
     caption = 14
-    rows = -(-len(records) // ACROSS)
-    page = Image.new("RGB", (ACROSS * width, rows * (height + caption)))
+    across = ACROSS * one // width
+    rows = -(-len(records) // across)
+    page = Image.new("RGB", (across * width, rows * (height + caption)))
     pen = ImageDraw.Draw(page)
     for place, record in enumerate(records):
-        left, top = place % ACROSS * width, place // ACROSS * (height + caption)
-        page.paste(_outlined(record), (left, top + caption))
+        left, top = place % across * width, place // across * (height + caption)
+        page.paste(_outlined(record), (left + width - one, top + caption))
+        original = None if originals is None else originals[place]
+        if original is not None:
+            page.paste(_outlined(Record(record.case, record.group, record.source, original)), (left, top + caption))
         grade = "" if record.grade is None else f"  {card.grade_system} {card.grades[record.grade]}"
-        pen.text((left + 2, top + 1), f"{record.case}{grade}", fill="white")
+        said = "" if originals is None else f"  {'; '.join(record.cleaning)}"
+        pen.text((left + 2, top + 1), f"{record.case}{grade}{said}"[: width // 6], fill="white")
     file = io.BytesIO()
     page.save(file, "PNG")
     return file.getvalue()

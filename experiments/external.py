@@ -126,10 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for run_dir in arguments.run_dir:
         trained = finished[run_dir.name].trained
         if columns[run_dir.name] is None and trained.facts["grades"] and card.grades:
-            print(
-                f"{run_dir.name}: its grades ({trained.facts['grade_system']} {' '.join(trained.facts['grades'])}) are "
-                f"not those of {card.name} ({card.grade_system} {' '.join(card.grades)}): not compared; see --grades."
-            )
+            own = " ".join([trained.facts["grade_system"], *trained.facts["grades"]]).strip()
+            theirs = " ".join([card.grade_system, *card.grades]).strip()
+            print(f"{run_dir.name}: its grades ({own}) are not those of {card.name} ({theirs}): not compared.")
+            print("--grades says which of its grades counts as which.")
         cases = external.external_cases(trained, card, tested, columns=columns[run_dir.name], flip=arguments.flip)
         table = run_dir / "report" / f"external-{card.name}" / "cases.csv"
         write_cases(table, cases)

@@ -93,3 +93,21 @@ def test_the_report_says_how_far_readers_agree(tmp_path):
     report = check(tmp_path, "toy")
     assert "outlines agree  Dice 0." in report and "ICC of the area" in report
     assert "grades agree    quadratic kappa" in report and "\ncleaned        4\n" in report
+
+
+def test_the_sheet_shows_the_originals_beside_the_records(tmp_path):
+    """A record that was cut to its left half; a second one whose original is not there."""
+    original = np.full((60, 80), 40, np.uint8)
+    original[:, 40:] = 200
+    original[::7] = 90
+    Image.fromarray(original).save(tmp_path / "a.png")
+    left = original[:, :40].copy()
+    records = [Record("a", "a", "a.png", left, cleaning=("cut to the left half",)), Record("b", "b", "b.png", left + 1)]
+    builder.build(replace(CARD, name="halves"), lambda notes: iter(records), tmp_path / "data", near=False)
+    for source, wide in ((None, 6), (tmp_path, 6)):
+        check(tmp_path / "data", "halves", sheet=tmp_path / "sheet.png", source=source)
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert sheet.size == (wide * 240, 194)
+            page = np.asarray(sheet.convert("L"))[14:]
+    assert (page[:, 120:230] > 150).any() and not (page[:, 240:480] > 150).any()  # the right half is in the original
+    assert page[:, 240:480].any() and not page[:, 480:720].any() and page[:, 720:960].any()

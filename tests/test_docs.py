@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep import cards, phantom, readers
 from thyroid_jax.config import MTLConfig
 from thyroid_jax.data.storage import open_records
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 
 def python_blocks(page):
@@ -81,18 +82,28 @@ def test_the_example_of_an_own_data_set_builds_one(tmp_path, monkeypatch):
         (folder / part).mkdir(parents=True)
     for number in range(4):
         Image.fromarray(rng.integers(0, 255, (20, 30), np.uint8)).save(folder / "images" / f"a{number}.png")
-        Image.fromarray(np.pad(np.full((6, 8), 255, np.uint8), ((7, 7), (11, 11)))).save(
-            folder / "masks" / f"a{number}.png"
-        )
-        lines.append(f"a{number},p{number // 2},{['low', 'high', '', 'middle'][number]}")
+        inside = np.full((6, 8), 255 if number else 0, np.uint8)  # no nodule in the first
+        Image.fromarray(np.pad(inside, ((7, 7), (11, 11)))).save(folder / "masks" / f"a{number}.png")
+        lines.append(f"a{number}.png,p{number // 2},{['low', 'high', '', 'high'][number]}")
     (folder / "labels.csv").write_text("\n".join(lines))
     (block,) = python_blocks(ROOT / "docs" / "data.md")
     monkeypatch.chdir(tmp_path)
     exec(block, {"__name__": "example"})
     card, records = open_records(tmp_path / "data", "mine")
-    assert card.grades == ("low", "middle", "high")
-    assert [record.grade for record in records] == [0, 2, None, 1]
+    assert card.grades == ("low", "high")
+    assert [record.grade for record in records] == [0, 1, None, 1]
+    assert [record.mask is None for record in records] == [True, False, False, False]
     assert [record.group for record in records] == ["p0", "p0", "p1", "p1"]
+
+
+def test_the_page_of_every_data_set_is_that_of_its_card():
+    known = [*(readers.reader_of(name).card for name in readers.names()), phantom.CARD]
+    folder, table = ROOT / "docs" / "datasets", (ROOT / "docs" / "data.md").read_text()
+    assert {path.stem for path in folder.glob("*.md")} == {card.name for card in known}
+    outdated = [card.name for card in known if (folder / f"{card.name}.md").read_text() != cards.page(card)]
+    assert not outdated, "run: python -m data_prep list --pages docs/datasets"
+    for card in known:
+        assert card.access and card.holds and f"[`{card.name}`](datasets/{card.name}.md)" in table
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

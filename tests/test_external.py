@@ -1,0 +1,136 @@
+"""A finished run on another data set: what it has seen is refused, grades are compared as they are mapped."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data_prep import builder
+from experiments import external as script
+from thyroid_jax import runs
+from thyroid_jax.data.record import Card
+from thyroid_jax.data.storage import open_records
+from thyroid_jax.errors import InputError
+from thyroid_jax.evaluate.cases import read_cases
+from thyroid_jax.runs import external
+
+
+@pytest.fixture(scope="module")
+def data(drawn_data, tmp_path_factory):
+    """The drawn set, and "strangers": other pictures like those, graded in another way."""
+    folder = tmp_path_factory.mktemp("external")
+    shutil.copytree(drawn_data / "drawn", folder / "drawn")
+    card, records = open_records(drawn_data, "drawn")
+    strangers = []
+    for number, record in enumerate(list(records)[:12]):
+        noise = np.random.default_rng(100 + number).normal(size=record.image.shape) * 12
+        image = np.clip(record.image[::-1].astype(float) + noise, 1, 255).astype(np.uint8)
+        mask = None if record.mask is None else record.mask[::-1].copy()
+        strangers.append(
+            replace(
+                record, image=image, mask=mask, case=f"s{number}", group=f"s{number}", reader_masks=(), reader_grades=()
+            )
+        )
+    builder.build(replace(card, name="strangers"), lambda notes: iter(strangers), folder, near=False)
+    coarse = [replace(record, grade=None if record.grade is None else min(record.grade, 1)) for record in strangers]
+    other = replace(card, name="coarse", grades=("benign", "suspicious"), grade_system="another")
+    builder.build(other, lambda notes: iter(coarse), folder, near=False)
+    seen = [
+        replace(strangers[0]),
+        replace(strangers[1], image=next(iter(records)).image, mask=None, spacing=(1.0, 1.0)),
+    ]
+    builder.build(replace(card, name="seen"), lambda notes: iter(seen), folder, near=False)
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def table_of(run, data, name, *more):
+    fields = ["--run-dir", str(run), "--data.name", name, "--data.dir", str(data), "--run-data-dir", str(data)]
+    script.main([*fields, "--samples", "50", *more])
+    return read_cases(run / "report" / f"external-{name}" / "cases.csv")
+
+
+def test_the_table_is_what_the_run_predicts_for_the_other_set(run, data, capsys):
+    cases = table_of(run, data, "strangers")
+    card, records = open_records(data, "strangers")
+    trained, _ = runs.open_finished(run, "best", data)
+    assert [case.case for case in cases] == [record.case for record in records]
+    assert {case.part for case in cases} == {"external"}
+    for case, (record, found) in zip(cases, runs.predicted(trained, records), strict=True):
+        assert list(case.probability) == list(card.grades)
+        np.testing.assert_allclose(list(case.probability.values()), found.grades, atol=1e-6)
+        assert case.grade_truth == ("" if record.grade is None else card.grades[record.grade])
+        assert case.malignant_truth == record.malignant and np.isnan(case.dice) == (record.mask is None)
+    printed = capsys.readouterr().out
+    assert "| dice |" in printed and "| quadratic_kappa |" in printed and "not compared" not in printed
+
+
+def test_grades_of_another_system_are_compared_only_as_they_are_mapped(run, data, capsys):
+    plain = table_of(run, data, "coarse")
+    assert all(not case.probability and not case.grade_truth for case in plain)
+    assert "its grades (low middle high) are not those of coarse (another benign suspicious): not compared" in (
+        capsys.readouterr().out
+    )
+    mapped = table_of(run, data, "coarse", "--grades", "low=benign", "middle=suspicious", "high=suspicious")
+    whole = table_of(run, data, "strangers")
+    for coarse, fine in zip(mapped, whole, strict=True):
+        low, middle, high = fine.probability.values()
+        np.testing.assert_allclose(list(coarse.probability.values()), [low, middle + high], atol=1e-6)
+        assert coarse.grade_truth in ("", "benign", "suspicious")
+
+
+def test_what_the_run_has_seen_is_refused_or_left_out(run, data, capsys):
+    first = next(iter(open_records(data, "drawn")[1]))
+    with pytest.raises(SystemExit):
+        table_of(run, data, "drawn")
+    assert "images were seen in training" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        table_of(run, data, "seen")
+    error = capsys.readouterr().err
+    parts = runs.open_finished(run, "best", data).parts
+    trained_on = {record.case for part in (parts.train, parts.validation) for record in part}
+    assert first.case in trained_on  # else the test would show nothing
+    assert "1 of 2 images were seen in training" in error and f"s1: equal to {first.case}" in error
+    cases = table_of(run, data, "seen", "--leave-out-shared")
+    assert [case.case for case in cases] == ["s0"]
+    assert "left out, seen in training: 1 of 2 images" in capsys.readouterr().out
+
+
+CARD = Card("other", "Other", "-", "-", "-", "case", ("2", "3", "4"), "BI-RADS")
+
+
+def test_which_mappings_are_refused(finished, data):
+    trained, _ = runs.open_finished(finished, "best", data)
+    good = {"low": "2", "middle": "4", "high": "4"}
+    assert external.grade_columns(trained, CARD, good) == good
+    assert external.grade_columns(trained, CARD, {}) is None
+    for wrong, why in (
+        ({"low": "2", "middle": "3"}, "high counts as ''"),
+        ({**good, "low": "7"}, "low counts as '7', which is not a grade of other"),
+        ({**good, "none": "2"}, "none is not a grade of the run"),
+        ({"low": "4", "middle": "3", "high": "2"}, "the order of the grades would change"),
+    ):
+        with pytest.raises(InputError, match=why.replace("(", r"\(")):
+            external.grade_columns(trained, CARD, wrong)
+    for texts in (("low",), ("=2",), ("low=",), ("low=2", "low=3")):
+        with pytest.raises(InputError, match="--grades"):
+            script.mapping_of(texts)
+
+
+def test_what_cannot_be_tested(run, data, capsys):
+    for more, message in (
+        (("--data.name", "strangers", "--part", "test"), "has no official test part"),
+        (("--data.name", "nowhere"), "has not been built there"),
+    ):
+        with pytest.raises(SystemExit):
+            script.main(["--run-dir", str(run), "--data.dir", str(data), "--run-data-dir", str(data), *more])
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        table_of(run, data, "strangers", "--run-dir", str(run), str(run))
+    assert "same folder name" in capsys.readouterr().err
