@@ -19,12 +19,13 @@ from thyroid_jax.untrusted import read_bytes
 LARGEST_TABLE = 1 << 20  # bytes; a table of some hundred cases has 40 KiB
 LARGEST_PART = 2 << 20  # bytes of a part of the table when unpacked; its sheet has some 300 KiB
 MOST_PARTS = 64
+LONGEST_REASON = 200  # characters of another library's message, which may repeat the file's bytes
 MOST_ROWS = 4096
 MOST_COLUMNS = 64
 
 
 def first_sheet(table: Path) -> list[tuple[object, ...]]:
-    """The values of the first sheet row by row, the header first.
+    """The values of the first sheet row by row, the header first. A formula is given as its text, "=...": no label.
 
     Raises :class:`InputError` for a table that is too large, damaged, empty, or declares entities. Its message says
     what is wrong, but not the file's name: the caller knows it.
@@ -49,7 +50,7 @@ def _checked(table: Path) -> io.BytesIO:
     except InputError:
         raise
     except Exception as error:  # a damaged archive ends in one of many exception types
-        raise InputError(f"file: not a whole Excel table ({error})") from error
+        raise InputError(f"file: not a whole Excel table ({str(error)[:LONGEST_REASON]})") from error
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as parts:
         for name, content in held.items():
@@ -82,11 +83,13 @@ def _values(table: io.BytesIO) -> list[tuple[object, ...]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on styles and extensions that are not read
-            workbook = load_workbook(table, read_only=True, data_only=True)
-            rows = list(islice(workbook.worksheets[0].iter_rows(max_col=MOST_COLUMNS, values_only=True), MOST_ROWS + 1))
+            workbook = load_workbook(table, read_only=True, data_only=False)
+            sheet = workbook.worksheets[0]
+            sheet.reset_dimensions()  # the sheet may hold more rows than it declares
+            rows = list(islice(sheet.iter_rows(max_col=MOST_COLUMNS, values_only=True), MOST_ROWS + 1))
             workbook.close()
     except Exception as error:  # openpyxl raises whatever its XML and number readers raise
-        raise InputError(f"file: not a whole Excel table ({error})") from error
+        raise InputError(f"file: not a whole Excel table ({str(error)[:LONGEST_REASON]})") from error
     if len(rows) > MOST_ROWS:
         raise InputError(f"rows: the first sheet has more than {MOST_ROWS}")
     if not rows:

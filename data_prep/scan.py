@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
-from skimage.feature import match_template
 
 # Highest grey value of the page. The page is 0 except for JPEG ringing; anechoic regions of a scan are noisier.
 PAGE_LEVEL = 3
@@ -54,6 +53,9 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     """Luma of an RGB image uint8[h w 3] as uint8[h w] (ITU-R 601, rounded); a one-channel image comes back as it is."""
     if image.ndim == 2:
         return image
+    red, green, blue = (image[..., channel] for channel in range(3))
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        return red.copy()
     return np.round(image[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
 
 
@@ -66,7 +68,8 @@ def scan_box(grey: np.ndarray, *, trim: int = EDGE_TRIM) -> Box | None:
     where the scan covers less than a tenth of what it covers at its widest.
     """
     lit = ndimage.uniform_filter((grey > PAGE_LEVEL).astype(np.float32), size=7, mode="constant") > 0.5
-    solid = _closed(_opened(lit, (SOLID, SOLID)), (1, GAP))
+    opened = _sliding(np.maximum, _sliding(np.minimum, lit, (SOLID, SOLID), beyond=0), (SOLID, SOLID), beyond=0)
+    solid = _sliding(np.minimum, _sliding(np.maximum, opened, (1, GAP), beyond=0), (1, GAP), beyond=1)
     labels, count = ndimage.label(solid)
     if count == 0:
         return None
@@ -76,12 +79,35 @@ def scan_box(grey: np.ndarray, *, trim: int = EDGE_TRIM) -> Box | None:
     return box if box.bottom - box.top >= SOLID and box.right - box.left >= SOLID else None
 
 
-def _opened(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return ndimage.maximum_filter(ndimage.minimum_filter(mask, size, mode="constant"), size, mode="constant")
+def _sliding(choose: np.ufunc, value: np.ndarray, size: tuple[int, int], *, beyond: int) -> np.ndarray:
+    """The least (``np.minimum``) or greatest value in the window ``size`` around each pixel of ``value`` [h w].
+
+    Both sizes are odd. ``beyond`` is the value outside the image. The window is doubled until it is wide enough, so
+    that a few passes over the image do.
+    """
+    for axis, length in enumerate(size):
+        pad = [(0, 0), (0, 0)]
+        pad[axis] = (length // 2, length // 2)
+        value = np.moveaxis(np.pad(value, pad, constant_values=value.dtype.type(beyond)), axis, 0)
+        reached = 1
+        while reached < length:
+            step = min(reached, length - reached)
+            value = choose(value[:-step], value[step:])
+            reached += step
+        value = np.moveaxis(value, 0, axis)
+    return value
 
 
-def _closed(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return ndimage.minimum_filter(ndimage.maximum_filter(mask, size, mode="constant"), size, mode="nearest")
+def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
+    """The pixels at most ``steps`` steps to a side, up or down away from those of ``mask`` bool[h w]."""
+    for _ in range(steps):
+        wider = mask.copy()
+        wider[1:] |= mask[:-1]
+        wider[:-1] |= mask[1:]
+        wider[:, 1:] |= mask[:, :-1]
+        wider[:, :-1] |= mask[:, 1:]
+        mask = wider
+    return mask
 
 
 def _covered(extent: np.ndarray) -> tuple[int, int]:
@@ -104,7 +130,7 @@ def coloured_marks(image: np.ndarray, *, at_least: int = 30, reach: int = 3) -> 
     coloured = spread >= at_least
     if not coloured.any() or coloured.mean() > 0.05:
         return np.zeros(coloured.shape, bool)
-    return ndimage.binary_dilation(coloured, iterations=reach)
+    return _grown(coloured, reach)
 
 
 def white_glyphs(grey: np.ndarray, *, bright: int = 190, step: int = 90, widest: int = 5, reach: int = 2) -> np.ndarray:
@@ -119,10 +145,11 @@ def white_glyphs(grey: np.ndarray, *, bright: int = 190, step: int = 90, widest:
     stroke = _sharp_strokes(value, bright, step, widest)
     if not stroke.any():
         return stroke
-    thin = value - ndimage.grey_opening(value, size=(11, 11)) >= step // 2
-    near = ndimage.binary_dilation(stroke, iterations=8) & thin & (value >= bright // 2)
+    opened = _sliding(np.maximum, _sliding(np.minimum, grey, (11, 11), beyond=255), (11, 11), beyond=0)
+    thin = grey - opened >= step // 2
+    near = _grown(stroke, 8) & thin & (value >= bright // 2)
     whole = ndimage.binary_propagation(stroke, mask=near | stroke, structure=np.ones((3, 3), bool))
-    return ndimage.binary_dilation(whole, iterations=reach)
+    return _grown(whole, reach)
 
 
 def _sharp_strokes(value: np.ndarray, bright: int, step: int, widest: int) -> np.ndarray:
@@ -147,13 +174,76 @@ def drawn_marks(grey: np.ndarray, drawings: Sequence[np.ndarray], *, alike: floa
     """
     found = np.zeros(grey.shape, bool)
     for drawing in drawings:
-        if any(side < least for side, least in zip(grey.shape, drawing.shape)):
+        _mark(found, drawing, _correlation(grey, drawing) >= alike)
+    return _grown(found, reach)
+
+
+def stamps(grey: np.ndarray, drawings: Sequence[np.ndarray], *, noise: float, reach: int = 2) -> np.ndarray:
+    """Where one of ``drawings`` uint8[a b] is drawn with these very grey values in a scan uint8[h w], as bool[h w].
+
+    Unlike :func:`drawn_marks` this finds marks whose contrast with the tissue is low on one side or on all. ``noise``
+    is the largest root-mean-square difference of the drawn pixels, those of a drawing that are not 0. These are found,
+    grown by ``reach`` pixels.
+    """
+    found = np.zeros(grey.shape, bool)
+    value = grey.astype(np.int32)
+    for drawing in drawings:
+        if not _fits(drawing, grey):
             continue
-        inked = drawing != 0
-        score = match_template(grey.astype(np.float32), drawing.astype(np.float32))
-        for top, left in np.argwhere(score >= alike):
-            found[top : top + inked.shape[0], left : left + inked.shape[1]] |= inked
-    return ndimage.binary_dilation(found, iterations=reach) if found.any() else found
+        inked = np.argwhere(drawing)
+        total = np.zeros(np.subtract(grey.shape, drawing.shape) + 1, np.int32)
+        for place in inked:
+            total += (_shifted(value, place, drawing.shape) - int(drawing[tuple(place)])) ** 2
+        _mark(found, drawing, total <= noise**2 * len(inked))
+    return _grown(found, reach)
+
+
+def _fits(drawing: np.ndarray, grey: np.ndarray) -> bool:
+    return all(side <= most for side, most in zip(drawing.shape, grey.shape))
+
+
+def _shifted(value: np.ndarray, place: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The pixel of ``value`` under the pixel ``place`` of a drawing of ``shape``, for each position of the drawing."""
+    (top, left), (h, w) = place, np.subtract(value.shape, shape) + 1
+    return value[top : top + h, left : left + w]
+
+
+def _mark(found: np.ndarray, drawing: np.ndarray, positions: np.ndarray) -> None:
+    """Set the drawn pixels of ``drawing`` in ``found`` at each of ``positions``, those of its top left corner."""
+    inked = drawing != 0
+    for top, left in np.argwhere(positions):
+        found[top : top + inked.shape[0], left : left + inked.shape[1]] |= inked
+
+
+def _correlation(grey: np.ndarray, drawing: np.ndarray) -> np.ndarray:
+    """Normalised cross-correlation of a drawing [a b] with a scan uint8[h w] at each of its positions.
+
+    It is 0 where the scan has one value, and has no positions when the drawing is larger than the scan.
+    """
+    if not _fits(drawing, grey):
+        return np.zeros((0, 0))
+    value, count = grey.astype(np.int32), drawing.size
+    inked = np.argwhere(drawing)
+    product = np.zeros(np.subtract(grey.shape, drawing.shape) + 1, np.float32)
+    light = grey.astype(np.float32)
+    for place in inked:
+        product += np.float32(drawing[tuple(place)]) * _shifted(light, place, drawing.shape)
+    total, squares = (_window_sums(power, drawing.shape) for power in (value, value * value))
+    varying = np.maximum(squares - total * (total / count), 0)
+    spread = np.sqrt(varying * float(((drawing - drawing.mean()) ** 2).sum()))
+    covariance = product - total * float(drawing.mean())
+    return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 1e-3)
+
+
+def _window_sums(value: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """The sum of each window of ``size`` (a, b) that lies wholly in ``value`` i32[h w]."""
+    for axis, length in enumerate(size):
+        last = value.shape[axis] - length + 1
+        total = np.zeros((last, value.shape[1]) if axis == 0 else (value.shape[0], last), value.dtype)
+        for start in range(length):
+            total += value[start : start + last] if axis == 0 else value[:, start : start + last]
+        value = total
+    return value
 
 
 def dots(grey: np.ndarray, *, step: int) -> np.ndarray:
@@ -161,10 +251,10 @@ def dots(grey: np.ndarray, *, step: int) -> np.ndarray:
 
     Such pixels are the dots of a calliper's line.
     """
-    ring = np.ones((3, 3), bool)
-    ring[1, 1] = False
-    value = grey.astype(np.int16)
-    return value - ndimage.maximum_filter(value, footprint=ring, mode="nearest") >= step
+    value = np.pad(grey.astype(np.int16), 1, mode="edge")
+    shape = (3, 3)
+    around = [_shifted(value, place, shape) for place in np.argwhere(np.ones(shape)) if tuple(place) != (1, 1)]
+    return value[1:-1, 1:-1] - np.maximum.reduce(around) >= step
 
 
 def fill(grey: np.ndarray, blank: np.ndarray) -> np.ndarray:

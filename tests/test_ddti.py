@@ -1,14 +1,19 @@
 """The DDTI reader against a made folder that holds every trap of the real one."""
 
 import json
+import os
+import re
+import time
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from data_prep import builder
 from data_prep.readers import ddti
 from thyroid_jax.data.record import Notes
+from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError
 
 BOX = [(200, 100), (300, 100), (300, 200), (200, 200)]
@@ -203,7 +208,199 @@ def test_an_outline_outside_the_scan_is_no_mask(source):
     add(source, 2)
     records, notes = read(source)
     assert records["1_1"].mask is None
-    assert ("the outline of 1_1.jpg", "it lies outside the scan") in notes.dropped
+    assert ("an outline of 1_1.jpg", "it lies outside the scan") in notes.dropped
+
+
+def test_every_outline_that_is_lost_is_noted(source):
+    """One in the text below the scan, one outside the image, and one in the scan."""
+    below = [(10, 320), (60, 320), (60, 350), (10, 350)]
+    beyond = [(900, 900), (950, 900), (950, 950)]
+    add(source, 1, marks=[("1", [shape(BOX), shape(below), shape(beyond)])])
+    records, notes = read(source)
+    assert records["1_1"].mask.sum() == 101 * 101
+    assert notes.dropped == [("an outline of 1_1.jpg", "it lies outside the scan")] * 2
+    assert (notes.counts["outlines"], notes.counts["outlines outside the scan dropped"]) == (1, 2)
+
+
+def test_what_is_left_of_176_1_is_no_reference(source):
+    whole = json.dumps([shape(BOX + OTHER)])
+    add(source, 176, marks=[("1", whole[:-60])], tirads="4b")
+    add(source, 177, marks=[("1", whole[:-60])], tirads="4b")
+    records, notes = read(source)
+    assert records["176_1"].mask is None and records["176_1"].grade == ddti.GRADES.index("4b")
+    assert records["177_1"].mask is not None
+    assert [what for what, _ in notes.dropped] == ["the outline of 176_1.jpg"]
+    assert notes.counts["images without outline, kept for their category"] == 1
+
+
+def test_a_text_that_is_damaged_before_its_end_is_a_fault(source):
+    whole = json.dumps([shape(BOX)])
+    add(source, 1, marks=[("1", whole.replace('"x": 300', '"x": 3#0', 1))])
+    add(source, 2, marks=[("1", whole.replace('"annotation"', 'annotation" ' + "?" * 300))])
+    records, notes = read(source)
+    assert all(record.mask is None for record in records.values())
+    assert [fault.partition(":")[0] for fault in notes.faults] == ["1.xml", "2.xml"]
+
+
+@pytest.mark.parametrize("lost", range(1, 60))
+def test_a_text_that_is_cut_anywhere_keeps_its_whole_points(lost):
+    text = json.dumps([shape(BOX[:2], "arrow"), shape(BOX)])[:-lost]
+    notes = Notes()
+    shapes = ddti._shapes(text, notes)
+    whole = len(re.findall(r'\{"x": [0-9]+, "y": [0-9]+\}', text)) - 2
+    assert notes.counts["marks cut short, whole points kept"] == 1
+    assert [kind for kind, _ in shapes] == ["arrow", ""] and 3 <= whole <= 4
+    np.testing.assert_array_equal(shapes[1][1], BOX[:whole])
+
+
+def test_too_many_points_are_refused_at_once(source):
+    many = [(200 + k % 90, 100 + k % 77) for k in range(45_000)]
+    compact = json.dumps([{"points": [{"x": x, "y": y} for x, y in many]}], separators=(",", ":"))
+    add(source, 1, marks=[("1", compact)])
+    add(source, 2, marks=[("1", [shape(BOX)] * (ddti.MOST_SHAPES + 1))])
+    add(source, 3, marks=[("1", [shape(many[:3000])]), ("1", [shape(many[:3000])])])
+    add(source, 4, marks=[("1", [shape(many[: ddti.MOST_POINTS])])])
+    assert (source / "1.xml").stat().st_size < ddti.LARGEST_XML
+    start = time.monotonic()
+    _, notes = read(source)
+    assert time.monotonic() - start < 10
+    assert notes.faults == [
+        f"{n}.xml: svg of image {n}_1.jpg: an image has at most 64 shapes and 5000 points; "
+        "replace the file by the original."
+        for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 400, "9" * 5000, "-1e400", "NaN", "1e300", "true", "null", '"5"', "[" * 400 + "]" * 400]
+)
+def test_a_coordinate_that_is_none(source, value):
+    points = f'[{{"x": {value}, "y": 2}}, {{"x": 1, "y": 2}}, {{"x": 3, "y": 2}}]'
+    add(source, 1, marks=[("1", f'[{{"points": {points}, "regionType": {"[" * 300 + "]" * 300}}}]')])
+    _, notes = read(source)
+    assert len(notes.faults) == 1 and notes.faults[0].startswith("1.xml: svg of image 1_1.jpg: ")
+    assert len(notes.faults[0]) < 300
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"points": ' * 50_000, "[" * 900 + "]" * 900])
+def test_lists_in_lists_are_no_shapes(source, text):
+    add(source, 1, marks=[("1", text)])
+    _, notes = read(source)
+    assert len(notes.faults) == 1 and "1.xml: svg of image 1_1.jpg: not a list of shapes" in notes.faults[0]
+
+
+def test_only_regular_files_are_opened(source):
+    for number in range(1, 8):
+        add(source, number)
+    for name, replace in {
+        "1.xml": lambda path: path.symlink_to("/dev/zero"),
+        "2.xml": os.mkfifo,
+        "3.xml": lambda path: path.symlink_to("nowhere"),
+        "4_1.jpg": lambda path: path.symlink_to("/dev/zero"),
+        "5_1.jpg": os.mkfifo,
+        "6_1.jpg": lambda path: path.symlink_to("nowhere"),
+    }.items():
+        (source / name).unlink()
+        replace(source / name)
+    records, notes = read(source)
+    assert list(records) == ["7_1"]
+    no_file, no_end = "is not a regular file", "is a link that leads nowhere"
+    assert notes.faults == [
+        f"{name}: file: {what}; replace the file by the original."
+        for name, what in {
+            "1.xml": no_file,
+            "2.xml": no_file,
+            "3.xml": no_end,
+            "4_1.jpg": no_file,
+            "5_1.jpg": no_file,
+            "6_1.jpg": no_end,
+        }.items()
+    ]
+
+
+def test_two_files_of_one_number_are_a_fault(source):
+    add(source, 1)
+    (source / "01.xml").write_text(report(1))
+    screen(7).save(source / "01_1.jpg")
+    screen(8).save(source / "1_1.JPEG")
+    _, notes = read(source)
+    assert notes.faults == [
+        "1.xml: is the report of case 1, and so is 01.xml; keep the file of the original alone.",
+        "1_1.JPEG: is image 1 of case 1, and so is 01_1.jpg; keep the file of the original alone.",
+        "1_1.jpg: is image 1 of case 1, and so is 01_1.jpg; keep the file of the original alone.",
+    ]
+
+
+def test_the_report_of_another_case_is_a_fault(source):
+    add(source, 1)
+    add(source, 2)
+    (source / "2.xml").write_text(report(3))
+    add(source, 4)
+    (source / "4.xml").write_text("<case><tirads>2</tirads></case>")
+    records, notes = read(source)
+    assert list(records) == ["1_1"]
+    assert notes.faults == [
+        "2.xml: number: '3', but this is the report of case 2; replace the file by the original.",
+        "4.xml: number: '', but this is the report of case 4; replace the file by the original.",
+    ]
+
+
+def test_names_of_other_alphabets_and_files_are_noted(source):
+    add(source, 1)
+    (source / "\u0663.xml").write_text(report(3))
+    (source / "Thumbs.db").write_bytes(b"")
+    records, notes = read(source)
+    assert list(records) == ["1_1"] and notes.faults == []
+    why = "is called neither N.xml nor N_k.jpg"
+    assert notes.dropped == [("Thumbs.db", why), ("\u0663.xml", why)] and notes.counts["other files"] == 2
+
+
+def test_a_descriptor_is_short(source):
+    add(source, 1, extra=f"<margins>{'x' * 81}</margins>")
+    _, notes = read(source)
+    assert len(notes.faults) == 1 and notes.faults[0].startswith("1.xml: margins: 'xxx")
+
+
+def stamped(path, drawing, left, top=19):
+    """Draw an orientation mark into an image, as the machine does."""
+    with Image.open(path) as image:
+        page = np.array(image.convert("L"))
+    inked = drawing > 0
+    page[top : top + 10, left : left + 9][inked] = drawing[inked]
+    Image.fromarray(page).convert("RGB").save(path, quality=95)
+    return page
+
+
+def test_the_orientation_marks_are_filled_in(source):
+    """A bright one beside tissue as bright, and the faint one of the other view, which alone is none."""
+    add(source, 1)
+    add(source, 2)
+    with Image.open(source / "1_1.jpg") as image:
+        page = np.array(image.convert("L"))
+    page[15:40, 240:280] = np.clip(page[15:40, 240:280].astype(int) + 110, 0, 255)
+    Image.fromarray(page).convert("RGB").save(source / "1_1.jpg", quality=95)
+    stamped(source / "1_1.jpg", ddti.ORIENTATION, 248)
+    stamped(source / "1_1.jpg", ddti.FAINT, 440)
+    before = stamped(source / "2_1.jpg", ddti.FAINT, 440)
+    records, _ = read(source)
+    for case, left, is_left in (("1_1", 248, False), ("1_1", 440, False), ("2_1", 440, True)):
+        drawing = ddti.FAINT if left == 440 else ddti.ORIENTATION
+        patch = records[case].image[19 - 11 : 29 - 11, left - 90 : left - 90 + 9].astype(int)
+        rest = np.abs(patch - drawing)[drawing > 0].mean()
+        assert (rest < 12) == is_left, (case, left, rest)
+    far = before[100:200, 300:400]
+    assert np.abs(records["2_1"].image[100 - 11 : 200 - 11, 300 - 90 : 400 - 90].astype(int) - far).mean() < 6
+
+
+def test_outlines_are_filled_as_by_scikit_image():
+    draw = pytest.importorskip("skimage.draw")
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        points = rng.integers(-6, 36, (rng.integers(3, 12), 2)).astype(float)
+        filled = np.zeros((30, 25), bool)
+        filled[draw.polygon(points[:, 1], points[:, 0], filled.shape)] = True
+        np.testing.assert_array_equal(ddti.enclosed(points, filled.shape), filled, err_msg=str(points))
+    assert not ddti.enclosed(points + 1e6, (30, 25)).any()
 
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("x")])
@@ -228,3 +425,22 @@ def test_no_outline_at_all(source):
 def test_the_card_adds_up():
     categories = [ddti.CARD.expected[f"images with outline, category {grade}"] for grade in ddti.GRADES]
     assert sum(categories) == ddti.CARD.expected["images with outline and category"]
+    assert categories == [42, 19, 96, 78, 67, 45]
+    assert set(ddti.CARD.expected) - {"cases", "images"} <= set(ddti.COUNTED)
+
+
+def test_a_build_and_what_comes_back(source, tmp_path):
+    add(source, 1)
+    add(source, 2, same_as=101, marks=[("1", "")], tirads="2")
+    add(source, 3, images=(1, 2))
+    survey = builder.build(ddti.CARD, lambda notes: ddti.read(source, notes), tmp_path / "out")
+    _, stored = open_records(tmp_path / "out", "ddti")
+    direct, _ = read(source)
+    assert [record.case for record in stored] == list(direct) == ["1_1", "2_1", "3_1", "3_2"]
+    assert [record.group for record in stored] == ["1", "1", "3", "3"]
+    for record in stored:
+        same = direct[record.case]
+        np.testing.assert_array_equal(record.image, same.image)
+        assert (record.mask is None) == (same.mask is None) and (same.mask is None or (record.mask == same.mask).all())
+        assert (record.grade, record.malignant) == (same.grade, same.malignant)
+    assert survey.notes.counts["groups joined by equal images"] == 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from xml.etree.ElementTree import Element, ParseError
 
 from thyroid_jax.errors import InputError
@@ -21,6 +24,28 @@ def read_bytes(path: Path, *, largest: int) -> bytes:
     A pipe, a device or a folder is refused without waiting for it. Raises :class:`InputError`, whose message does not
     name the file: the caller knows it.
     """
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest:
+            raise InputError(f"file: {size} bytes, such a file has at most {largest}")
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise InputError(f"file: grows while it is read, such a file has at most {largest} bytes")
+    return content
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """The first ``count`` bytes of a regular file of any size, fewer if it is shorter; a link to one is followed.
+
+    Raises :class:`InputError` for what :func:`read_bytes` refuses, except for a large file.
+    """
+    with _opened(path) as file:
+        return file.read(count)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, opened to be read; what goes wrong before it is closed is an :class:`InputError`."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError as error:
@@ -28,20 +53,14 @@ def read_bytes(path: Path, *, largest: int) -> bytes:
     except (OSError, ValueError) as error:
         raise InputError(f"file: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise InputError("file: is not a regular file")
-        if found.st_size > largest:
-            raise InputError(f"file: {found.st_size} bytes, such a file has at most {largest}")
         with os.fdopen(handle, "rb", closefd=False) as file:
-            content = file.read(largest + 1)
+            yield file
     except OSError as error:
-        raise InputError(f"file: cannot be read ({error.strerror})") from error
+        raise InputError(f"file: cannot be read ({error.strerror or error})") from error
     finally:
         os.close(handle)
-    if len(content) > largest:
-        raise InputError(f"file: grows while it is read, such a file has at most {largest} bytes")
-    return content
 
 
 def read_xml(path: Path, *, largest: int) -> Element:

@@ -12,15 +12,18 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from data_prep import pictures, scan
-from data_prep.excel import first_sheet
-from data_prep.tables import by_column
+from data_prep import pictures
+from data_prep.readers._folders import leave_out, names_in
+from data_prep.reading import fault_of, in_order
+from data_prep.tables import by_column, table_rows
 from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError
+from thyroid_jax.untrusted import is_there
 
 FOLDER = "BrEaST-Lesions_USG-images_and_masks"
 GRADES = ("1", "2", "3", "4a", "4b", "4c", "5")
@@ -51,6 +54,7 @@ COLUMNS = (
 UNIQUE = ("CaseID", "Image_filename")
 PIXEL_SIZES = (0.001, 0.1)  # centimetres; the set has 0.005 to 0.014, and a size outside the limits has another unit
 
+LONGEST_FINDING = 160  # characters; the longest of the set has some 60
 LARGEST_PNG = 8 << 20  # bytes; the pictures have some 300 KiB
 LARGEST_SIDE = 4096  # pixels; the widest picture has some 1000
 MODES = ("L", "RGB", "RGBA")  # PIL's names of the colour modes that are read; those of the set are RGBA
@@ -68,6 +72,8 @@ CARD = Card(
     "malignancy is unknown. Descriptors are the BI-RADS terms of the table in lower case, several joined by &; 'no' is "
     "a finding. Age, signs, symptoms, interpretation and diagnosis are left out: they are not seen in the image, or "
     "they are the answer.",
+    access="open download",
+    holds=("outlines", "grades", "malignancy"),
     grouping="case; one case is one patient with one image",
     grades=GRADES,
     grade_system="BI-RADS",
@@ -135,21 +141,18 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
     rows = _rows(table)
     counts = notes.counts
     counts.update(dict.fromkeys(COUNTED, 0) | {"cases": len(rows)})
+    cases = []
     for case in _cases(rows, table.name, notes):
-        if not (folder / case.image).is_file():
-            counts["cases whose image is not there"] += 1
-            notes.dropped.append((case.image, f"row {case.row} of the table names it, but it is not there"))
-            continue
-        record = _record(case, folder, table.name, notes)
-        if record is not None:
-            _count(case, record, counts)
-            yield record
+        if is_there(folder / case.image):
+            cases.append(case)
+        else:
+            why = f"row {case.row} of the table names it, but it is not there"
+            leave_out(case.image, why, "cases whose image is not there", notes)
+    yield from in_order(partial(_record, folder, table.name), cases, notes)
     named = {texts["Image_filename"] for _, texts in rows}
-    for name in sorted(
-        path.name for path in folder.iterdir() if re.fullmatch(r"case\d+\.png", path.name) and path.name not in named
-    ):
-        counts["images without row"] += 1
-        notes.dropped.append((name, "the table has no row for it"))
+    for name in names_in(folder):
+        if re.fullmatch(r"case[0-9]+\.png", name) and name not in named:
+            leave_out(name, "the table has no row for it", "images without row", notes)
     if not counts["images"] and not notes.faults:
         raise InputError(
             f"{folder}: none of the images that {table.name} names is in it. Unpack the pictures there, all of them."
@@ -182,18 +185,13 @@ def _places(source: Path) -> tuple[Path, Path]:
 def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
     """(number, {column: text}) of each row of the first sheet that is not empty; a missing value is ''."""
     try:
-        rows = enumerate(first_sheet(table), start=1)
-        return by_column([(number, [_text(value) for value in row]) for number, row in rows], COLUMNS)
+        found = by_column(table_rows(table, []), COLUMNS)
     except InputError as error:
         raise InputError(f"{table}: {error}; replace the file by the original.") from error
-
-
-def _text(value: object) -> str:
-    """A cell as text: 3 and 3.0 are '3', and a missing value is ''."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = "" if value is None else " ".join(str(value).split())
-    return "" if text.lower() in MISSING else text
+    return [
+        (number, {column: "" if text.lower() in MISSING else text for column, text in texts.items()})
+        for number, texts in found
+    ]
 
 
 def _cases(rows: Sequence[tuple[int, dict[str, str]]], table: str, notes: Notes) -> Iterator[Case]:
@@ -205,9 +203,11 @@ def _cases(rows: Sequence[tuple[int, dict[str, str]]], table: str, notes: Notes)
                 earlier = first.setdefault((column, texts[column]), number)
                 if earlier != number:
                     raise InputError(f"{column}: {texts[column][:40]!r} is already in row {earlier}")
-            yield _case(number, texts)
+            case = _case(number, texts)
         except InputError as error:
             notes.faults.append(f"{table}: row {number}, {error}; correct the row after the original.")
+        else:
+            yield case
 
 
 def _case(number: int, texts: dict[str, str]) -> Case:
@@ -223,6 +223,9 @@ def _case(number: int, texts: dict[str, str]) -> Case:
         raise InputError(f"Classification: is empty, known are {' '.join(MALIGNANT)}")
     if classification == "normal" and outlines:
         raise InputError("Mask_tumor_filename: names an outline, but Classification is normal")
+    for column in (*DESCRIBING, "Verification"):
+        if not _is_finding(texts[column]):
+            raise InputError(f"{column}: {texts[column][:40]!r} is not a text of at most {LONGEST_FINDING} characters")
     grade = _known_word(texts, "BIRADS", GRADES)
     return Case(
         row=number,
@@ -235,6 +238,10 @@ def _case(number: int, texts: dict[str, str]) -> Case:
         descriptors={name: texts[column].lower() for column, name in DESCRIBING.items() if texts[column]},
         spacing=_millimetres(texts["Pixel_size"]),
     )
+
+
+def _is_finding(text: str) -> bool:
+    return len(text) <= LONGEST_FINDING and text.isprintable() and not text.startswith(("=", "+", "@"))
 
 
 def _names(texts: dict[str, str], column: str) -> tuple[str, ...]:
@@ -268,33 +275,37 @@ def _millimetres(centimetres: str) -> float:
     return 10 * size
 
 
-def _record(case: Case, folder: Path, table: str, notes: Notes) -> Record | None:
+def _record(folder: Path, table: str, case: Case, notes: Notes) -> Record | None:
     """The record of one case, or None, and a fault, when one of its pictures cannot be used."""
-    missing = [name for name in case.outlines if not (folder / name).is_file()]
-    for name in missing:
-        notes.faults.append(
-            f"{table}: row {case.row}, Mask_tumor_filename: {name} is not there; copy it from the original to {FOLDER}."
-        )
-    if missing:
+    missing = [name for name in case.outlines if not is_there(folder / name)]
+    notes.faults += [
+        f"{table}: row {case.row}, Mask_tumor_filename: {name} is not there; copy it from the original to {FOLDER}."
+        for name in missing
+    ]
+    image = None
+    with fault_of(case.image, notes):
+        image = _picture(folder / case.image)
+    masks = []
+    for name in case.outlines:
+        if image is not None and name not in missing:
+            with fault_of(name, notes):
+                masks.append(_mask(folder / name, image.shape))
+    if image is None or len(masks) < len(case.outlines):
         return None
-    try:
-        picture = _picture(folder / case.image)
-        masks = [_mask(folder / name, picture.shape[:2]) for name in case.outlines]
-    except InputError as error:
-        notes.faults.append(f"{error}; replace the file by the original.")
-        return None
-    notes.counts["images with transparent parts"] += bool((picture[..., 3] < 255).any())
-    return Record(
+    record = Record(
         case=Path(case.image).stem,
         group=Path(case.image).stem,
         source=case.image,
-        image=_grey(picture),
+        image=pictures.grey(image),
         mask=np.logical_or.reduce(masks) if masks else None,
         grade=case.grade,
         malignant=MALIGNANT[case.classification],
         descriptors=case.descriptors,
         spacing=(case.spacing, case.spacing),
     )
+    _count(case, record, notes.counts)
+    notes.counts["images with transparent parts"] += image.shape[-1] == 4 and bool((image[..., 3] < 255).any())
+    return record
 
 
 def _count(case: Case, record: Record, counts: Counter[str]) -> None:
@@ -310,37 +321,16 @@ def _count(case: Case, record: Record, counts: Counter[str]) -> None:
 
 
 def _picture(path: Path) -> np.ndarray:
-    """A picture as uint8[h w 4], red, green, blue, alpha; its kind and size are checked before anything is decoded."""
-    try:
-        with pictures.opened(path, "PNG", largest=LARGEST_PNG) as image:
-            if max(image.size) > LARGEST_SIDE:
-                raise InputError(f"size: {image.width} x {image.height}, a side of this set has at most {LARGEST_SIDE}")
-            if image.mode not in MODES:
-                raise InputError(f"colours: the picture's mode is {image.mode}, known are {' '.join(MODES)}")
-            return np.asarray(image.convert("RGBA"))
-    except InputError as error:
-        raise InputError(f"{path.name}: {error}") from error
-
-
-def _grey(picture: np.ndarray) -> np.ndarray:
-    """The luma of a picture over black, as uint8[h w].
-
-    Channels differ where the machine tints the scan, and colours are arbitrary where the picture is transparent.
-    """
-    return np.round(scan.to_grey(picture) * (picture[..., 3] / 255)).astype(np.uint8)
+    return pictures.pixels(path, "PNG", modes=MODES, largest=LARGEST_PNG, widest=LARGEST_SIDE)
 
 
 def _mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """An outline as bool[h w]: the white pixels that are not fully transparent."""
     picture = _picture(path)
-    if picture.shape[:2] != shape:
-        (h, w), (height, width) = picture.shape[:2], shape
-        raise InputError(f"{path.name}: size: {w} x {h}, but the image is {width} x {height}")
-    colour = picture[..., :3]
-    odd = ((colour != 0).any(-1) & (colour != 255).any(-1)).sum()
-    if odd:
-        raise InputError(f"{path.name}: colours: {odd} pixels are neither black nor white")
-    mask = (colour[..., 0] == 255) & (picture[..., 3] > 0)
+    alpha = picture[..., 3] if picture.shape[-1] == 4 and picture.ndim == 3 else None
+    mask = pictures.outline(picture[..., :3] if picture.ndim == 3 else picture, shape)
+    if alpha is not None:
+        mask &= alpha > 0
     if not mask.any():
-        raise InputError(f"{path.name}: outline: not one pixel is marked")
+        raise InputError("outline: not one pixel is marked")
     return mask

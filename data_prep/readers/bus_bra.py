@@ -9,14 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from data_prep import pictures
+from data_prep.readers._folders import leave_out, names_in
+from data_prep.reading import fault_of, in_order
 from data_prep.tables import by_column, csv_rows
 from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError
+from thyroid_jax.untrusted import is_there
 
 IMAGES, MASKS, TABLE = "Images", "Masks", "bus_data.csv"
 FOLDS = {"official-5": ("5-fold-cv.csv", 5), "official-10": ("10-fold-cv.csv", 10)}  # name -> file, number of folds
@@ -41,6 +45,8 @@ CARD = Card(
     "BI-RADS 2 to 5 of that lesion, by the same reader, without 4a, 4b, 4c. Malignant is the pathology of the biopsy. "
     "Descriptors: histology (the biopsy's finding, which is the answer: never an input), device, and side, which half "
     "of a split screen the image is from (left, right, or single); it is not the side of the body.",
+    access="open download",
+    holds=("outlines", "grades", "malignancy"),
     grouping="patient; patients that share an image are one group",
     grades=GRADES,
     grade_system="BI-RADS",
@@ -101,9 +107,14 @@ class Row:
     box: tuple[int, ...]
 
     @property
-    def mask_file(self) -> str:
-        """The file in ``Masks`` that belongs to the image."""
-        return f"mask_{self.image.removeprefix('bus_')}.png"
+    def image_place(self) -> str:
+        """The file of the image, from the folder of the data set."""
+        return f"{IMAGES}/{self.image}.png"
+
+    @property
+    def mask_place(self) -> str:
+        """The file of the outline, from the folder of the data set."""
+        return f"{MASKS}/mask_{self.image.removeprefix('bus_')}.png"
 
 
 def read(source: Path, notes: Notes) -> Iterator[Record]:
@@ -120,18 +131,17 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
     counts = notes.counts
     counts.update(dict.fromkeys(COUNTED, 0) | {"rows": len(texts)})
     _read_folds(source, texts, notes)
-    pathology_of: dict[str, str] = {}
+    present = []
     for row in rows:
-        image = source / IMAGES / f"{row.image}.png"
-        if not _is_there(image):
-            counts["images that are not there"] += 1
-            notes.dropped.append((f"{IMAGES}/{image.name}", f"row {row.number} of {TABLE} names it: it is not there"))
-            continue
-        record = _record(row, source, notes)
-        if record is not None:
-            pathology_of[row.patient] = row.pathology
-            counts.update(("images", row.pathology, f"BI-RADS {GRADES[row.grade]}"))
-            yield record
+        if is_there(source / row.image_place):
+            present.append(row)
+        else:
+            why = f"row {row.number} of {TABLE} names it: it is not there"
+            leave_out(row.image_place, why, "images that are not there", notes)
+    pathology_of: dict[str, str] = {}
+    for record in in_order(partial(_record, source), present, notes):
+        pathology_of[record.group] = PATHOLOGIES[bool(record.malignant)]
+        yield record
     counts["cases"] = len(pathology_of)
     counts.update(f"cases {pathology}" for pathology in pathology_of.values())
     _note_extra_files(source, {row["ID"] for _, row in texts}, notes)
@@ -143,15 +153,11 @@ def _check_places(source: Path) -> None:
     if not source.is_dir():
         raise InputError(f"{source}: no such folder. Give the folder that holds BUS-BRA's {TABLE}, {IMAGES}, {MASKS}.")
     missing = [name for name in (IMAGES, MASKS) if not (source / name).is_dir()]
-    missing += [TABLE] if not _is_there(source / TABLE) else []
+    missing += [TABLE] if not is_there(source / TABLE) else []
     if missing:
         inner = next((path.parent for path in sorted(source.glob(f"*/{TABLE}"))), None)
         hint = f"It is in {inner}: give that folder." if inner else "Unpack BUS-BRA and give the folder it makes."
         raise InputError(f"{source}: not BUS-BRA's folder, there is no {', no '.join(missing)} in it. {hint}")
-
-
-def _is_there(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
 
 
 def _table(path: Path, columns: Sequence[str], faults: list[str]) -> list[tuple[int, dict[str, str]]]:
@@ -162,7 +168,7 @@ def _table(path: Path, columns: Sequence[str], faults: list[str]) -> list[tuple[
 
 
 def _is_text(text: str) -> bool:
-    return 1 <= len(text) <= 80 and text.isprintable()
+    return 1 <= len(text) <= 80 and text.isprintable() and not text.startswith(("=", "+", "@"))
 
 
 _MUST_BE: dict[str, tuple[str, Callable[[str], object]]] = {  # column -> (what it must be, whether a text is that)
@@ -218,62 +224,48 @@ def _row(number: int, texts: Mapping[str, str]) -> Row:
     )
 
 
-def _record(row: Row, source: Path, notes: Notes) -> Record | None:
+def _record(source: Path, row: Row, notes: Notes) -> Record | None:
     """The record of one row, or None, and faults, when one of its pictures cannot be used."""
-    places = f"{IMAGES}/{row.image}.png", f"{MASKS}/{row.mask_file}"
-    image = _picture(source, places[0], ("L",), notes)
-    mask = _picture(source, places[1], ("1", "L"), notes)
-    if image is None or mask is None:
+    image = mask = None
+    with fault_of(row.image_place, notes):
+        image = _picture(source / row.image_place, ("L",))
+        notes.counts["images whose height in the table is wrong"] += _is_height_wrong(row, image.shape)
+    with fault_of(row.mask_place, notes):
+        if not is_there(source / row.mask_place):
+            raise InputError("is not there, but its image is")
+        drawn = _picture(source / row.mask_place, ("1", "L"))
+        mask = pictures.outline(drawn, drawn.shape if image is None else image.shape)
+        if not mask.any():
+            raise InputError("outline: not one pixel is marked")
+    if image is None or mask is None or notes.faults:
         return None
-    height, width = image.shape
-    problems = []
-    if row.size != (width, height):
-        if row.image in WRONG_HEIGHT and row.size[0] == width:
-            notes.counts["images whose height in the table is wrong"] += 1
-        else:
-            (w, h), where = row.size, f"row {row.number} of {TABLE}, Width and Height"
-            problems.append(f"{places[0]}: size: {width} x {height}, but {w} x {h} in {where}")
-    outline = mask > 0
-    if mask.shape != image.shape:
-        h, w = mask.shape
-        problems.append(f"{places[1]}: size: {w} x {h}, but the image is {width} x {height}")
-    if mask.dtype == np.uint8 and (odd := int((outline & (mask < 255)).sum())):
-        problems.append(f"{places[1]}: values: {odd} pixels are neither 0 nor 255")
-    elif not outline.any():
-        problems.append(f"{places[1]}: outline: not one pixel is marked")
-    if problems:
-        notes.faults += [f"{problem}; replace the file by the original." for problem in problems]
-        return None
-    notes.counts["images whose outline does not fill its box in the table"] += not _fills(outline, row.box)
+    notes.counts.update(("images", row.pathology, f"BI-RADS {GRADES[row.grade]}"))
+    notes.counts["images whose outline does not fill its box in the table"] += not _fills(mask, row.box)
     return Record(
         case=row.image,
         group=row.patient,
-        source=places[0],
+        source=row.image_place,
         image=image,
-        mask=outline,
+        mask=mask,
         grade=row.grade,
         malignant=row.pathology == "malignant",
         descriptors=row.descriptors,
     )
 
 
-def _picture(source: Path, place: str, modes: Sequence[str], notes: Notes) -> np.ndarray | None:
-    """A picture of one channel, uint8[h w] or bool[h w]; None, and a fault, when it cannot be used."""
-    if not _is_there(source / place):
-        notes.faults.append(f"{place}: is not there, but its image is; copy it from the original.")
-        return None
-    try:
-        with pictures.opened(source / place, "PNG", largest=LARGEST_PNG) as picture:
-            if max(picture.size) > LARGEST_SIDE:
-                raise InputError(
-                    f"size: {picture.width} x {picture.height}, a side of this set has at most {LARGEST_SIDE}"
-                )
-            if picture.mode not in modes:
-                raise InputError(f"colours: the picture's mode is {picture.mode}, known are {' '.join(modes)}")
-            return np.asarray(picture)
-    except InputError as error:
-        notes.faults.append(f"{place}: {error}; replace the file by the original.")
-        return None
+def _is_height_wrong(row: Row, shape: tuple[int, ...]) -> bool:
+    """Whether the table's height is wrong as it is known to be; any other size than the image's is an error."""
+    height, width = shape
+    if row.size == (width, height):
+        return False
+    if row.image in WRONG_HEIGHT and row.size[0] == width:
+        return True
+    (w, h), where = row.size, f"row {row.number} of {TABLE}, Width and Height"
+    raise InputError(f"size: {width} x {height}, but {w} x {h} in {where}")
+
+
+def _picture(path: Path, modes: Sequence[str]) -> np.ndarray:
+    return pictures.pixels(path, "PNG", modes=modes, largest=LARGEST_PNG, widest=LARGEST_SIDE)
 
 
 def _fills(outline: np.ndarray, box: Sequence[int]) -> bool:
@@ -287,17 +279,16 @@ def _note_extra_files(source: Path, known: set[str], notes: Notes) -> None:
     """Note pictures that no row of the table names."""
     for folder, prefix, count in ((IMAGES, "bus", "images without row"), (MASKS, "mask", "masks without row")):
         named = {f"{prefix}_{image.removeprefix('bus_')}.png" for image in known}
-        for name in sorted(path.name for path in (source / folder).iterdir()):
+        for name in names_in(source / folder):
             if name.lower().endswith(".png") and name not in named:
-                notes.counts[count] += 1
-                notes.dropped.append((f"{folder}/{name}", f"{TABLE} has no row for it"))
+                leave_out(f"{folder}/{name}", f"{TABLE} has no row for it", count, notes)
 
 
 def _read_folds(source: Path, rows: Sequence[tuple[int, dict[str, str]]], notes: Notes) -> None:
     """Read the publishers' folds into ``notes``. A file that is not there is noted; what does not fit is a fault."""
     known = {texts["ID"]: texts for _, texts in rows}
     for name, (file, count) in FOLDS.items():
-        if not _is_there(source / file):
+        if not is_there(source / file):
             notes.dropped.append((f"the folds {name}", f"{file} is not there"))
             continue
         faults: list[str] = []
@@ -340,5 +331,6 @@ def _folds(
         faults += [f"{file}: row {number}, {problem}; correct it after the original." for problem in problems]
     if missing := [image for image in known if image not in rows_of]:
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-        faults.append(f"{file}: ID: has no row for {', '.join(missing[:10])}{more}; replace the file by the original.")
+        named = ", ".join(image[:40] for image in missing[:10])
+        faults.append(f"{file}: ID: has no row for {named}{more}; replace the file by the original.")
     return fold_of

@@ -103,6 +103,19 @@ def write_cases(path: Path | str, cases: Sequence[Case]) -> None:
     write_text(path, "".join(_line(row) for row in [columns(names), *(_row(case, names) for case in cases)]))
 
 
+Cell = str | float | int | None
+
+
+def write_table(path: Path | str, header: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Write any table as CSV in one step; texts are escaped for spreadsheets, and None and NaN are empty cells."""
+
+    def cell(value: Cell) -> str:
+        return escape(value) if isinstance(value, str) else _cell(value)
+
+    lines = [list(header), *([cell(row.get(name)) for name in header] for row in rows)]
+    write_text(path, "".join(map(_line, lines)))
+
+
 def read_cases(path: Path | str) -> list[Case]:
     """Read what :func:`write_cases` wrote; columns that it does not know are ignored.
 
