@@ -1,11 +1,12 @@
 """Predict outline, grade and malignancy of your own images with one finished run, or with several together.
 
 python -m experiments.predict --run-dir DIR [DIR ...] --out DIR INPUT [INPUT ...]
-    [--spacing 0.1 0.1] [--flip] [--no-overlays]
+    [--spacing 0.1 0.1] [--clean scan callipers text] [--flip] [--no-overlays]
 
 An input is a picture (PNG, JPEG, BMP, TIFF, DICOM, NIfTI, npy) or a folder, which is searched for them. Every frame of
-a clip is predicted. Images should show the scan alone, as the training data did. Several runs are averaged, and the
-table says how far they agree. A file that cannot be read is named and left out; the others are predicted.
+a clip is predicted. Images should look like the training data: ``--clean scan text callipers`` cuts screenshots to the
+scan and fills in what the machine drew over it. Several runs are averaged, and the table says how far they agree. A
+file that cannot be read is named and left out; the others are predicted.
 
 Written to DIR: ``predictions.csv``, ``predictions.json`` with the settings and the files that failed,
 ``masks/NAME.png`` (0 and 255, of the image's own size, turned as it is shown), ``overlays/NAME.png``. For research: it
@@ -28,6 +29,7 @@ import tyro
 from tqdm import tqdm
 
 import thyroid_jax
+from data_prep.cleaning import Cleaned, clean
 from experiments.runtime import prepare
 from thyroid_jax.data import formats
 from thyroid_jax.errors import InputError, exits_cleanly
@@ -53,6 +55,8 @@ class Arguments:
     """the best by the run's validation measure, or the last"""
     spacing: tuple[float, float] | None = None
     """mm per pixel (rows, columns) of all images; by default what a file says of itself"""
+    clean: tuple[Literal["scan", "callipers", "text"], ...] = ()
+    """clean screenshots: cut to the scan, fill in callipers, fill in text"""
     flip: bool = False
     """average the predictions over each image and its mirror image"""
     overlays: bool = True
@@ -64,12 +68,16 @@ class Arguments:
 
 
 class Seen(NamedTuple):
-    """A picture to predict: its file as the table names it, its frame from 1, the name of its mask."""
+    """A picture to predict: its file as the table names it, its frame from 1, the name of its mask.
+
+    ``frame`` is the whole picture and ``cleaned`` the part of it that is predicted.
+    """
 
     file: str
-    frame: int
+    number: int
     name: str
-    image: np.ndarray
+    frame: np.ndarray
+    cleaned: Cleaned
     spacing: tuple[float, float]
     remarks: str
 
@@ -108,40 +116,47 @@ def _stem(place: Path) -> str:
     return place.as_posix()[: -len(suffix) or None]
 
 
-def pictures(files: dict[str, Path], spacing: tuple[float, float] | None, failed: dict[str, str]) -> Iterator[Seen]:
-    """The frames of all files, one file in memory at a time. A file that cannot be read is put into ``failed``."""
+def pictures(arguments: Arguments, failed: dict[str, str]) -> Iterator[Seen]:
+    """The frames of all files, one file in memory at a time. A file that cannot be used is put into ``failed``."""
+    files = files_of(arguments.inputs)
     for name, path in tqdm(files.items(), unit=" files", disable=not sys.stderr.isatty(), leave=False):
         try:
             picture = formats.read_picture(path)
+            cleaned = [clean(frame, arguments.clean) for frame in picture.frames]
         except InputError as error:
             failed[str(path)] = str(error)
             print(f"left out: {path}: {error}", file=sys.stderr)
             continue
-        count = len(picture.frames)
-        for number, frame in enumerate(picture.frames, start=1):
-            mask = name if count == 1 else f"{name}#{number:04d}"
-            yield Seen(str(path), number, mask, frame, spacing or picture.spacing, "; ".join(picture.remarks))
+        spacing = arguments.spacing or picture.spacing
+        for number, (frame, part) in enumerate(zip(picture.frames, cleaned), start=1):
+            mask = name if len(cleaned) == 1 else f"{name}#{number:04d}"
+            yield Seen(str(path), number, mask, frame, part, spacing, "; ".join((*picture.remarks, *part.steps)))
 
 
 def predictions(arguments: Arguments, failed: dict[str, str]) -> tuple[list[str], list[dict[str, apply.Cell]]]:
     """Columns and rows of the table; masks and overlays are written on the way."""
     runs = apply.load_all(arguments.run_dir, checkpoint=arguments.checkpoint)
-    seen = pictures(files_of(arguments.inputs), arguments.spacing, failed)
+    seen = pictures(arguments, failed)
     rows = []
     while batch := list(islice(seen, arguments.batch_size)):
-        images, spacings = [each.image for each in batch], [each.spacing for each in batch]
+        images, spacings = [each.cleaned.image for each in batch], [each.spacing for each in batch]
         found = apply.apply(runs, images, spacings, batch_size=arguments.batch_size, flip=arguments.flip)
         for each, applied in zip(batch, found, strict=True):
-            row = apply.row_of(runs[0], applied, each.spacing, file=each.file, frame=each.frame, remarks=each.remarks)
-            rows.append(row)
+            about = {"file": each.file, "frame": each.number, "remarks": each.remarks}
+            rows.append(about | apply.row_of(runs[0], applied, each.spacing))
             if applied.together.probability is not None:
-                outline, name = applied.together.probability >= 0.5, f"{each.name}.png"
-                mask = np.where(outline, np.uint8(255), np.uint8(0))
-                write_bytes(arguments.out / "masks" / name, report.png(mask))
-                if arguments.overlays:
-                    drawn = report.overlay(each.image, None, outline)
-                    write_bytes(arguments.out / "overlays" / name, report.png(drawn))
+                write_pictures(arguments, each, applied.together.probability >= 0.5)
     return apply.columns(runs[0], len(runs)), rows
+
+
+def write_pictures(arguments: Arguments, seen: Seen, outline: np.ndarray) -> None:
+    """Write the mask of the whole picture, and the picture with the outline bool[h w] of its cleaned part drawn in."""
+    whole = np.zeros(seen.frame.shape, bool)
+    whole[seen.cleaned.box.slices] = outline
+    write_bytes(arguments.out / "masks" / f"{seen.name}.png", report.png(np.where(whole, np.uint8(255), np.uint8(0))))
+    if arguments.overlays:
+        drawn = report.overlay(seen.frame, None, whole)
+        write_bytes(arguments.out / "overlays" / f"{seen.name}.png", report.png(drawn))
 
 
 def check(arguments: Arguments) -> None:
@@ -171,6 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "runs": [str(run_dir) for run_dir in arguments.run_dir],
         "checkpoint": arguments.checkpoint,
         "flip": arguments.flip,
+        "clean": list(arguments.clean),
         "predictions": [{name: row.get(name) for name in header} for row in rows],
         "failed": failed,
     }

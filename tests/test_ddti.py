@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from data_prep import builder
+from data_prep import builder, cleaning, scan
 from data_prep.readers import ddti
 from thyroid_jax.data.record import Notes
 from thyroid_jax.data.storage import open_records
@@ -129,7 +129,7 @@ def test_callipers_are_filled_in(source):
     assert notes.counts["images with callipers filled in"] == 1
     left, top = 90, 11
     assert records["1_1"].image[148 - top : 153 - top, 248 - left : 253 - left].max() < 150
-    crosses = ddti.scan.drawn_marks(records["1_1"].image, ddti.CALLIPERS, alike=0.56)
+    crosses = scan.drawn_marks(records["1_1"].image, cleaning.CALLIPERS, alike=0.56)
     assert not crosses.any()
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 
 import numpy as np
@@ -164,3 +165,24 @@ def test_without_outline_or_spacing_there_is_no_size():
     assert empty["outline_area_px"] == empty["outline_area_mm2"] == 0 and empty["outline_diameter_mm"] is None
     unknown = apply.sizes(np.ones((4, 4), bool), (math.nan, math.nan))
     assert unknown["outline_area_px"] == 16 and unknown["outline_area_mm2"] is None
+
+
+def test_a_screenshot_is_cleaned_and_its_mask_lies_in_the_whole_picture(finished, tmp_path):
+    page = np.zeros((140, 200), np.uint8)
+    page[30:120, 50:170] = picture((90, 120), 7)
+    page[3:9, 4:12] = 255  # a letter's place
+    Image.fromarray(page).save(tmp_path / "shot.png")
+    (row,) = run(tmp_path / "out", tmp_path / "shot.png", "--run-dir", finished, "--clean", "scan")
+    assert "cut to the scan: rows" in row["remarks"]
+    top, bottom, left, right = (int(number) for number in re.findall(r"[0-9]+", row["remarks"]))
+    part = page[top : bottom + 1, left : right + 1]
+    (found,) = predict.predict(predict.load(finished), [part])
+    with Image.open(tmp_path / "out" / "masks" / "shot.png") as mask:
+        whole = np.asarray(mask) > 0
+    assert whole.shape == page.shape and whole.sum() == (found.probability >= 0.5).sum()
+    np.testing.assert_array_equal(whole[top : bottom + 1, left : right + 1], found.probability >= 0.5)
+    Image.fromarray(page[:25]).save(tmp_path / "dark.png")
+    rows = run(
+        tmp_path / "out2", tmp_path / "shot.png", tmp_path / "dark.png", "--run-dir", finished, "--clean", "scan"
+    )
+    assert len(rows) == 1 and "dark.png" in (tmp_path / "out2" / "predictions.json").read_text()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_prep.cleaning import STEPS as CLEANING
 from thyroid_jax.errors import InputError
 
 NONE = "none"
@@ -36,6 +37,7 @@ class Options:
     spacing_unit   "mm" or "cm", the unit of the table's sizes; "" takes mm, or what the column's name says
     missing        further cells of the table that mean "not known"
     ignore         patterns (``*.txt``, ``old/*``) of names or paths that are left out
+    clean          steps of :data:`data_prep.cleaning.STEPS` that every picture is cleaned by
     """
 
     source: Path
@@ -57,6 +59,7 @@ class Options:
     spacing_unit: str = ""
     missing: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    clean: tuple[str, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mask-values", type=_values, default=(), metavar="V,V", help="values of the nodule in masks (default: any)")
     add("--spacing", type=_spacing, metavar="MM[,MM]", help="mm per pixel of all images: rows, columns")
     add("--spacing-unit", choices=("mm", "cm"), default="", help="unit of the table's pixel sizes")
+    add(
+        "--clean",
+        nargs="+",
+        choices=tuple(CLEANING),
+        default=(),
+        help="clean screenshots: " + "; ".join(f"'{step}': {what}" for step, what in CLEANING.items()),
+    )
     add("--ignore", action="append", default=[], metavar="PATTERN", help="leave out matching files; can be repeated")
 
 
@@ -107,6 +117,7 @@ def options_of(given: argparse.Namespace) -> Options:
         columns=columns,
         grade_from_folder=given.grade == "folder",
         ignore=tuple(given.ignore),
+        clean=tuple(given.clean),
     )
 
 

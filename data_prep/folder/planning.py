@@ -149,8 +149,21 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
         grades=grades,
         grade_system=options.grade_system,
         faults=() if by_patient else (f"{NO_PATIENTS[0].upper()}{NO_PATIENTS[1:]}.",),
+        access="your own",
+        holds=tuple(name for name, there in _kinds(layout, items).items() if there) or ("images",),
     )
     return Plan(options, card, items, layout, table)
+
+
+def _kinds(layout: Layout, items: Sequence[Item]) -> dict[str, bool]:
+    """Which kinds of labels there are, by the words of ``Card.holds``."""
+    return {
+        "outlines": any(item.masks or item.drawing or item.coco is not None for item in items),
+        "boxes": any(item.boxes for item in items),
+        "grades": any(item.grade is not None for item in items),
+        "malignancy": any(item.malignant is not None for item in items),
+        "several readers": any(len({reader for _, reader in item.masks}) > 1 for item in items),
+    }
 
 
 def _cases(images: Sequence[Place]) -> dict[str, str]:

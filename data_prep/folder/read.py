@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.cleaning import clean
 from data_prep.folder import drawings, masks
 from data_prep.folder.layout import Remarks
 from data_prep.folder.planning import Item, Plan
@@ -74,7 +75,7 @@ def _records_of(item: Item, plan: Plan, notes: Notes, remarks: Remarks) -> list[
         outlines, by_reader = _outlines(item, picture.frames.shape, plan, notes, remarks)
         if len(notes.faults) > found:
             return []
-    return [] if picture is None else _labelled(item, picture, outlines, by_reader, notes, remarks)
+    return [] if picture is None else _labelled(item, picture, outlines, by_reader, plan, notes, remarks)
 
 
 def _outlines(
@@ -154,6 +155,7 @@ def _labelled(
     picture: formats.Picture,
     outlines: np.ndarray | None,
     by_reader: Sequence[np.ndarray],
+    plan: Plan,
     notes: Notes,
     remarks: Remarks,
 ) -> list[Record]:
@@ -165,14 +167,23 @@ def _labelled(
         remarks.add("the pixel size in the file differs from the one given, which is used", item.image)
     made = []
     for number, frame in enumerate(picture.frames):
-        drawn = tuple(mask[number] for mask in by_reader)
-        mask = None if outlines is None or not outlines[number].any() else outlines[number]
+        with fault_of(item.image, notes, MEND):
+            cleaned = clean(frame, plan.options.clean)
+        if notes.faults:
+            return []
+        cut = lambda mask, number=number, box=cleaned.box: np.ascontiguousarray(mask[number][box.slices])
+        drawn = tuple(cut(mask) for mask in by_reader)
+        mask = None if outlines is None else cut(outlines)
+        if outlines is not None and outlines[number].sum() > 1.02 * mask.sum():
+            remarks.add("outlines leave the scan by over 2 % and are cut at its edge", item.image)
+        mask = mask if mask is not None and mask.any() else None
         made.append(
             Record(
                 case=item.case if count == 1 else f"{item.case}#{number + 1:04d}",
                 group=item.group,
                 source=item.image,
-                image=frame,
+                image=cleaned.image,
+                cleaning=cleaned.steps,
                 mask=mask,
                 reader_masks=drawn if any(one.any() for one in drawn) else (),
                 grade=item.grade,

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from data_prep import pictures, scan
+from data_prep import cleaning, pictures, scan
 from data_prep.readers._folders import leave_out, names_in
 from data_prep.reading import fault_of, in_order
 from thyroid_jax.data.record import Card, Notes, Record
@@ -117,20 +117,16 @@ def _drawing(*rows: str, **greys: int) -> np.ndarray:
     return np.array([[values[sign] for sign in row] for row in rows], np.uint8)
 
 
-def _cross(size: int) -> np.ndarray:
-    return np.pad(np.maximum(np.eye(size), np.eye(size)[::-1]), 1)
-
-
 # The machine's orientation mark, near the top of a view: a 'T' with light (L), middle and dark edges, of these values.
 ORIENTATION = _drawing("LLLLLLLLL", "LMMMMMMMD", "LDDDMDDDD", *["...LMD..."] * 6, "...DDD...", L=235, M=191, D=130)
 # The mark of the view that is not active has edges alone.
 FAINT = _drawing("LLLLLLLLL", "L.......D", "LDDD.DDDD", *["...L.D..."] * 6, "...DDD...", L=109, D=66)
 ORIENTATION_ROWS = 90  # rows of the screen, from its top, in which the orientation mark is found
 ORIENTATION_NOISE, FAINT_NOISE = 20.0, 12.0  # grey values, at most; marks have 5 to 11, tissue 30 and 12 at least
-CALLIPERS = (_cross(7), _cross(9))
 LETTERS = (
     np.pad(_drawing("...A....", "..A.A...", "..A.A...", ".A...A..", ".AAAAA..", ".A...A..", "A.....A.", A=1), 1),
 )
+LONE_DOTS_STEP = 35  # grey values; where there are no callipers, a dot must stand out further
 # Screens with coloured callipers have another layout. There the mark, light or dark and often faint, lies in this box.
 COLOURED_ORIENTATION = scan.Box(19, 36, 279, 296)
 
@@ -280,15 +276,17 @@ def _record(image: Image, notes: Notes) -> Record | None:
         if mask is not None and report.grade is not None:
             counts["images with outline and category"] += 1
             counts[f"images with outline, category {GRADES[report.grade]}"] += 1
+        cleaned, steps = _without_overlays(screen, grey, box, notes)
         return Record(
             case=f"{image.case}_{image.number}",
             group=str(image.case),
             source=path.name,
-            image=_without_overlays(screen, grey, box, notes),
+            image=cleaned,
             mask=mask,
             grade=report.grade,
             malignant=None if report.grade is None else report.grade >= SUSPICIOUS_FROM,
             descriptors=report.descriptors,
+            cleaning=steps,
         )
     return None
 
@@ -423,25 +421,31 @@ def _points(points: object) -> np.ndarray:
     return np.array(pairs, np.float64).reshape(-1, 2)
 
 
-def _without_overlays(screen: np.ndarray, grey: np.ndarray, box: scan.Box, notes: Notes) -> np.ndarray:
-    """The crop uint8[h w] of the screenshot with everything the machine drew over the scan filled in."""
+def _without_overlays(
+    screen: np.ndarray, grey: np.ndarray, box: scan.Box, notes: Notes
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The crop uint8[h w] of the screenshot, what the machine drew over the scan filled in, and the steps of that."""
     colour = scan.coloured_marks(screen)
     if colour.any():
         colour[COLOURED_ORIENTATION.slices] = True
     colour = colour[box.slices]
     crop = np.ascontiguousarray(grey[box.slices])
-    crosses = scan.drawn_marks(crop, CALLIPERS, alike=0.56)
+    crosses = scan.drawn_marks(crop, cleaning.CALLIPERS, alike=cleaning.CALLIPERS_ALIKE)
     measured = bool(crosses.any() or colour.any())
-    grown, inner = scan.around(box, grey.shape, 8)  # a mark at the very edge shows against the page beyond
-    glyphs = scan.white_glyphs(grey[grown.slices])[inner.slices]
-    blank = colour | crosses | glyphs | _orientation_marks(grey)[box.slices]
+    marks = {
+        "coloured marks": colour,
+        "callipers": crosses,
+        "orientation marks": _orientation_marks(grey)[box.slices],
+        "bright letters and ticks": cleaning.glyphs_in(grey, box),
+        "dots": scan.dots(crop, step=cleaning.DOTS_STEP if measured else LONE_DOTS_STEP),
+    }
     if measured:
-        blank |= scan.drawn_marks(crop, LETTERS, alike=0.6) | scan.dots(crop, step=20)
-    else:
-        blank |= scan.dots(crop, step=35)
+        marks["letters beside callipers"] = scan.drawn_marks(crop, LETTERS, alike=0.6)
     notes.counts["images with callipers filled in"] += measured
-    notes.counts["images with other marks filled in"] += bool((blank & ~crosses & ~colour).any())
-    return scan.fill(crop, blank)
+    others = np.logical_or.reduce(list(marks.values())) & ~crosses & ~colour
+    notes.counts["images with other marks filled in"] += bool(others.any())
+    image, steps = cleaning.filled(crop, marks)
+    return image, (*cleaning.cut_step(box, grey.shape), *steps)
 
 
 def _orientation_marks(grey: np.ndarray) -> np.ndarray:

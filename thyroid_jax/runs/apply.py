@@ -97,17 +97,15 @@ SIZES = ("outline_area_px", "outline_area_mm2", "outline_height_mm", "outline_wi
 AGREEMENT = ("outline_agreement", "grade_disagreement", "p_malignant_sd")
 
 
-def row_of(
-    run: Trained, found: Applied, spacing: Spacing, *, file: str, frame: int, remarks: str = ""
-) -> dict[str, Cell]:
-    """The row of one image: :func:`columns` and more, None where a value is not known or not predicted.
+def row_of(run: Trained, found: Applied, spacing: Spacing) -> dict[str, Cell]:
+    """One image's cells of :func:`columns` but file, frame and remarks; None where a value is not known.
 
     ``guidance_*`` are z-scores of the training part, clipped to 3, of the values in
     :data:`thyroid_jax.radiomics.clinical.TARGET`. ``outline_agreement`` is the mean Dice of pairs of runs,
     ``grade_disagreement`` the mean distance in total variation of a run's probabilities to their mean, in [0, 1].
     """
     together, each = found
-    row: dict[str, Cell] = {"file": file, "frame": frame, "remarks": remarks}
+    row: dict[str, Cell] = {}
     if together.grades is not None:
         names, mean = run.facts["grades"], together.grades
         row["grade"] = names[int(mean.argmax())]
