@@ -103,6 +103,7 @@ def examine(card: Card, records: Factory, *, near: bool = True) -> Survey:
         if count > 1
     ]
     groups, contents = [entry.group for entry in entries], [entry.content for entry in entries]
+    notes.remarks += _equal_but_different(entries)
     merged = merge_groups(groups, contents)
     notes.faults += _official_test_faults(entries, merged)
     if signatures and not notes.faults:
@@ -116,6 +117,17 @@ def examine(card: Card, records: Factory, *, near: bool = True) -> Survey:
     notes.counts["groups joined by equal images"] = len(set(groups)) - len(set(merge_groups(groups, contents)))
     notes.counts["records that repeat an image"] = len(contents) - len(set(contents))
     return Survey(notes, tuple(entries), tuple(merged), _official_folds(card, notes, entries, merged))
+
+
+def _equal_but_different(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """(case, why) of every record that repeats the pixels of an earlier one with another malignancy or grade."""
+    first: dict[str, Entry] = {}
+    remarks = []
+    for entry in entries:
+        other = first.setdefault(entry.content, entry)
+        if conflicts([Pair(0, 1, 1.0, False)], [other.malignant, entry.malignant], [other.grade, entry.grade]):
+            remarks.append((other.case, f"equal to {entry.case}, but their labels differ"))
+    return remarks
 
 
 def _near_pairs(entries: Sequence[Entry], groups: Sequence[str], signatures: np.ndarray, notes: Notes) -> list[Pair]:

@@ -341,3 +341,10 @@ def test_a_build_asks_no_server_and_leaves_no_temporary_folder(tmp_path, monkeyp
     (tmp_path / "temporary").mkdir()
     builder.build(CARD_OF_COPIES, lambda notes: iter(copies()), tmp_path / "out")
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_equal_images_with_different_labels_are_reported(tmp_path):
+    records = copies()[:5]
+    records += [replace(records[1], case="again", group="q", grade=1), replace(records[2], case="same", group="q2")]
+    survey = builder.build(CARD_OF_COPIES, lambda notes: iter(records), tmp_path)
+    assert survey.notes.remarks == [("c1", "equal to again, but their labels differ")]

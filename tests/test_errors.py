@@ -1,6 +1,8 @@
 """What a user causes ends in one message and status 2; a fault of the library keeps its traceback."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -96,3 +98,11 @@ def test_other_errors_pass_through(error):
     with pytest.raises(type(error)) as same, names_a_full_disk("somewhere"):
         raise error
     assert same.value is error
+
+
+def test_a_reader_that_goes_away_ends_the_program_without_a_traceback():
+    code = "from thyroid_jax.errors import exits_cleanly; exits_cleanly(lambda: print('x' * 100000))()"
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command.stdout.close()
+    assert command.stderr.read() == b"" and command.wait() == 1
+    command.stderr.close()

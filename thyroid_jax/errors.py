@@ -69,8 +69,12 @@ def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args, **kwargs) -> None:
         try:
             main(*args, **kwargs)
+            sys.stdout.flush()
         except InputError as error:
             _exit_with_message(error)
+        except BrokenPipeError:  # the reader of our output has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except OSError as error:
             if error.errno not in _ADVICE:
                 raise

@@ -46,7 +46,7 @@ CARD = Card(
         "benign (433) and malignant (145) are the same pixels with conflicting labels. Both are kept, in one group.",
         "Some 77 further pairs are nearly equal: one picture shifted, cropped or scaled (malignant (95) and (97); "
         "benign (255) and (277)). Four pairs cross the classes: benign (131), benign (42) / malignant (51); "
-        "benign (399) / malignant (93); benign (437) / normal (34). Exact copies only are joined here.",
+        "benign (399) / malignant (93); benign (437) / normal (34). Their groups are joined.",
         "Images are cut to the scan by the publishers, but what was drawn over it is still there. In 30 images looked "
         "at: the rest of a logo in a corner (24), callipers on the lesion with their number and dotted line (6), "
         "breast and quadrant as text (5), a written finding (1), black beside a sector (2). Nothing is cropped or "
