@@ -16,7 +16,7 @@ from thyroid_jax.data.overlap import pictures_of, shared_images
 from thyroid_jax.data.record import Card, Record, RecordSequence, problems_of
 from thyroid_jax.data.storage import Metadata, open_records, read_metadata
 from thyroid_jax.errors import InputError, raise_all
-from thyroid_jax.evaluate.agreement import ReaderLabels, agreement, reader_labels
+from thyroid_jax.evaluate.agreement import ReaderLabels, agreement, reader_labels, said
 from thyroid_jax.files import write_bytes
 
 TILE = (240, 180)  # width and height of one picture on the contact sheet, pixels
@@ -175,7 +175,7 @@ def describe(metadata: Metadata, found: Findings) -> str:
         *([f"official test  {found.official_test}"] if found.official_test else []),
         *([f"cleaned        {found.cleaned}"] if found.cleaned else []),
         f"readers        {_listed(found.readers, sorted(found.readers))}",
-        *_agreement(found.labels, len(card.grades)),
+        *(f"{'agreement':14} {line}" for line in said(agreement(found.labels, len(card.grades)))),
         f"malignant      {_listed(found.truths, ('benign', 'malignant', 'unknown'))}",
     ]
     if card.grades:
@@ -190,23 +190,6 @@ def describe(metadata: Metadata, found: Findings) -> str:
     if metadata.dropped:
         lines += ["", "left out at the build:", *(f"  {what}: {why}" for what, why in metadata.dropped)]
     return "\n".join(lines)
-
-
-def _agreement(labels: Sequence[ReaderLabels], grades: int) -> list[str]:
-    """Lines on how far the readers agree; [] where no image has two readers."""
-    found = agreement(labels, grades)
-    lines = []
-    if found.outlines:
-        lines.append(
-            f"outlines agree  Dice {found.dice:.3f} (mean over pairs of readers and {found.outlines} images), "
-            f"ICC of the area {found.area_icc:.3f}"
-        )
-    if found.grades:
-        lines.append(
-            f"grades agree    quadratic kappa {found.kappa:.3f} (mean over pairs of readers, {found.grades} images), "
-            f"Fleiss' kappa {found.fleiss:.3f}"
-        )
-    return lines
 
 
 def _paragraph(label: str, text: str) -> list[str]:

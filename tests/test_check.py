@@ -91,8 +91,8 @@ def test_two_data_sets_that_share_images_are_named(tmp_path):
 def test_the_report_says_how_far_readers_agree(tmp_path):
     builder.build(CARD, factory, tmp_path)
     report = check(tmp_path, "toy")
-    assert "outlines agree  Dice 0." in report and "ICC of the area" in report
-    assert "grades agree    quadratic kappa" in report and "\ncleaned        4\n" in report
+    assert "agreement      readers' outlines: Dice 0." in report and "ICC of the area" in report
+    assert "agreement      readers' grades: quadratic kappa" in report and "\ncleaned        4\n" in report
 
 
 def test_the_sheet_shows_the_originals_beside_the_records(tmp_path):

@@ -369,6 +369,7 @@ def test_pixels_that_are_not_squares_are_made_square_before_the_network(finished
 
 def test_the_page_opens_from_disk_and_tells_what_was_compared(evaluated):
     page = (evaluated / "report" / "index.html").read_text()
+    assert "Between readers&#39; outlines: Dice 0." in page and "Between readers&#39; grades: quadratic kappa" in page
     assert "Drawn: test part" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
     for word in ("Dice", "HD95", "kappa", "confusion", "pixels of the prepared image", "malignan"):

@@ -251,3 +251,16 @@ def test_what_is_held_out_is_not_trained_on_under_another_name(built):
     parts = added_to(built, replace(CARD, name="tests"), lambda record, row: {"official_test": True})
     with pytest.raises(InputError, match=r"data\.also: no image of tests may be trained on"):
         source.for_training(parts.added[0], parts)
+
+
+def test_a_cropped_copy_of_a_held_out_image_is_not_trained_on(tmp_path):
+    from test_builder import speckle
+
+    records = [Record(f"c{i}", f"p{i}", "-", speckle(i), grade=i % 2) for i in range(12)]
+    copies = [replace(record, image=record.image[3:-2, 2:-4].copy(), case=f"copy {record.case}") for record in records]
+    builder.build(CARD, lambda notes: iter(records), tmp_path)
+    builder.build(replace(CARD, name="copies"), lambda notes: iter(copies), tmp_path)
+    parts = source.open_parts(tmp_path, "toy", folds=4, also=["copies"])
+    kept, remarks = source.for_training(parts.added[0], parts)
+    assert {record.case for record in kept} == {f"copy {case}" for case in cases(parts.train)}
+    assert f"left out: {len(parts.validation) + len(parts.test)} images that toy holds out" in remarks[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, overload
 
 from thyroid_jax.data import splits
+from thyroid_jax.data.overlap import pictures_of, shared_images
 from thyroid_jax.data.record import Card, Record, RecordSequence, digest_of
 from thyroid_jax.data.storage import Records, open_records
 from thyroid_jax.errors import InputError, raise_all
@@ -48,8 +49,7 @@ class Added(NamedTuple):
 class Parts:
     """A data set's card and its three parts, the split that makes them, and the digests of data set and split.
 
-    ``held_out`` are the contents of the images in the validation and test parts. ``added`` are more data sets, which
-    are only trained on. ``digest`` is that of all data sets together.
+    ``added`` are more data sets, which are only trained on. ``digest`` is that of all data sets together.
     """
 
     card: Card
@@ -59,7 +59,6 @@ class Parts:
     split: splits.Split
     digest: str
     split_digest: str
-    held_out: frozenset[str]
     added: tuple[Added, ...] = ()
 
 
@@ -96,24 +95,28 @@ def open_parts(
     )
     added = tuple(Added(*open_records(data_dir, other)) for other in also)
     digest = digest_of([records.digest, *(other.records.digest for other in added)]) if added else records.digest
-    held_out = frozenset(records.entries[row_of[case]].content for case in (*split["validation"], *split["test"]))
-    return Parts(card, train, validation, test, split, digest, splits.digest(split), held_out, added)
+    return Parts(card, train, validation, test, split, digest, splits.digest(split), added)
 
 
 def for_training(added: Added, parts: Parts) -> tuple[RecordSequence, list[str]]:
     """The records of an added data set that may be trained on, and a remark on what is left out of it and why.
 
-    Left out are images of its official test part, images that are also in the validation or test part of ``parts``,
-    and the grades, unless both cards have the same grade system and the same ordered grades. Raises
-    :class:`InputError` when nothing is left.
+    Left out are images of its official test part, images that are equal or nearly equal to one in the validation or
+    test part of ``parts``, and the grades, unless both cards have the same grade system and the same ordered grades.
+    Every picture of the three is read for that. Raises :class:`InputError` when nothing is left.
     """
     name, entries = added.card.name, added.records.entries
-    rows = [row for row, entry in enumerate(entries) if not entry.official_test and entry.content not in parts.held_out]
-    testing = sum(entry.official_test for entry in entries)
-    shared = len(entries) - len(rows) - testing
+    usable = [row for row, entry in enumerate(entries) if not entry.official_test]
+    shared = set()
+    for held_out in (parts.validation, parts.test) if usable else ():
+        if len(held_out):
+            pairs = shared_images(pictures_of(Subset(added.records, usable)), pictures_of(held_out))
+            shared |= {usable[pair.i] for pair in pairs}
+    rows = [row for row in usable if row not in shared]
+    testing = len(entries) - len(usable)
     same = (added.card.grade_system, added.card.grades) == (parts.card.grade_system, parts.card.grades)
     left_out = [f"{testing} images of its official test part"] if testing else []
-    left_out += [f"{shared} images that {parts.card.name} holds out"] if shared else []
+    left_out += [f"{len(shared)} images that {parts.card.name} holds out"] if shared else []
     if added.card.grades and not same:
         left_out.append(f"its grades ({_grades(added.card)}), which are not those of {parts.card.name}")
     if not rows:

@@ -124,6 +124,22 @@ def agreement(labels: Sequence[ReaderLabels], grades: int) -> Agreement:
     )
 
 
+def said(found: Agreement) -> list[str]:
+    """The agreement in words, a line for outlines and one for grades; [] where no image has two readers."""
+    lines = []
+    if found.outlines:
+        lines.append(
+            f"readers' outlines: Dice {found.dice:.3f} (mean over pairs of readers, {found.outlines} images), "
+            f"ICC of the area {found.area_icc:.3f}"
+        )
+    if found.grades:
+        lines.append(
+            f"readers' grades: quadratic kappa {found.kappa:.3f} (mean over pairs of readers, {found.grades} images), "
+            f"Fleiss' kappa {found.fleiss:.3f}"
+        )
+    return lines
+
+
 def _mean_kappa(given: Sequence[tuple[int, ...]], grades: int) -> float:
     kappas = []
     for first, second in combinations(range(max(map(len, given), default=0)), 2):

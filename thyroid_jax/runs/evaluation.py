@@ -12,6 +12,7 @@ from thyroid_jax.data import source
 from thyroid_jax.data.record import Card, Record, RecordSequence
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import metrics
+from thyroid_jax.evaluate.agreement import agreement, reader_labels, said
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import write_bytes
 from thyroid_jax.predict import Prediction, Trained, predict, read_config
@@ -182,7 +183,7 @@ def evaluate(
         cases=cases,
         log=read_log(run_dir / "log.jsonl"),
         pictures=pictures,
-        notes=(*label_notes(parts.card), *NOTES),
+        notes=(*label_notes(parts.card), *reader_notes(parts.card, records), *NOTES),
     )
     return Evaluation(cases, summary, table, report.write_report(page, contents))
 
@@ -208,6 +209,12 @@ def label_notes(card: Card) -> list[str]:
     """What the data set's labels mean."""
     family = f" Grades are of the {card.grade_system} family and are not interchangeable with other systems'."
     return [card.labels + (family if card.grade_system else "")]
+
+
+def reader_notes(card: Card, records: RecordSequence) -> list[str]:
+    """How far the readers of these records agree with each other: no model can agree much better with one of them."""
+    lines = said(agreement([reader_labels(record) for record in records], len(card.grades)))
+    return [f"Between {line}. A model is compared with the reference." for line in lines]
 
 
 def print_summary(summary: metrics.Summary, echo: Echo = print) -> None:
