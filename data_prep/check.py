@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,6 +74,8 @@ def check(
         shown = [records[i] for i in chosen]
         originals = None if source is None else [_original(Path(source), record) for record in shown]
         write_bytes(sheet, contact_sheet(shown, card, originals))
+        missing = sum(original is None for original in originals or ())
+        report += f"\noriginals that were not found in {source}: {missing}" if missing else ""
         report += f"\ncontact sheet: {sheet}"
     return report
 
@@ -207,11 +210,19 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _original(source: Path, record: Record) -> np.ndarray | None:
-    """The picture uint8[h w] that a record was made from, None where it is not a picture file of its own."""
+    """The picture uint8[h w] that a record was made from, None where it is not found as a picture file of its own.
+
+    It is looked for in ``source`` and in its folders. A frame of a clip is told by the case's end, ``#0002``.
+    """
+    places = [source, *sorted(path for path in source.glob("*") if path.is_dir())]
+    place = next((folder / record.source for folder in places if (folder / record.source).is_file()), None)
     try:
-        return read_picture(source / record.source).frames[0]
+        frames = [] if place is None else list(read_picture(place).frames)
     except InputError:
         return None
+    end = re.search(r"#([0-9]{4,})$", record.case)
+    number = int(end[1]) - 1 if end and len(frames) > 1 else 0
+    return frames[number] if number < len(frames) else None
 
 
 def contact_sheet(records: Sequence[Record], card: Card, originals: Sequence[np.ndarray | None] | None = None) -> bytes:

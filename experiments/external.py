@@ -5,11 +5,12 @@ python -m experiments.external --run-dir DIR [DIR ...] --data.name NAME --data.d
 
 Every image of the other set is predicted by every run, and compared with its reference. Images that a run has trained
 on, or was chosen on, are refused: the same pixels, and shifted, cropped, scaled or marked copies.
-``--leave-out-shared`` tests without them. Grades are compared if both sets have the same system and the same grades,
-or as ``--grades`` maps the run's grades to those of the other set. Malignancy is compared as each data set's card
-defines it.
+``--leave-out-shared`` tests without their whole groups. Grades are compared if both sets have the same system and the
+same grades, or as ``--grades`` maps the run's grades to those of the other set. Malignancy is compared as each data
+set's card defines it.
 
-Each run's table is RUN/report/external-NAME/cases.csv. With several runs, differences are to the first.
+Each run's table is RUN/report/external-NAME/cases.csv, with words for options that change it. With several runs,
+differences are to the first.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Arguments:
     grades: tuple[str, ...] = ()
     """RUN=OTHER, which grade of the other set a grade of the run counts as; grades with the same name need none"""
     leave_out_shared: bool = False
-    """leave out images that a run has seen, instead of refusing the data set"""
+    """leave out the groups of images that a run has seen, instead of refusing the data set"""
     flip: bool = False
     """average the predictions over each image and its mirror image"""
     samples: int = 2000
@@ -92,18 +93,35 @@ def unseen(arguments: Arguments, finished: Mapping[str, runs.Finished], records:
             sets = external.seen_by(runs.Finished(trained, parts))
             known[digest] = [match for seen in sets for match in external.shared(pictures_of(seen), others)]
     matches = {match.case: match for found in known.values() for match in found}
+    group_of = {entry.case: entry.group for entry in records.entries}
+    groups = {group_of[case] for case in matches}
+    left = [row for row in rows if records.entries[row].group not in groups]
     if matches and not arguments.leave_out_shared:
         named = list(matches.values())[:MOST_NAMED]
         raise_all(
             [f"{match.case}: {match.kind} to {match.seen} (correlation {match.correlation:.2f})" for match in named],
-            f"{arguments.data.name}: {len(matches)} of {len(rows)} images were seen in training. Test on other images, "
-            "or add --leave-out-shared:",
+            f"{arguments.data.name}: {len(matches)} of {len(rows)} images were seen in training; their groups hold "
+            f"{len(rows) - len(left)}. Test on other images, or add --leave-out-shared:",
         )
-    if len(matches) == len(rows):
-        raise InputError(f"{arguments.data.name}: every image was seen in training; nothing is left to test on.")
+    if not left:
+        raise InputError(f"{arguments.data.name}: images of every group were seen in training; none is left to test.")
     if matches:
-        print(f"left out, seen in training: {len(matches)} of {len(rows)} images")
-    return Subset(records, [row for row, case in zip(rows, others.cases) if case not in matches])
+        print(f"left out: {len(rows) - len(left)} of {len(rows)} images, of groups with {len(matches)} that were seen")
+    return Subset(records, left)
+
+
+def table_of(run_dir: Path, arguments: Arguments) -> Path:
+    """Where a run's table is written; what differs from the plain test is in the folder's name."""
+    words = [
+        "external",
+        arguments.data.name,
+        *(["test"] if arguments.part == "test" else []),
+        *(["last"] if arguments.checkpoint == "last" else []),
+        *(["mapped"] if arguments.grades else []),
+        *(["unshared"] if arguments.leave_out_shared else []),
+        *(["flip"] if arguments.flip else []),
+    ]
+    return run_dir / "report" / "-".join(words) / "cases.csv"
 
 
 @exits_cleanly
@@ -131,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{run_dir.name}: its grades ({own}) are not those of {card.name} ({theirs}): not compared.")
             print("--grades says which of its grades counts as which.")
         cases = external.external_cases(trained, card, tested, columns=columns[run_dir.name], flip=arguments.flip)
-        table = run_dir / "report" / f"external-{card.name}" / "cases.csv"
+        table = table_of(run_dir, arguments)
         write_cases(table, cases)
         print(f"table: {table}")
         tables[run_dir.name] = cases

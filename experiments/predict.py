@@ -35,7 +35,7 @@ from thyroid_jax.data import formats
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate import report
 from thyroid_jax.evaluate.cases import write_table
-from thyroid_jax.files import write_bytes, write_json
+from thyroid_jax.files import read_json, write_bytes, write_json
 from thyroid_jax.runs import apply
 
 RESEARCH_USE = "Research use only: these predictions are no advice about a patient."
@@ -133,11 +133,13 @@ def pictures(arguments: Arguments, failed: dict[str, str]) -> Iterator[Seen]:
             yield Seen(str(path), number, mask, frame, part, spacing, "; ".join((*picture.remarks, *part.steps)))
 
 
-def predictions(arguments: Arguments, failed: dict[str, str]) -> tuple[list[str], list[dict[str, apply.Cell]]]:
-    """Columns and rows of the table; masks and overlays are written on the way."""
+def predictions(
+    arguments: Arguments, failed: dict[str, str]
+) -> tuple[list[str], list[dict[str, apply.Cell]], list[str]]:
+    """Columns and rows of the table, and the names of the masks, which are written on the way."""
     runs = apply.load_all(arguments.run_dir, checkpoint=arguments.checkpoint)
     seen = pictures(arguments, failed)
-    rows = []
+    rows, masks = [], []
     while batch := list(islice(seen, arguments.batch_size)):
         images, spacings = [each.cleaned.image for each in batch], [each.spacing for each in batch]
         found = apply.apply(runs, images, spacings, batch_size=arguments.batch_size, flip=arguments.flip)
@@ -145,8 +147,9 @@ def predictions(arguments: Arguments, failed: dict[str, str]) -> tuple[list[str]
             about = {"file": each.file, "frame": each.number, "remarks": each.remarks}
             rows.append(about | apply.row_of(runs[0], applied, each.spacing))
             if applied.together.probability is not None:
+                masks.append(each.name)
                 write_pictures(arguments, each, applied.together.probability >= 0.5)
-    return apply.columns(runs[0], len(runs)), rows
+    return apply.columns(runs[0], len(runs)), rows, masks
 
 
 def write_pictures(arguments: Arguments, seen: Seen, outline: np.ndarray) -> None:
@@ -165,8 +168,21 @@ def check(arguments: Arguments) -> None:
         raise InputError(f"--batch-size {arguments.batch_size}: it is at least 1.")
     if arguments.spacing and not all(math.isfinite(side) and side > 0 for side in arguments.spacing):
         raise InputError("--spacing: give two sizes in mm above 0, of rows and columns.")
+    inside = [given for given in arguments.inputs if arguments.out.resolve().is_relative_to(given.resolve())]
+    if inside:
+        raise InputError(f"--out {arguments.out}: lies inside the input {inside[0]}, which is never written into.")
     if (arguments.out / "predictions.csv").exists() and not arguments.overwrite:
         raise InputError(f"{arguments.out}: predictions are already there. Add --overwrite, or give another --out.")
+
+
+def remove_older(out: Path) -> None:
+    """Remove the masks and overlays that the table of earlier predictions in ``out`` names."""
+    if (out / "predictions.json").is_file():
+        for name in read_json(out / "predictions.json").get("masks", []):
+            for folder in ("masks", "overlays"):
+                place = out / folder / f"{name}.png"
+                if place.resolve().is_relative_to(out.resolve()):
+                    place.unlink(missing_ok=True)
 
 
 @exits_cleanly
@@ -176,7 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.predict")
     check(arguments)
     failed: dict[str, str] = {}
-    header, rows = predictions(arguments, failed)
+    remove_older(arguments.out)
+    header, rows, masks = predictions(arguments, failed)
     if not rows:
         raise InputError(f"none of {len(failed)} files could be read; nothing was written.")
     write_table(arguments.out / "predictions.csv", header, rows)
@@ -188,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "flip": arguments.flip,
         "clean": list(arguments.clean),
         "predictions": [{name: row.get(name) for name in header} for row in rows],
+        "masks": masks,
         "failed": failed,
     }
     write_json(arguments.out / "predictions.json", about)

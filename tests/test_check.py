@@ -105,9 +105,23 @@ def test_the_sheet_shows_the_originals_beside_the_records(tmp_path):
     records = [Record("a", "a", "a.png", left, cleaning=("cut to the left half",)), Record("b", "b", "b.png", left + 1)]
     builder.build(replace(CARD, name="halves"), lambda notes: iter(records), tmp_path / "data", near=False)
     for source, wide in ((None, 6), (tmp_path, 6)):
-        check(tmp_path / "data", "halves", sheet=tmp_path / "sheet.png", source=source)
+        report = check(tmp_path / "data", "halves", sheet=tmp_path / "sheet.png", source=source)
+        assert (f"originals that were not found in {tmp_path}: 1" in report) == (source is not None)
         with Image.open(tmp_path / "sheet.png") as sheet:
             assert sheet.size == (wide * 240, 194)
             page = np.asarray(sheet.convert("L"))[14:]
     assert (page[:, 120:230] > 150).any() and not (page[:, 240:480] > 150).any()  # the right half is in the original
     assert page[:, 240:480].any() and not page[:, 480:720].any() and page[:, 720:960].any()
+
+
+def test_a_frame_of_a_clip_and_a_picture_in_an_inner_folder_are_found(tmp_path):
+    from data_prep.check import _original
+
+    frames = [Image.fromarray(np.full((20, 30), 40 * number + 20, np.uint8)) for number in range(3)]
+    (tmp_path / "inner").mkdir()
+    frames[0].save(tmp_path / "inner" / "clip.tif", save_all=True, append_images=frames[1:])
+    blank = np.zeros((20, 30), np.uint8)
+    for case, grey in (("clip#0001", 20), ("clip#0003", 100), ("clip", 20)):
+        assert (_original(tmp_path, Record(case, "g", "clip.tif", blank)) == grey).all()
+    assert _original(tmp_path, Record("clip#0004", "g", "clip.tif", blank)) is None
+    assert _original(tmp_path, Record("other", "g", "other.png", blank)) is None

@@ -49,13 +49,12 @@ def test_a_mark_is_filled_in_and_nothing_else_is_touched(mark):
     found = cleaning.clean(marked, ["scan", mark])
     cut = found.box.slices
     changed = found.image != marked[cut]
-    assert (changed | ~drawn[cut]).mean() > 0.999  # every drawn pixel is changed
+    assert changed[drawn[cut]].mean() > 0.95  # what is drawn is changed, but where it looks like tissue already
     assert found.image[drawn[cut]].max() < 200  # and looks like tissue
     assert changed.sum() < 12 * drawn.sum()
     assert [step.split(":")[0] for step in found.steps] == ["cut to the scan", f"{mark} filled in"]
-    other = {"text": "callipers", "callipers": "text"}[mark]
-    if other == "callipers":
-        assert cleaning.clean(marked, [other]).steps == ()
+    if mark == "text":
+        assert len(cleaning.clean(marked, ["scan", "callipers"]).steps) == 1  # letters are no crosses
 
 
 def test_without_a_step_a_picture_stays_as_it_is():
@@ -88,7 +87,7 @@ def test_an_own_folder_of_screenshots_is_cleaned_with_its_outlines(tmp_path, cap
     assert records[0].cleaning == expected.steps and len(records[0].cleaning) == 2
     (tmp_path / "a.png").unlink()
     (tmp_path / "a_mask.png").unlink()
-    Image.fromarray(np.where(np.eye(240, 340) > 0, 90, 3).astype(np.uint8)).save(tmp_path / "dark.png")
+    Image.fromarray((np.eye(240, 340) * np.arange(240)[:, None]).astype(np.uint8)).save(tmp_path / "dark.png")
     with pytest.raises(SystemExit):
         main([*fields[:3], "dark", *fields[4:], "--clean", "scan"])
     assert "dark.png: cleaning: no ultrasound scan is found in the picture" in capsys.readouterr().err

@@ -36,10 +36,8 @@ def data(drawn_data, tmp_path_factory):
     coarse = [replace(record, grade=None if record.grade is None else min(record.grade, 1)) for record in strangers]
     other = replace(card, name="coarse", grades=("benign", "suspicious"), grade_system="another")
     builder.build(other, lambda notes: iter(coarse), folder, near=False)
-    seen = [
-        replace(strangers[0]),
-        replace(strangers[1], image=next(iter(records)).image, mask=None, spacing=(1.0, 1.0)),
-    ]
+    known = next(iter(records)).image
+    seen = [strangers[0], replace(strangers[1], image=known, mask=None), replace(strangers[2], group="s1")]
     builder.build(replace(card, name="seen"), lambda notes: iter(seen), folder, near=False)
     return folder
 
@@ -53,7 +51,8 @@ def run(finished, tmp_path):
 def table_of(run, data, name, *more):
     fields = ["--run-dir", str(run), "--data.name", name, "--data.dir", str(data), "--run-data-dir", str(data)]
     script.main([*fields, "--samples", "50", *more])
-    return read_cases(run / "report" / f"external-{name}" / "cases.csv")
+    words = [word for option, word in (("--grades", "mapped"), ("--leave-out-shared", "unshared")) if option in more]
+    return read_cases(run / "report" / "-".join(["external", name, *words]) / "cases.csv")
 
 
 def test_the_table_is_what_the_run_predicts_for_the_other_set(run, data, capsys):
@@ -96,10 +95,10 @@ def test_what_the_run_has_seen_is_refused_or_left_out(run, data, capsys):
     parts = runs.open_finished(run, "best", data).parts
     trained_on = {record.case for part in (parts.train, parts.validation) for record in part}
     assert first.case in trained_on  # else the test would show nothing
-    assert "1 of 2 images were seen in training" in error and f"s1: equal to {first.case}" in error
+    assert "1 of 3 images were seen in training; their groups hold 2" in error and f"s1: equal to {first.case}" in error
     cases = table_of(run, data, "seen", "--leave-out-shared")
     assert [case.case for case in cases] == ["s0"]
-    assert "left out, seen in training: 1 of 2 images" in capsys.readouterr().out
+    assert "left out: 2 of 3 images, of groups with 1 that were seen" in capsys.readouterr().out
 
 
 CARD = Card("other", "Other", "-", "-", "-", "case", ("2", "3", "4"), "BI-RADS")
@@ -134,3 +133,25 @@ def test_what_cannot_be_tested(run, data, capsys):
     with pytest.raises(SystemExit):
         table_of(run, data, "strangers", "--run-dir", str(run), str(run))
     assert "same folder name" in capsys.readouterr().err
+
+
+def test_copies_and_added_data_sets_count_as_seen(finished, data, tmp_path):
+    """A run that is said to have trained on "strangers" too, which has an official test part, and cropped copies."""
+    from test_builder import speckle
+
+    card, records = open_records(data, "strangers")
+    folder = tmp_path / "data"
+    shutil.copytree(data / "drawn", folder / "drawn")
+    textured = [replace(record, image=speckle(i), mask=None) for i, record in enumerate(list(records)[:6])]
+    textured[5] = replace(textured[5], official_test=True)
+    builder.build(card, lambda notes: iter(textured), folder, near=False)
+    copies = [replace(record, image=record.image[2:-3, 4:-2].copy(), official_test=False) for record in textured]
+    builder.build(replace(card, name="copies"), lambda notes: iter(copies), folder, near=False)
+    trained, _ = runs.open_finished(finished, "best", data)
+    config = replace(trained.config, data=replace(trained.config.data, dir=str(folder), also=("strangers",)))
+    run = runs.Finished(trained, runs.open_parts(config))
+    arguments = script.Arguments(run_dir=(finished,), data=script.Other("copies", folder), leave_out_shared=True)
+    left = script.unseen(arguments, {"run": run}, open_records(folder, "copies")[1])
+    assert [record.case for record in left] == ["s5"]  # the copy of an image that the added set keeps for testing
+    own = script.Arguments(run_dir=(finished,), data=script.Other("strangers", folder), part="test")
+    assert [record.case for record in script.unseen(own, {"run": run}, open_records(folder, "strangers")[1])] == ["s5"]

@@ -235,11 +235,30 @@ def test_several_data_sets_are_mixed_by_weight_times_size():
 
 def test_data_sets_with_different_numbers_of_readers_are_joined():
     left, upper = halves()
-    two = pipeline.load([record("two", (32, 48), reader_masks=(left, upper))], 2, SIZE, reader="sample")
-    none = pipeline.load([record("none", (32, 48), mask=upper)], 2, SIZE, reader="sample")
-    joined = pipeline.joined([two, none], [1.0, 1.0])
-    batch = pipeline.take(joined, [0, 1], 2, [3, 3])
-    np.testing.assert_array_equal(batch.mask, np.stack([upper, upper]) * 255)
+    two = record("two", (32, 48), grade=1, reader_masks=(left, upper), reader_grades=(0, 1))
+    whole = record("none", (32, 48), mask=left | upper, grade=0)
+    parts = [pipeline.load([each], 2, SIZE, reader="sample") for each in (two, whole)]
+    batch = pipeline.take(pipeline.joined(parts, [1.0, 1.0]), [0, 1], 2, [3, 3])
+    np.testing.assert_array_equal(batch.mask, np.stack([upper, left | upper]) * 255)
+    np.testing.assert_array_equal(batch.grade, [[0, 1], [1, 0]])
+
+
+def test_outlines_and_grades_may_come_from_different_numbers_of_readers():
+    left, upper = halves()
+    one = record("one", (32, 48), reader_masks=(left, upper, left), reader_grades=(0, 1))
+    loaded = pipeline.load([one], 2, SIZE, reader="sample")
+    for draw in range(12):
+        batch = pipeline.take(loaded, [0], 1, [draw])
+        np.testing.assert_array_equal(batch.mask[0], (left, upper, left)[draw % 3] * 255)
+        assert batch.grade[0].tolist() == [[1, 0], [0, 1]][draw % 2]
+
+
+def test_the_sets_of_a_mix_are_shuffled_differently():
+    mixed = pipeline.joined([numbered(8), numbered(8)], [1.0, 1.0])
+    marked = mixed._replace(batch=mixed.batch._replace(malignant=np.arange(16, dtype=np.float32)))
+    batches = pipeline.TrainingBatches(marked, 16, seed=5)
+    rows = next(batches).malignant.astype(int).tolist()
+    assert [row for row in rows if row < 8] != [row - 8 for row in rows if row >= 8]
 
 
 @pytest.mark.parametrize("also", ["ddti", "tn3k:", "tn3k:0", "tn3k:nan", "TN3K", "tn3k:200", "../tn3k"])

@@ -133,7 +133,11 @@ def test_what_cannot_be_asked_for(finished, inputs, tmp_path, capsys):
     assert "no picture there" in refused(tmp_path / "empty", "--run-dir", finished)
     run(tmp_path / "out", inputs / "same.png", "--run-dir", finished)
     assert "already there" in refused(inputs / "same.png", "--run-dir", finished)
-    run(tmp_path / "out", inputs / "same.png", "--run-dir", finished, "--overwrite")
+    run(tmp_path / "out", inputs / "same.tif", "--run-dir", finished, "--overwrite")
+    assert os.listdir(tmp_path / "out" / "masks") == ["same.png"]  # of same.tif; that of the older table is gone
+    with pytest.raises(SystemExit):
+        run(inputs / "deeper" / "out", inputs, "--run-dir", finished)
+    assert "lies inside the input" in capsys.readouterr().err
 
 
 def test_runs_that_do_not_fit_together(finished, tmp_path, monkeypatch):

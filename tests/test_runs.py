@@ -550,9 +550,12 @@ def test_a_run_on_two_data_sets_resumes_and_names_what_changed(drawn_data, train
 
     train_script.main(arguments(1))
     printed = capsys.readouterr().out
-    assert f"also trained on: more, {len(other)} images; left out: its grades" in printed
     trained = json.loads((tmp_path / "run" / "split.json").read_text())["train"]
-    assert f"{len(trained) + len(other)} training and" in printed
+    held_out = len(other) - len(trained)  # darker copies of the images that validation and test hold
+    assert f"also trained on: more, {len(trained)} images; left out: {held_out} images of " in printed
+    assert "groups that drawn holds out, its grades (" in printed
+    assert f"{2 * len(trained)} training and" in printed
+    assert f" {-(-(len(trained) + len(trained) // 2) // 8)} steps" in printed  # an epoch holds half of the second set
     evaluate_script.main(["--run-dir", str(tmp_path / "run")])
     assert {case.case for case in read_cases(tmp_path / "run" / "cases.csv")} <= {record.case for record in records}
     changed = [dataclasses.replace(record, malignant=not record.malignant) for record in other]

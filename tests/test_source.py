@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import builder
 from thyroid_jax.data import source, splits, storage
-from thyroid_jax.data.record import Card, Record
+from thyroid_jax.data.record import Card, Record, digest_of
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import read_json, write_json
 
@@ -220,19 +220,24 @@ def added_to(built, card, change=lambda record, row: {}):
 
 def test_a_data_set_to_train_on_besides_keeps_its_grades_only_if_they_are_the_same(built):
     parts = added_to(built, replace(CARD, name="same"))
-    records, remarks = source.for_training(parts.added[0], parts)
+    ((records, remark),) = source.for_training(parts)
     assert [record.grade for record in records] == [i // 2 % 2 for i in range(12)]
-    assert remarks == ["also trained on: same, 12 images"]
+    assert remark == "also trained on: same, 12 images"
+    digests = {parts.digest}
     assert parts.digest != open_toys(built).digest and parts.split_digest == open_toys(built).split_digest
+    renamed = replace(parts.added[0].card, grade_system="another")  # of the very same records
+    builder.build(renamed, lambda notes: iter(parts.added[0].records), built, overwrite=True)
+    assert source.open_parts(built, "toy", folds=4, also=["same"]).digest not in digests
     for number, other in enumerate(({"grade_system": "BI-RADS"}, {"grades": ("high", "low")})):
         parts = added_to(built, replace(CARD, name=f"other_{number}", **other))
-        records, remarks = source.for_training(parts.added[0], parts)
+        ((records, remark),) = source.for_training(parts)
         assert [record.grade for record in records[:3]] == [None] * 3 and records[0].mask is not None
-        assert "left out: its grades (" in remarks[0] and remarks[0].endswith("), which are not those of toy")
+        digests.add(parts.digest)
+        assert "left out: its grades (" in remark and remark.endswith("), which are not those of toy")
 
 
 def test_what_is_held_out_is_not_trained_on_under_another_name(built):
-    """The added set has a copy of every image of the toys, and an official test part."""
+    """The added set has a copy of ten images of the toys, two in each group, and an official test part."""
     held = {record.content for part in (open_toys(built).validation, open_toys(built).test) for record in part}
     images = [record.image for record in toys()][:12]
     parts = added_to(
@@ -240,17 +245,17 @@ def test_what_is_held_out_is_not_trained_on_under_another_name(built):
         replace(CARD, name="copies"),
         lambda record, row: {"image": images[row]} if row < 10 else {"official_test": True},
     )
-    records, remarks = source.for_training(parts.added[0], parts)
-    shared = sum(record.content in held for record in list(toys())[:10])
-    assert 0 < shared < 10 and len(records) == 10 - shared
+    ((records, remark),) = source.for_training(parts)
+    groups = {f"patient {i // 2}" for i, image in enumerate(images[:10]) if digest_of(image) in held}
+    assert 0 < len(groups) < 5 and {record.group for record in records} == {f"patient {i}" for i in range(5)} - groups
     assert not {record.content for record in records} & held
-    assert remarks == [
-        f"also trained on: copies, {10 - shared} images; left out: 2 images of its official test part, "
-        f"{shared} images that toy holds out"
-    ]
+    assert remark == (
+        f"also trained on: copies, {10 - 2 * len(groups)} images; left out: 2 images of its official test part, "
+        f"{2 * len(groups)} images of {len(groups)} groups that toy holds out"
+    )
     parts = added_to(built, replace(CARD, name="tests"), lambda record, row: {"official_test": True})
     with pytest.raises(InputError, match=r"data\.also: no image of tests may be trained on"):
-        source.for_training(parts.added[0], parts)
+        source.for_training(parts)
 
 
 def test_a_cropped_copy_of_a_held_out_image_is_not_trained_on(tmp_path):
@@ -258,9 +263,12 @@ def test_a_cropped_copy_of_a_held_out_image_is_not_trained_on(tmp_path):
 
     records = [Record(f"c{i}", f"p{i}", "-", speckle(i), grade=i % 2) for i in range(12)]
     copies = [replace(record, image=record.image[3:-2, 2:-4].copy(), case=f"copy {record.case}") for record in records]
+    copies += [replace(copy, image=speckle(100 + i), case=f"other view {i}") for i, copy in enumerate(copies)]
     builder.build(CARD, lambda notes: iter(records), tmp_path)
     builder.build(replace(CARD, name="copies"), lambda notes: iter(copies), tmp_path)
     parts = source.open_parts(tmp_path, "toy", folds=4, also=["copies"])
-    kept, remarks = source.for_training(parts.added[0], parts)
-    assert {record.case for record in kept} == {f"copy {case}" for case in cases(parts.train)}
-    assert f"left out: {len(parts.validation) + len(parts.test)} images that toy holds out" in remarks[0]
+    ((kept, remark),) = source.for_training(parts)
+    numbers = [int(case[1:]) for case in cases(parts.train)]
+    assert {record.case for record in kept} == {name for i in numbers for name in (f"copy c{i}", f"other view {i}")}
+    held_out = len(parts.validation) + len(parts.test)
+    assert f"left out: {2 * held_out} images of {held_out} groups that toy holds out" in remark

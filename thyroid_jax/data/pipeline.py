@@ -360,7 +360,10 @@ def take(examples: Examples, rows: Sequence[int], size: int, draws: Sequence[int
 
 
 def joined(parts: Sequence[Examples], weights: Sequence[float]) -> Examples:
-    """Training examples of several data sets as one; an epoch holds ``weights[i]`` passes over those of set i."""
+    """Training examples of several data sets as one; an epoch holds about ``weights[i]`` passes over those of set i.
+
+    The sets are mixed in this ratio all along, so that an epoch may hold an example more or less of one.
+    """
     shares = tuple((len(part.cases), float(weight)) for part, weight in zip(parts, weights, strict=True))
     batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[part.batch for part in parts])
     kept = [part.sampled for part in parts if part.sampled is not None]

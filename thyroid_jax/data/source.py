@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, overload
 
 from thyroid_jax.data import splits
-from thyroid_jax.data.overlap import pictures_of, shared_images
+from thyroid_jax.data.overlap import Pictures, pictures_of, shared_images
 from thyroid_jax.data.record import Card, Record, RecordSequence, digest_of
 from thyroid_jax.data.storage import Records, open_records
 from thyroid_jax.errors import InputError, raise_all
@@ -94,35 +94,44 @@ def open_parts(
         for cases in (split["train"], split["validation"], split["test"])
     )
     added = tuple(Added(*open_records(data_dir, other)) for other in also)
-    digest = digest_of([records.digest, *(other.records.digest for other in added)]) if added else records.digest
+    digest = records.digest
+    if added:  # the grade system decides whether the grades of an added set are used
+        digest = digest_of([digest, *([other.records.digest, other.card.grade_system] for other in added)])
     return Parts(card, train, validation, test, split, digest, splits.digest(split), added)
 
 
-def for_training(added: Added, parts: Parts) -> tuple[RecordSequence, list[str]]:
-    """The records of an added data set that may be trained on, and a remark on what is left out of it and why.
+def for_training(parts: Parts) -> list[tuple[RecordSequence, str]]:
+    """Of each added data set: the records that may be trained on, and a remark on what is left out of it and why.
 
-    Left out are images of its official test part, images that are equal or nearly equal to one in the validation or
-    test part of ``parts``, and the grades, unless both cards have the same grade system and the same ordered grades.
-    Every picture of the three is read for that. Raises :class:`InputError` when nothing is left.
+    Left out are its official test part, whole groups in which an image is equal or nearly equal to one in the
+    validation or test part of ``parts``, and the grades, unless both cards have the same grade system and the same
+    ordered grades. Every picture of these parts and of the added sets is read for that. Raises :class:`InputError` when
+    nothing is left of a set.
     """
+    held_out = [pictures_of(part) for part in (parts.validation, parts.test) if parts.added and len(part)]
+    return [_for_training(added, parts, held_out) for added in parts.added]
+
+
+def _for_training(added: Added, parts: Parts, held_out: Sequence[Pictures]) -> tuple[RecordSequence, str]:
     name, entries = added.card.name, added.records.entries
-    usable = [row for row, entry in enumerate(entries) if not entry.official_test]
-    shared = set()
-    for held_out in (parts.validation, parts.test) if usable else ():
-        if len(held_out):
-            pairs = shared_images(pictures_of(Subset(added.records, usable)), pictures_of(held_out))
-            shared |= {usable[pair.i] for pair in pairs}
-    rows = [row for row in usable if row not in shared]
-    testing = len(entries) - len(usable)
+    testing = {entry.group for entry in entries if entry.official_test}
+    usable = [row for row, entry in enumerate(entries) if entry.group not in testing]
+    shared: set[str] = set()
+    if usable:
+        pictures = pictures_of(Subset(added.records, usable))
+        pairs = [pair for part in held_out for pair in shared_images(pictures, part)]
+        shared = {entries[usable[pair.i]].group for pair in pairs}
+    rows = [row for row in usable if entries[row].group not in shared]
     same = (added.card.grade_system, added.card.grades) == (parts.card.grade_system, parts.card.grades)
-    left_out = [f"{testing} images of its official test part"] if testing else []
-    left_out += [f"{len(shared)} images that {parts.card.name} holds out"] if shared else []
+    left_out = [f"{len(entries) - len(usable)} images of its official test part"] if testing else []
+    if shared:
+        left_out.append(f"{len(usable) - len(rows)} images of {len(shared)} groups that {parts.card.name} holds out")
     if added.card.grades and not same:
         left_out.append(f"its grades ({_grades(added.card)}), which are not those of {parts.card.name}")
     if not rows:
         raise InputError(f"data.also: no image of {name} may be trained on: {', '.join(left_out)}. Leave it out.")
     remark = f"also trained on: {name}, {len(rows)} images" + (f"; left out: {', '.join(left_out)}" if left_out else "")
-    return Subset(added.records, rows, None if same else _without_grades), [remark]
+    return Subset(added.records, rows, None if same else _without_grades), remark
 
 
 def _grades(card: Card) -> str:

@@ -57,14 +57,24 @@ def apply(
     """
     found = [predict(run, images, spacings=spacings, batch_size=batch_size, flip=flip) for run in runs]
     for each in zip(*found, strict=True):
+        each = tuple(unscaled(found, run) for found, run in zip(each, runs, strict=True))
         yield Applied(averaged(each), each)
+
+
+def unscaled(found: Prediction, run: Trained) -> Prediction:
+    """The prediction with guidance values in the units of the radiomics target instead of the run's own z-scores."""
+    if "guidance" not in found.answers:
+        return found
+    scaling = run.recipe.fitted.scaling
+    values = found.answers["guidance"] * np.asarray(scaling.spread) + np.asarray(scaling.centre)
+    return found._replace(answers={**found.answers, "guidance": values})
 
 
 def averaged(each: Sequence[Prediction]) -> Prediction:
     """The mean of several predictions of one image, from runs with the same tasks and grades.
 
-    Guidance values are averaged too. Other answers are the first run's, because outlines of runs with different input
-    sizes have different shapes.
+    Guidance values, :func:`unscaled` before, are averaged too. Other answers are the first run's, because outlines of
+    runs with different input sizes have different shapes.
     """
     answers = dict(each[0].answers)
     if "guidance" in answers:
@@ -100,8 +110,8 @@ AGREEMENT = ("outline_agreement", "grade_disagreement", "p_malignant_sd")
 def row_of(run: Trained, found: Applied, spacing: Spacing) -> dict[str, Cell]:
     """One image's cells of :func:`columns` but file, frame and remarks; None where a value is not known.
 
-    ``guidance_*`` are z-scores of the training part, clipped to 3, of the values in
-    :data:`thyroid_jax.radiomics.clinical.TARGET`. ``outline_agreement`` is the mean Dice of pairs of runs,
+    ``guidance_*`` are the values of :data:`thyroid_jax.radiomics.clinical.TARGET` that the guided part of the embedding
+    predicts, in their own units. ``outline_agreement`` is the mean Dice of pairs of runs,
     ``grade_disagreement`` the mean distance in total variation of a run's probabilities to their mean, in [0, 1].
     """
     together, each = found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from thyroid_jax.data import source
 from thyroid_jax.data.overlap import Pictures, shared_images
 from thyroid_jax.data.record import Card, Record, RecordSequence
 from thyroid_jax.errors import InputError
@@ -37,7 +38,7 @@ def shared(seen: Pictures, others: Pictures) -> list[Shared]:
 def seen_by(finished: Finished) -> list[RecordSequence]:
     """What a run has learnt from or was chosen on: training and validation part, and the data sets added to them."""
     parts = finished.parts
-    return [parts.train, parts.validation, *(added.records for added in parts.added)]
+    return [parts.train, parts.validation, *(records for records, _ in source.for_training(parts))]
 
 
 def grade_columns(trained: Trained, card: Card, mapping: Mapping[str, str]) -> dict[str, str] | None:

@@ -59,14 +59,11 @@ def open_data(config: Config) -> Data:
     size, grades = (config.data.height, config.data.width), grade_count(parts.card)
     reader = config.data.reader
     sets = [load(parts.train, grades, size, reader=reader)]
-    remarks: list[str] = []
-    for added in parts.added:
-        records, said = source.for_training(added, parts)
-        remarks += said
-        sets.append(load(records, grades, size, reader=reader))
+    added = source.for_training(parts)
+    sets += [load(records, grades, size, reader=reader) for records, _ in added]
     weights = [1.0, *(weight for _, weight in config.data.added)]
-    training = joined(sets, weights) if parts.added else sets[0]
-    return Data(parts, training, load(parts.validation, grades, size), tuple(remarks))
+    training = joined(sets, weights) if added else sets[0]
+    return Data(parts, training, load(parts.validation, grades, size), tuple(remark for _, remark in added))
 
 
 def grade_count(card: Card) -> int:
