@@ -59,7 +59,7 @@ class File:
             return self.file.id.links.exists(name.encode())
 
     def pictures(self, name: str) -> Pictures:
-        """The data set of pictures, uint8 or truth values, [picture h w]; nothing is read yet."""
+        """The data set of pictures, uint8 or truth values, [picture h w] or [picture h w 1]; nothing is read yet."""
         with errors():
             return _pictures(_checked(self, name), name)
 
@@ -102,14 +102,15 @@ class Pictures:
         Raises :class:`InputError`, which does not name the data set.
         """
         with errors():
-            block = self._unpacked(start, stop) if self.chunks else self.dataset[start:stop]
+            size = (stop - start, *self.shape[1:])
+            block = self._unpacked(start, stop) if self.chunks else self.dataset[start:stop].reshape(size)
             return np.where(block, np.uint8(255), np.uint8(0)) if self.dataset.dtype == np.bool_ else block
 
     def _unpacked(self, start: int, stop: int) -> np.ndarray:
         block = np.zeros((stop - start, *self.shape[1:]), np.uint8)
         for first in range(start - start % self.rows, stop, self.rows):
             for chunk in self.chunks[first]:
-                _, top, left = chunk.chunk_offset
+                _, top, left = chunk.chunk_offset[:3]
                 skipped, at = max(start - first, 0), max(first - start, 0)
                 part = _inflated(self.dataset, chunk)[skipped : stop - first]
                 place = block[at : at + len(part), top : top + part.shape[1], left : left + part.shape[2]]
@@ -130,7 +131,7 @@ def _checked(file: File, name: str) -> h5py.Dataset:
         raise InputError(f"{name}: is not a data set")
     if found.is_virtual or found.external:
         raise InputError(f"{name}: its values are in other files; that is refused")
-    if found.shape is None or not 1 <= found.ndim <= 3 or not 1 <= found.shape[0] <= MOST:
+    if found.shape is None or not 1 <= found.ndim <= 4 or not 1 <= found.shape[0] <= MOST:
         raise InputError(f"{name}: size {_size(found.shape or ())}, known are 1 to {MOST} values or pictures")
     if unknown := set(_filters(found)) - FILTERS.keys():
         raise InputError(f"{name}: packed by filters {sorted(unknown)}, known are {' '.join(FILTERS.values())}")
@@ -172,25 +173,29 @@ def _chunks(dataset: h5py.Dataset) -> list[Any]:
 def _pictures(dataset: h5py.Dataset, name: str) -> Pictures:
     if dataset.dtype not in (np.uint8, np.bool_):
         raise InputError(f"{name}: of type {dataset.dtype}, pictures are uint8")
-    if dataset.ndim != 3 or not all(1 <= side <= LARGEST_SIDE for side in dataset.shape[1:]):
+    fits = dataset.ndim == 3 or (dataset.ndim == 4 and dataset.shape[3] == 1)
+    if not (fits and all(1 <= side <= LARGEST_SIDE for side in dataset.shape[1:])):
         raise InputError(f"{name}: size {_size(dataset.shape)}, must be pictures x h x w, at most {LARGEST_SIDE}")
     rows = dataset.chunks[0] if dataset.chunks else 0
     chunks: dict[int, list[Any]] = {}
     if GZIP in _filters(dataset):
         for chunk in _chunks(dataset):
             chunks.setdefault(chunk.chunk_offset[0], []).append(chunk)
-    return Pictures(dataset, dataset.shape, rows, chunks)
+    return Pictures(dataset, dataset.shape[:3], rows, chunks)
 
 
 def _inflated(dataset: h5py.Dataset, chunk: Any) -> np.ndarray:
-    """The values uint8[picture h w] of a chunk packed by gzip; shuffling does not change values of one byte."""
+    """The values uint8[picture h w] of a chunk packed by gzip; shuffling does not change values of one byte.
+
+    Of a fourth axis, which a chunk may have longer than the data set, the first values are given.
+    """
     _, packed = dataset.id.read_direct_chunk(chunk.chunk_offset)
     wanted = math.prod(dataset.chunks)
     if not chunk.filter_mask >> _filters(dataset).index(GZIP) & 1:  # else this chunk was stored as it is
         packed = zlib.decompressobj().decompress(packed, wanted + 1)
     if len(packed) != wanted:
         raise InputError(f"the chunk at {chunk.chunk_offset}: does not unpack to {wanted} bytes")
-    return np.frombuffer(packed, np.uint8).reshape(dataset.chunks)
+    return np.frombuffer(packed, np.uint8).reshape(*dataset.chunks[:3], -1)[..., 0]
 
 
 def _texts(dataset: h5py.Dataset, name: str, count: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from data_prep import builder, tables
 from data_prep.readers import bus_uclm
+from data_prep.reading import in_order
 from thyroid_jax.data import storage
 from thyroid_jax.data.record import Notes
 from thyroid_jax.errors import InputError
@@ -99,6 +101,9 @@ def test_labels_and_counts(root):
         "images with combined": 1,
         "images with lesions of both kinds": 0,
         "masks with stray colours": 0,
+        "masks with too many stray colours left out": 0,
+        "masks that contradict the table left out": 0,
+        "masks that are empty": 0,
         "masks of another size left out": 0,
     }
     assert notes.counts == expected and list(notes.counts) == list(expected)
@@ -115,43 +120,72 @@ def test_lesions_of_both_kinds_make_a_scan_malignant(root, label):
 
 
 @pytest.mark.parametrize(
-    "label, boxes, text",
+    "label, boxes, count, why",
     [
-        ("Benign", [(bus_uclm.RED, 3)], "colours: all lesions are red, but INFO.csv has Label Benign in row 2"),
         (
-            "Malignant",
-            [(bus_uclm.GREEN, 3)],
-            "colours: all lesions are green, but INFO.csv has Label Malignant in row 2",
+            "Benign",
+            [(bus_uclm.RED, 3)],
+            bus_uclm.CONFLICT,
+            "all lesions are red, but INFO.csv has Label Benign in row 2",
         ),
-        ("Normal", [(bus_uclm.GREEN, 3)], "outline: 48 pixels are marked, but INFO.csv has Label Normal in row 2"),
-        ("Benign", [], "outline: not one pixel is marked, but INFO.csv has Label Benign in row 2"),
+        ("Malignant", [(bus_uclm.GREEN, 3)], bus_uclm.CONFLICT, "all lesions are green, but INFO.csv has Label Malig"),
+        ("Normal", [(bus_uclm.GREEN, 3)], bus_uclm.CONFLICT, "48 pixels are marked, but INFO.csv has Label Normal"),
+        ("Normal", [(bus_uclm.RED, 3)], bus_uclm.CONFLICT, "48 pixels are marked, but INFO.csv has Label Normal"),
+        ("Benign", [], "masks that are empty", "not one pixel is marked: it gives no outline"),
+        ("Malignant", [], "masks that are empty", "not one pixel is marked: it gives no outline"),
         (
             "Benign",
             [((0, 0, 255), 3)],
-            "colours: 48 pixels are neither black, green nor red, beside 0 green or red ones",
+            bus_uclm.TOO_STRAY,
+            "48 pixels are neither black, green nor red, beside 0 green",
         ),
-        ("Benign", [(bus_uclm.GREEN, 3), ((255, 255, 0), 20)], "colours: 48 pixels are neither"),
-        ("Normal", [((0, 128, 0), 3)], "colours: 48 pixels are neither"),
+        ("Benign", [(bus_uclm.RED, 3), ((255, 255, 0), 20)], bus_uclm.TOO_STRAY, "48 pixels are neither"),
+        ("Normal", [((0, 128, 0), 3)], bus_uclm.TOO_STRAY, "48 pixels are neither"),
     ],
 )
-def test_a_mask_that_contradicts_its_row_is_a_fault(root, label, boxes, text):
+def test_a_mask_that_contradicts_its_row_is_not_used(root, label, boxes, count, why):
+    """The image is kept with the label of the table."""
     add(root, {"ANFO_001": (label, coloured(*boxes), "No;No;No")})
     records, notes = read(root)
-    assert records == {} and len(notes.faults) == 1
-    assert notes.faults[0].startswith(f"masks/ANFO_001.png: {text}")
+    assert notes.faults == [] and records["ANFO_001"].mask is None
+    assert records["ANFO_001"].malignant is bus_uclm.MALIGNANT[label.lower()]
+    assert records["ANFO_001"].descriptors["class"] == label.lower()
+    assert notes.dropped[0][0] == "masks/ANFO_001.png" and notes.dropped[0][1].startswith(why)
+    others = (bus_uclm.CONFLICT, bus_uclm.TOO_STRAY, bus_uclm.STRAY, bus_uclm.BOTH, "masks that are empty")
+    assert [name for name in others if notes.counts[name]] == [count] and notes.counts[count] == 1
 
 
-def test_a_few_stray_pixels_are_not_marked_and_counted(root):
+@pytest.mark.parametrize("rows, most", [(20, 6), (2, 1)])  # 1 % of 600 pixels; 0.1 % of the picture's 1200
+def test_a_few_stray_pixels_are_not_marked_and_counted(root, rows, most):
     mask = np.zeros((*SIZE, 3), np.uint8)
-    mask[:20, :] = bus_uclm.GREEN
-    mask[20, :6] = (0, 128, 0)
+    mask[:rows, :] = bus_uclm.GREEN
+    mask[rows, :most] = (0, 128, 0)
     add(root, {"ANFO_001": ("Benign", mask, "No;No;No")})
     records, notes = read(root)
-    assert records["ANFO_001"].mask.sum() == 600 and not records["ANFO_001"].mask[20].any()
-    assert notes.counts["masks with stray colours"] == 1
-    mask[20, 6] = (0, 128, 0)  # more than one in a hundred
+    assert records["ANFO_001"].mask.sum() == 30 * rows and not records["ANFO_001"].mask[rows].any()
+    assert notes.counts["masks with stray colours"] == 1 and notes.counts[bus_uclm.TOO_STRAY] == 0
+    mask[rows, most] = (0, 128, 0)
     add(root, {"ANFO_001": ("Benign", mask, "No;No;No")})
-    assert read(root)[1].faults[0].startswith("masks/ANFO_001.png: colours: 7 pixels are neither")
+    records, notes = read(root)
+    assert records["ANFO_001"].mask is None and notes.counts[bus_uclm.TOO_STRAY] == 1
+    assert ("masks/ANFO_001.png", f"{most + 1} pixels are neither") == (
+        notes.dropped[0][0],
+        notes.dropped[0][1].partition(" black")[0],
+    )
+
+
+def test_notes_do_not_depend_on_the_number_of_threads(root, monkeypatch):
+    """Row 1 is noted by its record, and row 6 because its image is not there."""
+    wide = coloured((bus_uclm.RED, 3), size=(40, 50))
+    rows = {f"HESN_{number:03}": ("Malignant", coloured((bus_uclm.RED, 3)), "No;No;No") for number in range(1, 10)}
+    add(root, rows | {"HESN_001": ("Malignant", wide, "No;No;No")})
+    os.remove(root / "images" / "HESN_006.png")
+    dropped = []
+    for threads in (1, 4):
+        monkeypatch.setattr(bus_uclm, "in_order", partial(in_order, threads=threads))
+        dropped.append(read(root)[1].dropped)
+    assert dropped[0] == dropped[1]
+    assert [what for what, _ in dropped[0]][:2] == ["images/HESN_006.png", "masks/HESN_001.png"]
 
 
 def test_masks_of_the_patient_with_another_size_are_left_out(root):

@@ -70,6 +70,9 @@ def test_labels_masks_and_counts(root):
         "masks": 7,
         "images with several masks": 1,
         "images in colour": 0,
+        "masks with values between 0 and 255, cut at 127": 0,
+        "masks of 0 and 1": 0,
+        "masks that are empty": 0,
         "masks without image": 0,
         "other files": 0,
     }
@@ -93,6 +96,24 @@ def test_masks_that_overlap_are_united_and_not_added(root):
     add(root, "benign", 9, box(), box())
     os.remove(root / "benign" / "benign (9)_mask_2.png")
     np.testing.assert_array_equal(read(root)[0]["benign (9)"].mask, box() > 0)
+
+
+def test_masks_that_are_soft_or_of_0_and_1_or_empty(root):
+    soft = box()
+    soft[9, 8:16], soft[16, 8:16] = 127, 128
+    write(root, "benign/benign (10)_mask.png", soft)
+    write(root, "malignant/malignant (1)_mask.png", box(3, 3) // 255)
+    write(root, "malignant/malignant (2)_mask.png", np.zeros(SIZE, np.uint8))
+    write(root, "benign/benign (9)_mask_1.png", np.zeros(SIZE, np.uint8))
+    records, notes = read(root)
+    assert notes.faults == []
+    np.testing.assert_array_equal(records["benign (10)"].mask, soft > 127)
+    np.testing.assert_array_equal(records["benign (9)"].mask, (box() | box(30, 2)) > 0)
+    np.testing.assert_array_equal(records["malignant (1)"].mask, box(3, 3) > 0)
+    assert records["malignant (2)"].mask is None and records["malignant (2)"].malignant is True
+    why = "not one pixel is marked: it gives no outline"
+    assert notes.dropped == [("benign/benign (9)_mask_1.png", why), ("malignant/malignant (2)_mask.png", why)]
+    assert list(notes.counts.values())[-5:] == [1, 1, 2, 0, 0] and notes.counts["masks"] == 7
 
 
 def test_colour_becomes_luma_and_is_counted(root):
@@ -177,7 +198,7 @@ def test_all_faulty_pictures_are_named_at_once(root, tmp_path):
     os.remove(folder / "benign (20)_mask.png")
     write(root, "benign/benign (21)_mask.png", box(size=(40, 50)), "1")
     write(root, "benign/benign (22)_mask.png", box() // 2)
-    write(root, "benign/benign (23)_mask.png", np.zeros(SIZE, np.uint8), "1")
+    write(root, "benign/benign (23)_mask.png", box() // 255 * 2)
     (folder / "benign (24).png").write_bytes((folder / "benign (24).png").read_bytes()[:600])
     (folder / "benign (25).png").write_bytes(b"\0" * (pictures.LARGEST_FILE + 1))
     Image.new("L", (pictures.LARGEST_SIDE + 1, 2)).save(folder / "benign (26).png")
@@ -195,8 +216,8 @@ def test_all_faulty_pictures_are_named_at_once(root, tmp_path):
         "benign/benign (9)_mask_1.png: file: is not there",
         "benign/benign (20)_mask.png: file: is not there",
         "benign/benign (21)_mask.png: size: 50 x 40, but the image is 30 x 40",
-        "benign/benign (22)_mask.png: values: 48 pixels are neither 0 nor 255",
-        "benign/benign (23)_mask.png: outline: not one pixel is marked",
+        "benign/benign (22)_mask.png: values: the largest is 127, so that all is lost",
+        "benign/benign (23)_mask.png: values: the largest is 2, so that all is lost at the cut at 127 (a label map?)",
         "benign/benign (24).png: picture: not a whole PNG file",
         f"benign/benign (25).png: file: {pictures.LARGEST_FILE + 1} bytes",
         "benign/benign (26).png: size: 4097 x 2, a side has at most 4096",
@@ -205,7 +226,7 @@ def test_all_faulty_pictures_are_named_at_once(root, tmp_path):
         "benign/benign (29).png: file: is not a regular file",
         "benign/benign (30).png: file: is not a regular file",
         "benign/benign (31)_mask.png: file: is a link that leads nowhere",
-        "malignant/malignant (2)_mask.png: values: 48 pixels are neither 0 nor 255",
+        "malignant/malignant (2)_mask.png: values: the largest is 76, so that all is lost",
         "normal/normal (1)_mask.png: outline: 48 pixels are marked, but the scan is in the folder normal",
     ]
     assert len(notes.faults) == len(texts)

@@ -148,6 +148,27 @@ def test_pixels_do_not_depend_on_how_they_are_stored(source, options, block, mon
     assert all(record.image.base is None for record in records)  # a record does not keep its block
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"chunks": (5, 10, 7, 1)},
+        {"chunks": (5, 10, 7, 1), "compression": "gzip", "shuffle": True},
+        {"chunks": (5, 10, 7, 2), "compression": "gzip", "maxshape": (12, *SIZE, None)},
+        {"chunks": (12, 5, 20, 1), "compression": "lzf"},
+    ],
+)
+def test_pictures_may_have_an_axis_of_one_channel(source, options):
+    stored = parts()
+    add(source, options=options, image=stored["image"][..., None], mask=stored["mask"][..., None])
+    records, notes = read(source)
+    assert notes.faults == []
+    np.testing.assert_array_equal([record.image for record in records], stored["image"])
+    np.testing.assert_array_equal([record.mask for record in records], stored["mask"] == 255)
+    add(source, image=stored["image"][..., None])  # the mask without it
+    np.testing.assert_array_equal([record.image for record in read(source)[0]], stored["image"])
+
+
 def test_image_and_mask_may_be_stored_differently(source):
     stored = parts()
     add(source, image=None, mask=None)
@@ -357,6 +378,7 @@ def link(name, value):
         ("image", packed_by_another, r"image: packed by filters \[3\]"),
         ("image", put("image", data=np.zeros((12, *SIZE))), "image: of type float64"),
         ("image", put("image", data=np.zeros((12, *SIZE, 3), np.uint8)), "image: size 12 x 24 x 20 x 3"),
+        ("image", put("image", data=np.zeros((12, *SIZE, 1, 1), np.uint8)), "image: size 12 x 24 x 20 x 1 x 1"),
         ("image", put("image", data=np.zeros((11, *SIZE), np.uint8)), "mask: size .12, 24, 20., but image is .11"),
         ("mask", put("mask", data=np.zeros((12, 24, 21), np.uint8)), "mask: size .12, 24, 21., but image is .12"),
         ("image", put("image", data=h5py.Empty(np.uint8)), "image: size 0"),

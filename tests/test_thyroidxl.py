@@ -209,14 +209,24 @@ def test_unknown_words_are_listed_with_their_number(source):
 
 
 def test_masks_are_cut_above_127_and_may_be_empty(source):
-    add(source, [patient("1", nodule(), images=3)])
+    add(source, [patient("1", nodule(), images=5)])
     mask = outline()
     mask[0, :2] = 127, 128
     write_picture(source, "train/masks/1_2201CE11_0.png", mask, "RGB")
     write_picture(source, "train/masks/1_2201CE11_1.png", outline(), "1")
     write_picture(source, "train/masks/1_2201CE11_2.png", outline() // 3)
+    write_picture(source, "train/masks/1_2201CE11_3.png", np.zeros(SIZE, np.uint8))
+    write_picture(source, "train/masks/1_2201CE11_4.png", outline() // 255)
     records, notes = read(source)
-    assert notes.faults == [] and notes.counts["images whose mask is empty"] == 1
+    assert notes.faults == [] and notes.dropped == [
+        ("train/masks/1_2201CE11_2.png", "its largest value is 85; the image is kept without outline"),
+        ("train/masks/1_2201CE11_3.png", "not one pixel is marked: it gives no outline"),
+    ]
+    for count in ("masks that are empty", "masks with no value above 127", "masks of 0 and 1"):
+        assert notes.counts[count] == 1
+    assert notes.counts["masks with values between 0 and 255, cut at 127"] == 1
+    np.testing.assert_array_equal(records["1_2201CE11_4"].mask, outline() == 255)
+    assert records["1_2201CE11_3"].mask is None
     np.testing.assert_array_equal(records["1_2201CE11_0"].mask, mask > 127)
     np.testing.assert_array_equal(records["1_2201CE11_1"].mask, outline() == 255)
     assert records["1_2201CE11_2"].mask is None
@@ -227,16 +237,71 @@ def test_what_is_not_on_both_sides_is_listed(source):
     without[1]["images"] = None
     add(source, [patient("1", nodule(), images=2), without], [patient("3", nodule())])
     (source / "train/images/1_2201CE11_1.png").unlink()
-    write_picture(source, "test/images/9_2201CE11_0.png", speckle(9))
+    write_picture(source, "test/masks/9_2201CE11_0.png", outline())
     (source / "test/images/readme.txt").write_text("")
     records, notes = read(source)
     assert list(records) == ["3_2201CE11_0", "1_2201CE11_0"] and notes.faults == []
     assert notes.dropped == [
-        ("test/images/9_2201CE11_0.png", "stats/id2info_eng.json does not name it"),
         ("1_2201CE11_1.png", "stats/id2info_eng.json names it: it is in neither part"),
+        ("test/masks/9_2201CE11_0.png", "stats/id2info_eng.json does not name it"),
     ]
     counts = ["images that are not there", "images without entry", "masks without entry", "patients listed", "patients"]
-    assert [notes.counts[name] for name in counts] == [1, 1, 0, 3, 2]
+    assert [notes.counts[name] for name in counts] == [1, 0, 1, 3, 2]
+
+
+def test_an_image_that_is_not_listed_is_kept_without_labels(source, tmp_path):
+    """Its patient is the one of its name; an image of a patient of the other part is left out."""
+    add(source, [patient("1", nodule(), nodule())], [patient("3", nodule())])
+    for seed, place in enumerate(
+        ["test/{}/9_2201CE11_0", "train/{}/9_2201CE11_0", "train/{}/1_2201CE11_7", "train/{}/3_2201CE11_8"], start=20
+    ):
+        write_picture(source, place.format("images") + ".png", speckle(seed))
+        write_picture(source, place.format("masks") + ".png", outline())
+    write_picture(source, "train/images/what.png", speckle(9))
+    survey = builder.build(thyroidxl.CARD, lambda notes: thyroidxl.read(source, notes), tmp_path / "out")
+    _, records = storage.open_records(tmp_path / "out", "thyroidxl")
+    assert [
+        (record.case, record.group, record.grade, record.malignant, record.official_test) for record in records
+    ] == [
+        ("3_2201CE11_0", "3", 3, False, True),
+        ("9_2201CE11_0", "9", None, None, True),
+        ("1_2201CE11_0", "1", 3, False, False),
+        ("1_2201CE11_7", "1", None, None, False),
+    ]
+    assert records[3].descriptors == {} and records[3].mask.sum() == (outline() == 255).sum()
+    why = "stats/id2info_eng.json does not name it"
+    assert survey.notes.dropped == [
+        ("the labels of test/images/9_2201CE11_0.png", why),
+        ("the labels of train/images/1_2201CE11_7.png", why),
+        ("train/images/3_2201CE11_8.png", f"{why}, and its patient is in test"),
+        ("train/images/9_2201CE11_0.png", f"{why}, and its patient is in test"),
+        ("train/images/what.png", "its name is not that of an image of a patient"),
+    ]
+    counts = ["images without entry", "files that do not belong here", "patients", "images without category"]
+    assert [survey.notes.counts[name] for name in counts] == [4, 1, 3, 2]
+    assert survey.notes.counts["images of patients with several nodules"] == 1
+
+
+def test_absent_fields_are_unknown_labels_and_an_absent_mask_no_outline(source):
+    files = {name: [f"{name}_2201CE11_0.png"] for name in ("1", "2", "3")}
+    add(source, [(name, {"images": images}) for name, images in files.items()])
+    write_json(
+        source,
+        {
+            "1": {"images": files["1"]},
+            "2": {"images": files["2"], "nodule_1": {"TIRADS": 4}},
+            "3": {"images": files["3"], "nodule_1": {"Conclusion": "Malignant"}, "conclusion": 1},
+        },
+    )
+    (source / "train/masks/2_2201CE11_0.png").unlink()
+    records, notes = read(source)
+    assert notes.faults == []
+    assert [(record.grade, record.malignant) for record in records.values()] == [(None, None), (3, None), (None, True)]
+    assert [record.mask is None for record in records.values()] == [False, True, False]
+    why = "is not there; the image is kept without outline"
+    assert notes.dropped == [("train/masks/2_2201CE11_0.png", why)]
+    counts = ["masks that are not there", "images without category", "images without malignancy"]
+    assert [notes.counts[name] for name in counts] == [1, 2, 2]
 
 
 def test_a_training_image_that_is_in_the_test_part_is_left_out(source, tmp_path):
@@ -309,8 +374,6 @@ def test_all_faulty_pictures_and_patients_are_named_at_once(source):
         "stats/id2info_eng.json: patient '8': images: '8_../../0.png' must be 8_",
         "stats/id2info_eng.json: patient '9': nodule_2: is a str, not a description",
         f"{name(7)}: is in test and in train; remove one",
-        f"test/masks/{name(7)}: file: is not there",
-        f"train/masks/{name(0)}: file: is not there",
         f"train/masks/{name(1)}: size: 40 x 31, but the image is 40 x 30",
         f"train/images/{name(2)}: picture: not a whole PNG file",
         f"train/images/{name(3)}: file: is not a regular file",

@@ -104,6 +104,17 @@ def test_masks_are_cut_at_128(source):
     assert notes.faults == []
 
 
+def test_an_image_with_a_black_mask_is_kept_without_outline(source, tmp_path):
+    add(source, folds=False)
+    write(source / "trainval-mask" / "0003.jpg", np.zeros(SIZE, np.uint8), mode="L")
+    survey = builder.build(tn3k.CARD, lambda notes: tn3k.read(source, notes), tmp_path / "out")
+    why = "not one pixel is marked: it gives no outline"
+    assert ("trainval-mask/0003.jpg", why) in survey.notes.dropped and survey.notes.counts["masks that are empty"] == 1
+    _, records = storage.open_records(tmp_path / "out", "tn3k")
+    assert [record.case for record in records if record.mask is None] == ["trainval_0003"]
+    assert len(records) == 13 and [record.malignant for record in records][6] is True
+
+
 def test_images_and_masks_only(source):
     add(source, labels=False, folds=False)
     records, notes = read(source)
@@ -224,7 +235,7 @@ def test_what_does_not_belong_together_is_listed(source):
         ("trainval-image/\\udcff\\n.jpg", "its name is not a number and .jpg"),
         ("the label of trainval-image/0010.jpg", "label4trainval.csv has no row for it"),
     ]
-    assert [notes.counts[name] for name in tn3k.COUNTED[6:]] == [1, 1, 1, 2, 0]
+    assert [notes.counts[name] for name in tn3k.COUNTED[6:]] == [1, 1, 1, 0, 2, 0]
 
 
 def test_all_faulty_rows_and_pictures_are_named_at_once(source, tmp_path):
@@ -262,7 +273,7 @@ def test_all_faulty_rows_and_pictures_are_named_at_once(source, tmp_path):
         "trainval-image/0003.jpg: file: is not a regular file; replace the file by the original.",
         "trainval-mask/0005.jpg: is not there, but its image is; copy it from the original.",
         "trainval-mask/0006.jpg: file: is not a regular file",
-        "trainval-mask/0007.jpg: outline: not one pixel is marked",
+        "trainval-mask/0007.jpg: values: the largest is 1, so that all is lost at the cut at 127 (a label map?)",
         "trainval-mask/0008.jpg: size: 24 x 40, but the image is 32 x 40",
         "trainval-image/0009.jpg: size: 9000 x 8, a side has at most 4096 pixels",
         "trainval-mask/0009.jpg: picture: not a whole JPEG file",

@@ -104,7 +104,7 @@ def test_an_image_of_several_nodules_is_malignant_if_one_is(source):
     assert records["000001"].malignant is True and records["000002"].malignant is False
     assert records["000001"].descriptors["box"] == "7 8 30 25; 31.5 0 56 40; 1 1 2 2"
     assert records["000005"].malignant is True
-    counts = {name: notes.counts[name] for name in tn5000.COUNTED[6:9]}
+    counts = {name: notes.counts[name] for name in tn5000.COUNTED[7:10]}
     assert counts == {
         "images with several boxes": 2,
         "images with benign and malignant boxes": 1,
@@ -145,7 +145,7 @@ def test_what_does_not_belong_together_is_listed(source):
         ("JPEGImages/000003.jpg", "val.txt names it: it is not there"),
         ("JPEGImages/000077.jpg", "no list in ImageSets/Main names it: its part is unknown"),
     ]
-    assert [notes.counts[name] for name in tn5000.COUNTED[9:]] == [1, 1, 1, 1, 0]
+    assert [notes.counts[name] for name in tn5000.COUNTED[10:]] == [0, 0, 1, 1, 1, 1, 0]
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><annotation>&b;</annotation>'
@@ -154,17 +154,13 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><annotation>&b;</annotation>'
 @pytest.mark.parametrize(
     "text, fault",
     [
-        (annotation(), "object: an annotation has 1 to 64, this 'annotation' has 0"),
-        (annotation(*[(0, BOX)] * 65), "object: an annotation has 1 to 64, this 'annotation' has 65"),
-        ("<html><object/></html>", "object: an annotation has 1 to 64, this 'html' has 1"),
+        (annotation(*[(0, BOX)] * 65), "object: there are 65, an annotation has at most 64"),
+        ("<html><object/></html>", "XML: its root is 'html', not 'annotation'"),
         (annotation(("nodule", BOX)), "object 1, name: 'nodule' must be 0 or 1"),
         (annotation((1, BOX), ("", BOX)), "object 2, name: '' must be 0 or 1"),
         (annotation((1, ("1e3", 0, 5, 5))), "object 1, xmin: '1e3' must be a number of pixels"),
         (annotation((1, (0, 0, "nan", 5))), "object 1, xmax: 'nan' must be a number of pixels"),
         (annotation((1, (0, 0, 5, "9" * 400))), "object 1, ymax: '9999999999999999999999999999999999999999' must be"),
-        (annotation((1, (30, 8, 7, 25))), "object 1, bndbox: 30 8 7 25 has no area"),
-        (annotation((1, (7, 8, 30, 8))), "object 1, bndbox: 7 8 30 8 has no area"),
-        (annotation((1, BOX), size=SIZE[::-1]), "size, height: '56', but the image has 40"),
         (BOMB, "XML: declares a document type or entities"),
         ("<annotation>", "XML: not well-formed"),
         (" " * (tn5000.LARGEST_XML + 1), "file: 65537 bytes, such a file has at most 65536"),
@@ -177,6 +173,36 @@ def test_an_annotation_that_cannot_be_used(source, text, fault):
     assert "000001" not in records and len(records) == 6 and len(notes.faults) == 1
     assert notes.faults[0].startswith(f"Annotations/000001.xml: {fault}")
     assert notes.faults[0].endswith("; replace the file by the original.")
+
+
+@pytest.mark.parametrize(
+    "text, malignant, why",
+    [
+        (annotation((1, BOX), (0, (30, 8, 7, 25))), True, "object 2, bndbox: 30 8 7 25 has no area"),
+        (annotation((0, (7, 8, 30, 8))), False, "object 1, bndbox: 7 8 30 8 has no area"),
+        (annotation((1, BOX), size=SIZE[::-1]), True, "size, height: '56', but the image has 40"),
+        (annotation((0, BOX), size=(SIZE[0], "x")), False, "size, width: 'x', but the image has 56"),
+    ],
+)
+def test_boxes_that_cannot_be_those_of_the_image_are_left_out(source, text, malignant, why):
+    add(source)
+    write_annotation(source, 1, text)
+    records, notes = read(source)
+    assert notes.faults == [] and len(records) == 7
+    assert records["000001"].malignant is malignant and records["000001"].descriptors == {"part": "train"}
+    assert notes.dropped == [("the boxes of 000001", f"Annotations/000001.xml: {why}")]
+    assert notes.counts["images whose boxes are left out"] == 1
+    assert records["000002"].descriptors["box"] == "7 8 30 25"
+
+
+def test_an_annotation_without_object_gives_no_label(source):
+    add(source)
+    write_annotation(source, 1, annotation())
+    records, notes = read(source)
+    assert notes.faults == [] and records["000001"].malignant is None
+    assert records["000001"].descriptors == {"part": "train"}
+    assert notes.dropped == [("the label of 000001", "Annotations/000001.xml has no object")]
+    assert notes.counts["images without object"] == notes.counts["images without malignancy"] == 1
 
 
 def test_lists_that_do_not_fit(source):

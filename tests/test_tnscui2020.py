@@ -113,7 +113,7 @@ def test_faults_are_named_at_once(source, tmp_path):
     write(source / "image" / "3.png", speckle(3))
     os.remove(source / "mask" / "4.PNG")
     write(source / "mask" / "5.PNG", outline(), "1")
-    write(source / "mask" / "6.PNG", outline() // 255 * 254)
+    write(source / "mask" / "6.PNG", outline() // 255 * 2)
     (source / "image" / "7.PNG").write_bytes(b"\0" * (17 << 20))
     os.remove(source / "mask" / "8.PNG")
     (source / "mask" / "8.PNG").mkdir()
@@ -124,7 +124,7 @@ def test_faults_are_named_at_once(source, tmp_path):
         "train.csv: row 2, label: '7' must be 0 or 1; correct it after the original.",
         "train.csv: row 3, name: 'two.PNG' must be a number, as 0001 or 0001 and the suffix; correct it",
         "mask/4.PNG: is not there, but its image is; copy it from the original.",
-        "mask/6.PNG: values: 110 pixels are neither 0 nor 255; replace the file by the original.",
+        "mask/6.PNG: values: the largest is 2, so that all is lost at the cut at 127 (a label map?); replace the file",
         "image/7.PNG: file: 17825792 bytes, such a file has at most 16777216; replace",
         "mask/8.PNG: file: is not a regular file; replace the file by the original.",
     ]
@@ -133,6 +133,23 @@ def test_faults_are_named_at_once(source, tmp_path):
         assert fault.startswith(text)
     assert ("image/9", "train.csv names it: it is not there") in notes.dropped
     assert not any(str(tmp_path) in fault for fault in notes.faults)
+
+
+def test_masks_that_are_soft_or_of_0_and_1_or_empty(source):
+    add(source, 4)
+    soft = outline()
+    soft[4, 20:31], soft[15, 20:31] = 127, 128
+    write(source / "mask" / "1.PNG", soft)
+    write(source / "mask" / "2.PNG", outline() // 255)
+    write(source / "mask" / "3.PNG", np.zeros(SIZE, np.uint8))
+    records, notes = read(source)
+    assert notes.faults == []
+    np.testing.assert_array_equal(records["1"].mask, soft > 127)
+    np.testing.assert_array_equal(records["2"].mask, outline() == 255)
+    assert records["3"].mask is None and records["3"].malignant is True
+    assert notes.dropped == [("mask/3.PNG", "not one pixel is marked: it gives no outline")]
+    counts = ("masks with values between 0 and 255, cut at 127", "masks of 0 and 1", "masks that are empty")
+    assert [notes.counts[name] for name in counts] == [1, 1, 1]
 
 
 def test_a_build_comes_back(source, tmp_path):

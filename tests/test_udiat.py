@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from data_prep import builder
 from data_prep.readers import udiat
+from data_prep.reading import in_order
 from thyroid_jax.data import storage
 from thyroid_jax.data.record import Notes
 from thyroid_jax.errors import InputError
@@ -81,6 +83,9 @@ def test_labels_and_counts(root):
         "images": 3,
         "benign": 2,
         "malignant": 1,
+        "masks with values between 0 and 255, cut at 127": 0,
+        "masks of 0 and 1": 0,
+        "masks that are empty": 0,
     }
     assert notes.counts == expected and list(notes.counts) == list(expected)
 
@@ -129,6 +134,34 @@ def test_images_of_any_mode_are_the_same(root):
         np.testing.assert_array_equal(record.mask, outline() > 0)
 
 
+def test_masks_that_are_soft_or_of_0_and_1_or_empty(root):
+    soft = outline()
+    soft[9, 8:20], soft[18, 8:20] = 127, 128
+    write_picture(root, "GT/000001.png", soft)
+    write_picture(root, "GT/000003.png", outline() // 255)
+    write_picture(root, "GT/000120.png", np.zeros(SIZE, np.uint8))
+    records, notes = read(root)
+    assert notes.faults == []
+    np.testing.assert_array_equal(records["000001"].mask, soft > 127)
+    np.testing.assert_array_equal(records["000003"].mask, outline() > 0)
+    assert records["000120"].mask is None and records["000120"].malignant is False
+    assert notes.dropped == [("GT/000120.png", "not one pixel is marked: it gives no outline")]
+    assert list(notes.counts.values())[-3:] == [1, 1, 1]
+
+
+def test_notes_do_not_depend_on_the_number_of_threads(root, monkeypatch):
+    """Row 1 is noted by its record, and row 6 because its image is not there."""
+    add(root, *range(1, 10))
+    write_table(root, HEADER, *((number, "Benign", None) for number in range(1, 10)))
+    write_picture(root, "GT/000001.png", np.zeros(SIZE, np.uint8))
+    os.remove(root / "original" / "000006.png")
+    dropped = []
+    for threads in (1, 4):
+        monkeypatch.setattr(udiat, "in_order", partial(in_order, threads=threads))
+        dropped.append(read(root)[1].dropped)
+    assert dropped[0] == dropped[1] and [what for what, _ in dropped[0]][:2] == ["original/000006.png", "GT/000001.png"]
+
+
 def test_what_is_not_on_both_sides_is_listed(root):
     os.remove(root / "original" / "000003.png")
     add(root, 7)
@@ -141,7 +174,7 @@ def test_what_is_not_on_both_sides_is_listed(root):
         ("GT/000007.png", "DatasetB.xlsx has no row for it"),
         ("GT/Thumbs.db", "DatasetB.xlsx has no row for it"),
     ]
-    assert list(notes.counts.values()) == [3, 1, 1, 2, 2, 2, 0]
+    assert list(notes.counts.values()) == [3, 1, 1, 2, 2, 2, 0, 0, 0, 0]
 
 
 def test_all_faulty_rows_and_pictures_are_named_at_once(root, tmp_path):
@@ -163,7 +196,7 @@ def test_all_faulty_rows_and_pictures_are_named_at_once(root, tmp_path):
     add(root, *range(20, 25))
     os.remove(root / "GT" / "000001.png")
     write_picture(root, "GT/000003.png", outline((40, 50)))
-    write_picture(root, "GT/000120.png", np.zeros(SIZE, np.uint8))
+    write_picture(root, "GT/000120.png", outline() // 255 * 3)
     write_picture(root, "GT/000020.png", outline() // 2)
     (root / "original" / "000021.png").write_bytes(b"GIF89a")
     Image.fromarray(speckle(1).astype(np.uint16)).save(root / "original" / "000022.png")
@@ -185,8 +218,8 @@ def test_all_faulty_rows_and_pictures_are_named_at_once(root, tmp_path):
         "DatasetB.xlsx: row 13, Image: 1 is already in row 2",
         "GT/000001.png: file: is not there",
         "GT/000003.png: size: 50 x 40, but the image is 30 x 40",
-        "GT/000120.png: outline: not one pixel is marked",
-        "GT/000020.png: values: 96 pixels are neither 0 nor 255",
+        "GT/000120.png: values: the largest is 3, so that all is lost at the cut at 127 (a label map?)",
+        "GT/000020.png: values: the largest is 127, so that",
         "original/000021.png: picture: not a whole PNG file",
         "original/000022.png: colours: the picture's mode is I",
         "original/000023.png: file: is not a regular file",

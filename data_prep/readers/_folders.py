@@ -1,4 +1,4 @@
-"""What readers of folders of PNG files share: where the folder is, what is in it, and images that a table lists."""
+"""What readers of folders of pictures share: where the folder is, what is in it, what a table lists, and masks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ from thyroid_jax.untrusted import is_there
 IMAGE_MODES = ("L", "LA", "P", "RGB", "RGBA")  # PIL's names of the colour modes that are read
 MASK_MODES = ("1", *IMAGE_MODES)
 ABSENT, EXTRA_IMAGE, EXTRA_MASK = "images that are not there", "images without row", "masks without row"
+CUT_AT, NEAR_THE_CUT = 127, 64
+CUT, ONES, EMPTY = f"masks with values between 0 and 255, cut at {CUT_AT}", "masks of 0 and 1", "masks that are empty"
+MASK_COUNTS = (CUT, ONES, EMPTY)
+MASK_RULE = (  # for the cards
+    f"Values of a mask between 0 and 255 are cut at {CUT_AT}, and a mask of 0 and 1 is marked where it is 1; such "
+    "masks are counted. An image whose mask is empty is kept without outline."
+)
 
 
 @dataclass(frozen=True)
@@ -112,9 +119,42 @@ def read_picture(root: Path, place: str, modes: Sequence[str], notes: Notes) -> 
     return None
 
 
-def lesion(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The outline bool[h w] of a mask that must mark something. Raises :class:`InputError` as ``outline`` does."""
-    marked = pictures.outline(picture, shape)
-    if not marked.any():
-        raise InputError("outline: not one pixel is marked")
-    return marked
+def marked(picture: np.ndarray, shape: tuple[int, ...], place: str, notes: Notes) -> np.ndarray:
+    """The marked pixels bool[h w] of the PNG mask ``place`` for an image of ``shape``; there may be none.
+
+    Values between 0 and 255, as at soft edges, are cut at 127, and in a mask of 0 and 1 a pixel of 1 is marked: such
+    masks are counted. A mask that loses many pixels at the cut, as a map of several labels does, is also named in the
+    remarks. Raises :class:`InputError` for another size, and for a mask whose largest value is 2 to 127.
+    """
+    values = pictures.grey(picture)
+    if values.max() == 1:
+        found = pictures.outline(picture, shape, above=0)
+        notes.counts[ONES] += 1
+        return found
+    found = pictures.outline(picture, shape, above=CUT_AT)
+    check_not_faint(values)
+    notes.counts[CUT] += bool(((values > 0) & (values < 255)).any())
+    lost, kept = int(((values >= NEAR_THE_CUT) & ~found).sum()), int(found.sum())
+    if 4 * lost > kept:
+        why = f"{lost} pixels of values {NEAR_THE_CUT} to {CUT_AT} are not marked, beside {kept} that are: look at it"
+        notes.remarks.append((place, why))
+    return found
+
+
+def check_not_faint(values: np.ndarray) -> None:
+    """Raise :class:`InputError` for a mask of grey values u8[h w] that is not black but has none above 127."""
+    if 0 < (largest := int(values.max())) <= CUT_AT:
+        raise InputError(f"values: the largest is {largest}, so that all is lost at the cut at {CUT_AT} (a label map?)")
+
+
+def lesion(picture: np.ndarray, shape: tuple[int, ...], place: str, notes: Notes) -> np.ndarray | None:
+    """The outline bool[h w] of a mask that should mark something (:func:`marked`); None, noted, when it does not."""
+    return unless_empty(marked(picture, shape, place, notes), place, notes)
+
+
+def unless_empty(outline: np.ndarray, place: str, notes: Notes) -> np.ndarray | None:
+    """The outline, or None, noted and counted, when not one pixel is marked."""
+    if outline.any():
+        return outline
+    leave_out(place, "not one pixel is marked: it gives no outline", EMPTY, notes)
+    return None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import pictures
+from data_prep.readers import _folders
 from data_prep.reading import fault_of
 from data_prep.tables import Row, csv_rows
 from thyroid_jax.data.record import Notes, Record
@@ -139,24 +140,24 @@ def image_of(source: Path, place: str, kind: str, notes: Notes) -> np.ndarray | 
     return None
 
 
-def outline_of(
-    source: Path, place: str, kind: str, image: np.ndarray | None, notes: Notes, *, above: int | None = None
-) -> np.ndarray | None:
+def outline_of(source: Path, place: str, kind: str, image: np.ndarray | None, notes: Notes) -> np.ndarray | None:
     """The outline bool[h w] in a mask of the size of ``image``; None, and a fault, when it cannot be used.
 
-    Every image of these sets shows a nodule, so that a mask in which no pixel is marked is a fault. ``above`` is the
-    threshold of :func:`data_prep.pictures.outline`. When ``image`` is None, only whether the mask can be read is seen.
+    A mask in which no pixel is marked also gives None: this is no fault, but is noted and counted. In a PNG mask the
+    marked pixels are those of :func:`_folders.marked`, in a JPEG mask those above 127. When ``image`` is None, only
+    whether the mask can be read is seen.
     """
     if not is_there(source / place):
         notes.faults.append(f"{place}: is not there, but its image is; copy it from the original.")
         return None
     with fault_of(place, notes):
         mask = pictures.pixels(source / place, kind, modes=("1", *MODES))
+        if image is not None and kind == "PNG":
+            return _folders.lesion(mask, image.shape, place, notes)
         if image is not None:
-            outline = pictures.outline(mask, image.shape, above=above)
-            if not outline.any():
-                raise InputError("outline: not one pixel is marked")
-            return outline
+            outline = pictures.outline(mask, image.shape, above=_folders.CUT_AT)
+            _folders.check_not_faint(pictures.grey(mask))
+            return _folders.unless_empty(outline, place, notes)
     return None
 
 

@@ -27,7 +27,7 @@ MALIGNANT = {"normal": None, "benign": False, "malignant": True}
 FILE = re.compile(r"([A-Za-z]{2,8}_[0-9]{1,4})(?:\.png)?")
 BLACK, GREEN, RED = (0, 0, 0), (0, 255, 0), (255, 0, 0)
 OTHER_SIZE = ("HESN",)  # the patients whose masks have another size than the images
-MOST_STRAY = 0.01  # of the marked pixels may have another colour
+MOST_STRAY, MOST_STRAY_OF_ALL = 0.01, 0.001  # of the marked pixels, and of the picture, may have another colour
 
 CARD = Card(
     name="bus_uclm",
@@ -44,6 +44,9 @@ CARD = Card(
     grouping="patient, the letters of the file's name; patients that share an image are one group",
     faults=(
         "An image has one Label, but a mask may hold lesions of both colours: they are counted.",
+        "An image whose mask contradicts its Label (a normal scan with marked pixels, a lesion of the other colour "
+        "only), is empty beside a lesion, or has many pixels of other colours is kept with its Label and without "
+        "outline.",
         "Colour Doppler and marks are not filled in, and combined images are not cut into their two views: leave them "
         "out by their descriptors where that matters. The grey value is the luma.",
         "The masks of patient HESN have another size than the images: these images are kept without outline.",
@@ -54,7 +57,9 @@ CARD = Card(
     ),
     expected={"rows": 683, "images": 683, "patients": 38, "normal": 419, "benign": 174, "malignant": 90},
 )
-BOTH, STRAY, UNUSED = "images with lesions of both kinds", "masks with stray colours", "masks of another size left out"
+BOTH, UNUSED = "images with lesions of both kinds", "masks of another size left out"
+STRAY, TOO_STRAY = "masks with stray colours", "masks with too many stray colours left out"
+CONFLICT = "masks that contradict the table left out"
 COUNTED = (
     "rows",
     ABSENT,
@@ -66,6 +71,9 @@ COUNTED = (
     *(f"images with {kind.lower()}" for kind in KINDS),
     BOTH,
     STRAY,
+    TOO_STRAY,
+    CONFLICT,
+    _folders.EMPTY,
     UNUSED,
 )
 
@@ -83,7 +91,8 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
     counts = notes.counts
     counts.update(dict.fromkeys(COUNTED, 0) | {"rows": len(rows)})
     patients = set()
-    for record in in_order(partial(_record, root), _folders.present(listed, root / IMAGES, TABLE, notes), notes):
+    there = list(_folders.present(listed, root / IMAGES, TABLE, notes))
+    for record in in_order(partial(_record, root), there, notes):
         found = record.descriptors
         counts.update(("images", found["class"]))
         counts.update(f"images with {kind.lower()}" for kind in KINDS if found[kind.lower()] == "yes")
@@ -125,43 +134,58 @@ def _record(root: Path, row: Listed, notes: Notes) -> Record | None:
     if scan is None or coloured is None:
         return None
     with fault_of(places[1], notes):
-        benign, malignant = _lesions(coloured, row, notes)
-        mask: np.ndarray | None = benign | malignant
+        mask, any_malignant = _lesions(coloured, row, places[1], notes)
         if scan.shape[:2] != coloured.shape[:2]:
             (h, w), (height, width) = coloured.shape[:2], scan.shape[:2]
             size = f"size: {w} x {h}, but the image is {width} x {height}"
             if patient not in OTHER_SIZE:
                 raise InputError(size)
-            _folders.leave_out(places[1], f"{size}; the image is kept without outline", UNUSED, notes)
+            if mask is not None:
+                _folders.leave_out(places[1], f"{size}; the image is kept without outline", UNUSED, notes)
             mask = None
         return Record(
             case=case,
             group=patient,
             source=places[0],
             image=pictures.grey(scan),
-            mask=mask if row.label != "normal" else None,
-            malignant=True if malignant.any() else MALIGNANT[row.label],
+            mask=mask,
+            malignant=True if any_malignant else MALIGNANT[row.label],
             descriptors=row.descriptors,
         )
     return None
 
 
-def _lesions(picture: np.ndarray, row: Listed, notes: Notes) -> tuple[np.ndarray, np.ndarray]:
-    """The benign and the malignant pixels bool[h w] of a mask u8[h w c], which must agree with the row's label.
+def _lesions(picture: np.ndarray, row: Listed, place: str, notes: Notes) -> tuple[np.ndarray | None, bool]:
+    """The outline bool[h w] of all lesions in a mask u8[h w c], and whether one of them is malignant.
 
-    A few pixels of another colour, as at the edge of a scaled mask, are not marked, and the mask is counted.
+    A few pixels of another colour, as at the edge of a scaled mask, are not marked, and the mask is counted. A mask
+    that cannot be used gives (None, False), and is noted; the mask of a normal scan gives the same.
     """
     black, benign, malignant = ((picture[..., :3] == colour).all(axis=-1) for colour in (BLACK, GREEN, RED))
-    marked, stray = int((benign | malignant).sum()), int((~(black | benign | malignant)).sum())
-    if stray > MOST_STRAY * marked:
-        raise InputError(f"colours: {stray} pixels are neither black, green nor red, beside {marked} green or red ones")
-    named = f"but {TABLE} has Label {row.label.capitalize()} in row {row.row}"
-    if row.label == "normal" and marked:
-        raise InputError(f"outline: {marked} pixels are marked, {named}")
-    if row.label != "normal" and not marked:
-        raise InputError(f"outline: not one pixel is marked, {named}")
-    if row.label != "normal" and not (malignant if row.label == "malignant" else benign).any():
-        raise InputError(f"colours: all lesions are {'red' if row.label == 'benign' else 'green'}, {named}")
+    outline = benign | malignant
+    marked, stray = int(outline.sum()), int((~(black | outline)).sum())
+    if unusable := _unusable(row, marked, stray, outline.size, bool(benign.any()), bool(malignant.any())):
+        why, count = unusable
+        _folders.leave_out(place, f"{why}; the image is kept without outline", count, notes)
+        return None, False
     notes.counts[STRAY] += stray > 0
+    if row.label == "normal":
+        return None, False
     notes.counts[BOTH] += bool(benign.any() and malignant.any())
-    return benign, malignant
+    return _folders.unless_empty(outline, place, notes), bool(malignant.any())
+
+
+def _unusable(
+    row: Listed, marked: int, stray: int, pixels: int, benign: bool, malignant: bool
+) -> tuple[str, str] | None:
+    """Why a mask of ``pixels`` cannot be used, and the count of such masks; None when it can, or is empty."""
+    named = f"but {TABLE} has Label {row.label.capitalize()} in row {row.row}"
+    if stray > max(MOST_STRAY * marked, MOST_STRAY_OF_ALL * pixels):
+        return f"{stray} pixels are neither black, green nor red, beside {marked} green or red ones", TOO_STRAY
+    if row.label == "normal" and marked:
+        return f"{marked} pixels are marked, {named}", CONFLICT
+    if row.label == "benign" and malignant and not benign:
+        return f"all lesions are red, {named}", CONFLICT
+    if row.label == "malignant" and benign and not malignant:
+        return f"all lesions are green, {named}", CONFLICT
+    return None

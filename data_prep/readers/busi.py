@@ -45,8 +45,9 @@ CARD = Card(
         "split.",
         "benign (433) and malignant (145) are the same pixels with conflicting labels. Both are kept, in one group.",
         "Some 77 further pairs are nearly equal: one picture shifted, cropped or scaled (malignant (95) and (97); "
-        "benign (255) and (277)). Four pairs cross the classes: benign (131), benign (42) / malignant (51); "
-        "benign (399) / malignant (93); benign (437) / normal (34). Their groups are joined.",
+        "benign (255) and (277)). Their groups are joined. These pairs cross the classes in the half that was looked "
+        "at: benign (131) / malignant (51), benign (269) / normal (1), benign (333) / malignant (77), benign (399) / "
+        "malignant (93); outside it, benign (42) / malignant (51) and benign (437) / normal (34) are reported.",
         "Images are cut to the scan by the publishers, but what was drawn over it is still there. In 30 images looked "
         "at: the rest of a logo in a corner (24), callipers on the lesion with their number and dotted line (6), "
         "breast and quadrant as text (5), a written finding (1), black beside a sector (2). Nothing is cropped or "
@@ -54,6 +55,7 @@ CARD = Card(
         "Some images are in colour (10 of 391 looked at): colour Doppler with its yellow box and text "
         "(benign (255), (261), (277), (323)), a box, or coloured letters at the edge. The grey value is the luma.",
         "Masks have one bit, one channel, three, or three and transparency. Those of normal scans are black.",
+        _folders.MASK_RULE,
         "17 images have two or three masks; the callipers of malignant (53) measure the smaller lesion.",
         "The size of a pixel is not given.",
     ),
@@ -67,7 +69,13 @@ CARD = Card(
     },
 )
 OTHER, ALONE, COLOUR = "other files", "masks without image", "images in colour"
-COUNTED = (*CARD.expected, COLOUR, ALONE, OTHER)  # in the order in which they are printed, also when they are 0
+COUNTED = (
+    *CARD.expected,
+    COLOUR,
+    *_folders.MASK_COUNTS,
+    ALONE,
+    OTHER,
+)  # in the order in which they are printed, also when they are 0
 
 
 @dataclass(frozen=True)
@@ -143,13 +151,15 @@ def _record(root: Path, case: Case, notes: Notes) -> Record | None:
     for name, mask in masks.items():
         if scan is None or mask is None:
             continue
-        with fault_of(f"{case.label}/{name}", notes):
+        drawing = f"{case.label}/{name}"
+        with fault_of(drawing, notes):
             if case.label != "normal":
-                outlines.append(_folders.lesion(mask, scan.shape))
-            elif marked := int(pictures.outline(mask, scan.shape).sum()):
+                outlines.append(_folders.lesion(mask, scan.shape, drawing, notes))
+            elif marked := int(_folders.marked(mask, scan.shape, drawing, notes).sum()):
                 raise InputError(f"outline: {marked} pixels are marked, but the scan is in the folder normal")
     if scan is None or notes.faults:
         return None
+    drawn = [outline for outline in outlines if outline is not None]
     notes.counts["masks"] += len(masks)
     notes.counts["images with several masks"] += len(masks) > 1
     notes.counts[COLOUR] += _is_coloured(scan)
@@ -158,7 +168,7 @@ def _record(root: Path, case: Case, notes: Notes) -> Record | None:
         group=case.name,
         source=place,
         image=pictures.grey(scan),
-        mask=np.logical_or.reduce(outlines) if outlines else None,
+        mask=np.logical_or.reduce(drawn) if drawn else None,
         malignant=MALIGNANT[case.label],
         descriptors={"class": case.label},
     )

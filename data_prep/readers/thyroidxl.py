@@ -16,19 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.pictures import outline, pixels
+import numpy as np
+
+from data_prep.pictures import grey, pixels
 from data_prep.readers import _folders, _thyroid
 from data_prep.reading import fault_of, in_order
 from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError
-from thyroid_jax.untrusted import read_bytes
+from thyroid_jax.untrusted import is_there, read_bytes
 
 PARTS = ("test", "train")  # test first: an image of it is not taken for training as well
 INFO = "stats/id2info_eng.json"
 LARGEST_JSON = 64 << 20  # bytes
 GRADES = ("1", "2", "3", "4", "5")
 NODULES = ("nodule_1", "nodule_2", "nodule_3", "nodule_4")
-MASK_ABOVE = 127
+FILE = re.compile(r"([0-9A-Za-z-]{1,40})_[0-9A-Za-z_-]{1,80}\.png")
+NO_MASK, FAINT = "masks that are not there", f"masks with no value above {_folders.CUT_AT}"
 # a patient's conclusion: 1 and 4 are of the histology, 2 and 3 of the cytology
 CODES: Mapping[int | None, bool] = {1: True, 2: True, 3: False, 4: False}
 VERDICTS = {  # words of Histopathology, Conclusion and FNAC that are certainly malignant or benign, in small letters
@@ -86,6 +89,9 @@ CARD = Card(
         "A patient's age may be a year of birth (2005); age and sex are not used.",
         "The size of a nodule is given in mm, but not the size of a pixel.",
         "Images are as the publishers made them; nothing is cropped or filled in.",
+        "An image that the JSON does not name is kept with unknown labels, unless its patient has images in the other "
+        "part. An image without mask, or whose mask has no value above 127, is kept without outline.",
+        _folders.MASK_RULE,
     ),
     expected={
         "images": 11635,
@@ -111,7 +117,10 @@ COUNTED = (  # in the order in which they are printed, also when they are 0
     "images whose nodules differ in malignancy",
     "images without category",
     *_thyroid.MALIGNANCY.values(),
-    "images whose mask is empty",
+    NO_MASK,
+    FAINT,
+    *_folders.MASK_COUNTS,
+    _thyroid.EXTRA,
     _thyroid.COPIES,
     "nodules whose TIRADS is not 1 to 5",
     "nodules whose words contradict each other",
@@ -149,15 +158,19 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
     notes.counts.update(dict.fromkeys(COUNTED, 0))
     patients = _patients(source / INFO, notes)
     items = _images(source, patients, notes)
+    patient_of = {name: patient for _, name, patient in items}
     present: dict[str, set[str]] = {part: set() for part in PARTS}
 
     def record_of(item: tuple[str, str, Patient], own: Notes) -> Record | None:
         return _record(source, *item, own)
 
     def names(record: Record) -> list[str]:
-        found = [f"{_part(record)} images", _thyroid.MALIGNANCY[record.malignant], *patients[record.group].image_counts]
-        found += ["images without category"] * (record.grade is None)
-        return found + ["images whose mask is empty"] * (record.mask is None)
+        found = [
+            f"{_part(record)} images",
+            _thyroid.MALIGNANCY[record.malignant],
+            *patient_of[f"{record.case}.png"].image_counts,
+        ]
+        return [*found, *["images without category"] * (record.grade is None)]
 
     for record in _thyroid.counted(in_order(record_of, items, notes), notes, names):
         present[_part(record)].add(record.group)
@@ -174,8 +187,9 @@ def _count_patients(present: Mapping[str, set[str]], patients: Mapping[str, Pati
     unknown: Counter[tuple[str, str]] = Counter()
     notes.counts.update({f"{part} patients": len(names) for part, names in present.items()})
     for name in sorted(set().union(*present.values())):
-        notes.counts.update(("patients", *patients[name].counts))
-        unknown.update(patients[name].unknown)
+        patient = patients.get(name, _unknown(name))
+        notes.counts.update(("patients", *patient.counts))
+        unknown.update(patient.unknown)
     for (column, word), times in sorted(unknown.items()):
         why = f"neither benign nor malignant for certain: {times} nodules have no malignancy from it"
         notes.dropped.append((f"{column} {word!r}", why))
@@ -185,14 +199,13 @@ def _count_patients(present: Mapping[str, set[str]], patients: Mapping[str, Pati
 
 
 def _images(source: Path, patients: Mapping[str, Patient], notes: Notes) -> list[tuple[str, str, Patient]]:
-    """(part, file name, patient) of each image that is listed and there. Other files are noted."""
+    """(part, file name, patient) of each image that is there, those that are listed first in each part.
+
+    Other files are noted. An image that is not listed has a patient without labels.
+    """
     files = {(part, kind): _names(source / part / kind) for part in PARTS for kind in ("images", "masks")}
     listed = {image: patient for patient in patients.values() for image in patient.images}
-    for (part, kind), names in files.items():
-        for name in sorted(names - listed.keys()):
-            notes.counts[f"{kind} without entry"] += 1
-            notes.dropped.append((f"{part}/{kind}/{_thyroid.printed(name)}", f"{INFO} does not name it"))
-    items = []
+    items: list[tuple[str, str, Patient]] = []
     for image, patient in listed.items():
         parts = [part for part in PARTS if image in files[part, "images"]]
         items += [(part, image, patient) for part in parts]
@@ -201,7 +214,39 @@ def _images(source: Path, patients: Mapping[str, Patient], notes: Notes) -> list
             notes.dropped.append((image, f"{INFO} names it: it is in neither part"))
         elif len(parts) > 1:
             notes.faults.append(f"{image}: is in {' and in '.join(parts)}; remove one after the original.")
+    part_of = {patient.name: part for part, _, patient in items}
+    for part in PARTS:
+        items += _not_listed(part, files[part, "images"] - listed.keys(), part_of, notes)
+        for name in sorted(files[part, "masks"] - listed.keys() - files[part, "images"]):
+            _folders.leave_out(
+                f"{part}/masks/{_thyroid.printed(name)}", f"{INFO} does not name it", "masks without entry", notes
+            )
     return sorted(items, key=lambda item: PARTS.index(item[0]))
+
+
+def _not_listed(
+    part: str, names: set[str], part_of: dict[str, str], notes: Notes
+) -> Iterator[tuple[str, str, Patient]]:
+    """The images of one part that the JSON does not name, of a patient without labels, who is added to ``part_of``.
+
+    A patient must not be in both parts: an image of one who is in the other part is left out.
+    """
+    for name in sorted(names):
+        place, found = f"{part}/images/{_thyroid.printed(name)}", FILE.fullmatch(name)
+        if not found:
+            _folders.leave_out(place, "its name is not that of an image of a patient", _thyroid.EXTRA, notes)
+            continue
+        why = f"{INFO} does not name it"
+        if (other := part_of.setdefault(found[1], part)) != part:
+            _folders.leave_out(place, f"{why}, and its patient is in {other}", "images without entry", notes)
+        else:
+            _folders.leave_out(f"the labels of {place}", why, "images without entry", notes)
+            yield part, name, _unknown(found[1])
+
+
+def _unknown(name: str) -> Patient:
+    """A patient without any label."""
+    return Patient(name, (), None, None, {}, (), (), ())
 
 
 def _names(folder: Path) -> set[str]:
@@ -215,21 +260,34 @@ def _record(source: Path, part: str, name: str, patient: Patient, notes: Notes) 
     """The record of one image, or None, and faults, when one of its pictures cannot be used."""
     place, mask_place = f"{part}/images/{name}", f"{part}/masks/{name}"
     image = _thyroid.image_of(source, place, "PNG", notes)
-    with fault_of(mask_place, notes):
-        mask = pixels(source / mask_place, "PNG", modes=("1", *_thyroid.MODES))
-        if image is not None:
-            marked = outline(mask, image.shape, above=MASK_ABOVE)
-            return Record(
-                case=name.removesuffix(".png"),
-                group=patient.name,
-                source=place,
-                image=image,
-                mask=marked if marked.any() else None,
-                grade=patient.grade,
-                malignant=patient.malignant,
-                descriptors=patient.descriptors,
-                official_test=part == "test",
-            )
+    mask = _mask(source, mask_place, image, notes)
+    if image is None or notes.faults:
+        return None
+    return Record(
+        case=name.removesuffix(".png"),
+        group=patient.name,
+        source=place,
+        image=image,
+        mask=mask,
+        grade=patient.grade,
+        malignant=patient.malignant,
+        descriptors=patient.descriptors,
+        official_test=part == "test",
+    )
+
+
+def _mask(source: Path, place: str, image: np.ndarray | None, notes: Notes) -> np.ndarray | None:
+    """The outline bool[h w] in a mask; None where there is none, which is noted, or, with a fault, cannot be read."""
+    if not is_there(source / place):
+        _folders.leave_out(place, "is not there; the image is kept without outline", NO_MASK, notes)
+        return None
+    with fault_of(place, notes):
+        mask = pixels(source / place, "PNG", modes=("1", *_thyroid.MODES))
+        if 1 < (largest := int(grey(mask).max())) <= _folders.CUT_AT:
+            why = f"its largest value is {largest}; the image is kept without outline"
+            _folders.leave_out(place, why, FAINT, notes)
+        elif image is not None:
+            return _folders.lesion(mask, image.shape, place, notes)
     return None
 
 

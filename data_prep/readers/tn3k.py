@@ -22,7 +22,6 @@ from thyroid_jax.untrusted import is_there, read_bytes
 PARTS = ("test", "trainval")  # the test part first: copies of its images are left out of the other
 FOLDS = tuple(f"tn3k-trainval-fold{number}.json" for number in range(5))
 LARGEST_JSON = 1 << 20  # bytes; 2879 indices have some 17 KiB
-MARKED_ABOVE = 127  # masks are JPEG: 0 and 255 become values near them
 
 CARD = Card(
     name="tn3k",
@@ -40,7 +39,8 @@ CARD = Card(
         "Patients are unknown. The set has 3493 images of 2421 patients, so that images of one patient can be on two "
         "sides of a split, also of the publishers' test part and folds.",
         "Numbers of files begin again at 0000 in the test part: the case names carry the part.",
-        "Masks are JPEG files: a pixel belongs to the outline where its value is 128 or more.",
+        "Masks are JPEG files: a pixel belongs to the outline where its value is 128 or more. An image whose mask "
+        "is black is kept without outline.",
         "An image outside the test part that is an exact copy of a test image is left out.",
         "Some copies have images and masks only. Then malignancy is unknown and there are no folds of the publishers.",
         "The publishers' folds are indices into the complete list of files. They are left out when this list is not "
@@ -58,6 +58,7 @@ COUNTED = (  # in the order in which they are printed, also when they are 0
     "images that are not there",
     "images without row",
     "masks without image",
+    _folders.EMPTY,
     _thyroid.EXTRA,
     _thyroid.COPIES,
 )
@@ -91,8 +92,8 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
 
     def record_of(item: Item, own: Notes) -> Record | None:
         image = _thyroid.image_of(place, item.image, "JPEG", own)
-        outline = _thyroid.outline_of(place, item.mask, "JPEG", image, own, above=MARKED_ABOVE)
-        if image is None or outline is None:
+        outline = _thyroid.outline_of(place, item.mask, "JPEG", image, own)
+        if image is None or own.faults:
             return None
         return Record(
             case=item.case,

@@ -8,7 +8,7 @@ no outline: the records have no mask. All files are untrusted input.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -46,6 +46,8 @@ CARD = Card(
         "The publishers divided images, not patients, and patients are unknown: images of one patient can be on two "
         "sides of a split, also of the publishers' parts.",
         "About seven of ten images are malignant.",
+        "Boxes of an annotation that is for another size than the image's, or that has a box without area, are left "
+        "out. An image whose annotation has no object is kept without malignancy.",
         "Nothing is cropped or filled in: callipers, text and scales are as they come. The size of a pixel is unknown.",
     ),
     expected={"images": 5000, "images of test": 1000, "images of train": 3500, "images of val": 500},
@@ -54,11 +56,12 @@ CARD = Card(
 COUNTED = (  # in the order in which they are printed, also when they are 0
     "images",
     *(f"images of {part}" for part in PARTS),
-    "benign",
-    "malignant",
+    *_thyroid.MALIGNANCY.values(),
     "images with several boxes",
     "images with benign and malignant boxes",
     "images with a box that leaves the image",
+    "images without object",
+    "images whose boxes are left out",
     "images that are not there",
     "images in no list",
     "annotations without image",
@@ -164,32 +167,39 @@ def _record(place: Path, item: Item, notes: Notes) -> Record | None:
         notes.faults.append(f"{name}: is not there, but its image is; copy it from the original.")
         return None
     nodules: list[Nodule] = []
+    problem = ""
     with fault_of(name, notes):
         root = read_xml(place / name, largest=LARGEST_XML)
-        if image is not None:
-            _check_size(root, image.shape)
         nodules = _nodules(root)
-    if image is None or not nodules:
+        problem = _problem(root, nodules, image.shape) if image is not None else ""
+    if image is None or notes.faults:
         return None
+    if not nodules:
+        _folders.leave_out(f"the label of {item.stem}", f"{name} has no object", "images without object", notes)
+    elif problem:
+        _folders.leave_out(f"the boxes of {item.stem}", f"{name}: {problem}", "images whose boxes are left out", notes)
+    boxes = [] if problem else [nodule.box for nodule in nodules]
     notes.counts["images with several boxes"] += len(nodules) > 1
     notes.counts["images with benign and malignant boxes"] += len({nodule.malignant for nodule in nodules}) > 1
-    notes.counts["images with a box that leaves the image"] += any(_leaves(n.box, image.shape) for n in nodules)
+    notes.counts["images with a box that leaves the image"] += any(_leaves(box, image.shape) for box in boxes)
     return Record(
         case=item.stem,
         group=item.stem,
         source=f"{IMAGES}/{item.stem}.jpg",
         image=image,
-        malignant=any(nodule.malignant for nodule in nodules),
-        descriptors={"part": item.part, "box": "; ".join(" ".join(n.box) for n in nodules)},
+        malignant=any(nodule.malignant for nodule in nodules) if nodules else None,
+        descriptors={"part": item.part} | ({"box": "; ".join(map(" ".join, boxes))} if boxes else {}),
         official_test=item.part == "test",
     )
 
 
 def _nodules(root: Element) -> list[Nodule]:
-    """The objects of an annotation. Raises :class:`InputError` when there is none, or one that cannot be read."""
+    """The objects of an annotation. Raises :class:`InputError` when there are too many, or one cannot be read."""
     found = root.findall("object")
-    if root.tag != "annotation" or not 1 <= len(found) <= MOST_OBJECTS:
-        raise InputError(f"object: an annotation has 1 to {MOST_OBJECTS}, this {root.tag[:40]!r} has {len(found)}")
+    if root.tag != "annotation":
+        raise InputError(f"XML: its root is {root.tag[:40]!r}, not 'annotation'")
+    if len(found) > MOST_OBJECTS:
+        raise InputError(f"object: there are {len(found)}, an annotation has at most {MOST_OBJECTS}")
     return [_nodule(number, element) for number, element in enumerate(found, start=1)]
 
 
@@ -201,9 +211,6 @@ def _nodule(number: int, element: Element) -> Nodule:
     for side, text in zip(SIDES, texts, strict=True):
         if not re.fullmatch(r"-?[0-9]{1,5}(\.[0-9]{1,6})?", text, re.ASCII):
             raise InputError(f"object {number}, {side}: {text[:40]!r} must be a number of pixels")
-    left, top, right, bottom = map(float, texts)
-    if not (left < right and top < bottom):
-        raise InputError(f"object {number}, bndbox: {' '.join(texts)} has no area")
     return Nodule(_thyroid.MALIGNANT[name], texts)
 
 
@@ -212,9 +219,17 @@ def _leaves(box: tuple[str, ...], shape: tuple[int, ...]) -> bool:
     return left < 0 or top < 0 or right > shape[1] or bottom > shape[0]
 
 
-def _check_size(root: Element, shape: tuple[int, ...]) -> None:
-    """Raise :class:`InputError` when the annotation is for an image of another size; it may give no size, or 0."""
+def _problem(root: Element, nodules: Sequence[Nodule], shape: tuple[int, ...]) -> str:
+    """Why the boxes of an annotation cannot be those of an image of ``shape``; "" when they can.
+
+    The size is another (an annotation may give no size, or 0), or a box has no area.
+    """
     for side, length in zip(("height", "width"), shape, strict=True):
         text = (root.findtext(f"size/{side}") or "0").strip()
         if text not in ("0", str(length)):
-            raise InputError(f"size, {side}: {text[:40]!r}, but the image has {length}")
+            return f"size, {side}: {text[:40]!r}, but the image has {length}"
+    for number, nodule in enumerate(nodules, start=1):
+        left, top, right, bottom = map(float, nodule.box)
+        if not (left < right and top < bottom):
+            return f"object {number}, bndbox: {' '.join(nodule.box)} has no area"
+    return ""

@@ -40,6 +40,7 @@ CARD = Card(
         "true reports.",
         "Never train on this copy of DDTI and test on DDTI: they hold the same images.",
         "The images of the challenge's test part have no published labels: they are not part of this set.",
+        _folders.MASK_RULE,
         "Nothing is cropped or filled in: callipers, text and scales are as they come. The size of a pixel is unknown.",
     ),
     expected={"images": 3644, "benign": 1641, "malignant": 2003},
@@ -51,6 +52,7 @@ COUNTED = (  # in the order in which they are printed, also when they are 0
     "images that are not there",
     "images without row",
     "masks without image",
+    *_folders.MASK_COUNTS,
     _thyroid.EXTRA,
 )
 
@@ -76,7 +78,7 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
     def record_of(stem: str, own: Notes) -> Record | None:
         image = _thyroid.image_of(place, images[stem], "PNG", own)
         outline = _thyroid.outline_of(place, masks.get(stem, f"mask/{stem}.PNG"), "PNG", image, own)
-        if image is None or outline is None:
+        if image is None or own.faults:
             return None
         malignant = _thyroid.MALIGNANT.get((labels or {}).get(stem, ""))
         return Record(case=stem, group=stem, source=images[stem], image=image, mask=outline, malignant=malignant)

@@ -32,6 +32,7 @@ CARD = Card(
         "name is its label. Ask the publishers before you take it for malignancy.",
         "Patients are unknown: images of one patient can be on two sides of a split, also of the publishers' parts.",
         "An image outside the test part that is an exact copy of a test image is left out.",
+        _folders.MASK_RULE,
         "Nothing is cropped or filled in: callipers, text and scales are as they come. The size of a pixel is unknown.",
     ),
     expected={
@@ -53,6 +54,7 @@ COUNTED = (  # in the order in which they are printed, also when they are 0
     "images that are not there",
     "images without row",
     "masks without image",
+    *_folders.MASK_COUNTS,
     _thyroid.EXTRA,
     _thyroid.COPIES,
 )
@@ -82,7 +84,7 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
     def record_of(item: Item, own: Notes) -> Record | None:
         image = _thyroid.image_of(place, item.image, "PNG", own)
         outline = _thyroid.outline_of(place, f"{item.part}/masks/{item.stem}.png", "PNG", image, own)
-        if image is None or outline is None:
+        if image is None or own.faults:
             return None
         return Record(
             case=f"{item.part}_{item.stem}",

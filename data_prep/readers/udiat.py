@@ -40,11 +40,12 @@ CARD = Card(
         "A legend may stand beside or below the rows of the table; it is not read.",
         "Benign or Malignant is read from whichever of the columns Type and Diagnosis holds it.",
         "Publications disagree whether 109 or 110 images are benign: count what was built.",
+        _folders.MASK_RULE,
         "The size of a pixel is not given. Nothing is cropped or filled in.",
     ),
     expected={"rows": 163, "images": 163, ABSENT: 0, EXTRA_IMAGE: 0, EXTRA_MASK: 0},
 )
-COUNTED = ("rows", ABSENT, EXTRA_IMAGE, EXTRA_MASK, "images", *CLASSES)
+COUNTED = ("rows", ABSENT, EXTRA_IMAGE, EXTRA_MASK, "images", *CLASSES, *_folders.MASK_COUNTS)
 
 
 def read(source: Path, notes: Notes) -> Iterator[Record]:
@@ -58,7 +59,7 @@ def read(source: Path, notes: Notes) -> Iterator[Record]:
     listed = _listed(_folders.rows_of(root / TABLE, COLUMNS, notes.faults), root, notes)
     counts = notes.counts
     counts.update(dict.fromkeys(COUNTED, 0) | {"rows": len(listed)})
-    there = _folders.present(listed, root / IMAGES, TABLE, notes)
+    there = list(_folders.present(listed, root / IMAGES, TABLE, notes))
     for record in in_order(partial(_record, root), there, notes):
         counts.update(("images", CLASSES[bool(record.malignant)]))
         yield record
@@ -116,7 +117,7 @@ def _record(root: Path, row: Listed, notes: Notes) -> Record | None:
             group=case,
             source=places[0],
             image=pictures.grey(scan),
-            mask=_folders.lesion(mask, scan.shape),
+            mask=_folders.lesion(mask, scan.shape, places[1], notes),
             malignant=row.label == "malignant",
             descriptors=row.descriptors,
         )
