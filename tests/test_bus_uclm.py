@@ -119,6 +119,16 @@ def test_lesions_of_both_kinds_make_a_scan_malignant(root, label):
     assert notes.counts["images with lesions of both kinds"] == 1
 
 
+def test_a_few_red_pixels_of_a_green_lesion_make_nothing_malignant(root):
+    mask = np.zeros((*SIZE, 3), np.uint8)
+    mask[2:-2, 2:-2] = bus_uclm.GREEN
+    mask[2, 2:4] = bus_uclm.RED
+    assert mask[..., 0].astype(bool).sum() == 2 < 0.01 * mask.any(-1).sum()
+    add(root, {"ANFO_001": ("Benign", mask, "No;No;No")})
+    records, notes = read(root)
+    assert records["ANFO_001"].malignant is False and notes.counts["images with lesions of both kinds"] == 0
+
+
 @pytest.mark.parametrize(
     "label, boxes, count, why",
     [

@@ -171,8 +171,9 @@ def _lesions(picture: np.ndarray, row: Listed, place: str, notes: Notes) -> tupl
     notes.counts[STRAY] += stray > 0
     if row.label == "normal":
         return None, False
-    notes.counts[BOTH] += bool(benign.any() and malignant.any())
-    return _folders.unless_empty(outline, place, notes), bool(malignant.any())
+    red = bool(malignant.sum() > MOST_STRAY * marked)  # fewer are stray pixels of a green lesion
+    notes.counts[BOTH] += red and bool(benign.any())
+    return _folders.unless_empty(outline, place, notes), red
 
 
 def _unusable(
