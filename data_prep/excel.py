@@ -1,36 +1,47 @@
-"""The first sheet of an untrusted Excel table: sizes are checked before anything is unpacked, and entities refused."""
+"""A sheet of an untrusted Excel table: sizes are checked before anything is unpacked, and entities refused."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 import zipfile
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+from defusedxml.ElementTree import DefusedXMLParser
 from openpyxl import load_workbook
 
 from thyroid_jax.errors import InputError
 from thyroid_jax.untrusted import read_bytes
 
-LARGEST_TABLE = 1 << 20  # bytes; a table of some hundred cases has 40 KiB
-LARGEST_PART = 2 << 20  # bytes of a part of the table when unpacked; its sheet has some 300 KiB
+LARGEST_TABLE = 8 << 20  # bytes; a table of some hundred cases has 40 KiB
+LARGEST_PART = 32 << 20  # bytes of a part of the table when unpacked; the sheet of some hundred cases has 300 KiB
+LARGEST_WHOLE = 64 << 20  # bytes of all parts
 MOST_PARTS = 64
 LONGEST_REASON = 200  # characters of another library's message, which may repeat the file's bytes
-MOST_ROWS = 4096
-MOST_COLUMNS = 64
+MOST_ROWS = 1 << 16
+MOST_COLUMNS = 256
 
 
-def first_sheet(table: Path) -> list[tuple[object, ...]]:
-    """The values of the first sheet row by row, the header first. A formula is given as its text, "=...": no label.
+def first_sheet(table: Path, name: str = "") -> list[tuple[object, ...]]:
+    """The values of the first sheet, or of the one called ``name``, row by row, the header first.
 
-    Raises :class:`InputError` for a table that is too large, damaged, empty, or declares entities. Its message says
-    what is wrong, but not the file's name: the caller knows it.
+    A formula is given as its text, "=...": no label. Raises :class:`InputError` for a table that is too large, damaged,
+    empty, has more than 256 columns or no such sheet, or declares entities. Its message says what is wrong, but not the
+    file's name: the caller knows it.
     """
-    return _values(_checked(table))
+    return _values(_checked(table), name)
+
+
+def sheet_names(table: Path) -> list[str]:
+    """The names of the sheets, in their order. Raises :class:`InputError` as :func:`first_sheet` does."""
+    with _workbook(_checked(table)) as workbook:
+        return [sheet.title for sheet in workbook.worksheets]
 
 
 def cell_text(value: object) -> str:
@@ -46,6 +57,8 @@ def _checked(table: Path) -> io.BytesIO:
         with zipfile.ZipFile(io.BytesIO(read_bytes(table, largest=LARGEST_TABLE))) as parts:
             if len(parts.infolist()) > MOST_PARTS:
                 raise InputError(f"file: {len(parts.infolist())} parts, a table has at most {MOST_PARTS}")
+            if (whole := sum(part.file_size for part in parts.infolist())) > LARGEST_WHOLE:
+                raise InputError(f"file: {whole} bytes when unpacked, a table has at most {LARGEST_WHOLE}")
             held = {part.filename: _unpacked(parts, part) for part in parts.infolist()}
     except InputError:
         raise
@@ -68,9 +81,27 @@ def _unpacked(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> bytes:
     return content
 
 
+class _Nothing:
+    """What a parser builds when its file is only checked."""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Ignore the start of an element."""
+
+    def end(self, tag: str) -> None:
+        """Ignore its end."""
+
+    def data(self, text: str) -> None:
+        """Ignore its text."""
+
+    def close(self) -> None:
+        """Give nothing."""
+
+
 def _refuse_entities(name: str, content: bytes) -> None:
+    parser = DefusedXMLParser(target=_Nothing(), forbid_dtd=True)
     try:
-        fromstring(content, forbid_dtd=True)
+        parser.feed(content)
+        parser.close()
     except ParseError:
         return  # not XML: openpyxl will say so if it is needed
     except DefusedXmlException as error:
@@ -79,19 +110,34 @@ def _refuse_entities(name: str, content: bytes) -> None:
         ) from error
 
 
-def _values(table: io.BytesIO) -> list[tuple[object, ...]]:
+@contextlib.contextmanager
+def _workbook(table: io.BytesIO) -> Iterator[Any]:
+    """The workbook; whatever openpyxl raises, also in the block, becomes an :class:`InputError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on styles and extensions that are not read
             workbook = load_workbook(table, read_only=True, data_only=False)
-            sheet = workbook.worksheets[0]
-            sheet.reset_dimensions()  # the sheet may hold more rows than it declares
-            rows = list(islice(sheet.iter_rows(max_col=MOST_COLUMNS, values_only=True), MOST_ROWS + 1))
+            yield workbook
             workbook.close()
+    except InputError:
+        raise
     except Exception as error:  # openpyxl raises whatever its XML and number readers raise
         raise InputError(f"file: not a whole Excel table ({str(error)[:LONGEST_REASON]})") from error
+
+
+def _values(table: io.BytesIO, name: str) -> list[tuple[object, ...]]:
+    with _workbook(table) as workbook:
+        titles = [sheet.title for sheet in workbook.worksheets]
+        if name and name not in titles:
+            raise InputError(f"sheet {name}: is not there; the table has {', '.join(titles)[:LONGEST_REASON]}")
+        sheet = workbook.worksheets[titles.index(name) if name else 0]
+        sheet.reset_dimensions()  # the sheet may hold more rows than it declares
+        rows = list(islice(sheet.iter_rows(max_col=MOST_COLUMNS + 1, values_only=True), MOST_ROWS + 1))
+    noun = f"sheet {name}" if name else "first sheet"
     if len(rows) > MOST_ROWS:
-        raise InputError(f"rows: the first sheet has more than {MOST_ROWS}")
+        raise InputError(f"rows: the {noun} has more than {MOST_ROWS}")
+    if any(row[MOST_COLUMNS] is not None for row in rows if len(row) > MOST_COLUMNS):
+        raise InputError(f"columns: the {noun} has more than {MOST_COLUMNS}; delete those that are not needed")
     if not rows:
-        raise InputError("rows: the first sheet is empty")
-    return rows
+        raise InputError(f"rows: the {noun} is empty")
+    return [row[:MOST_COLUMNS] for row in rows]

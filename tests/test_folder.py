@@ -16,6 +16,7 @@ from data_prep.folder.planning import plan_of
 from data_prep.folder.read import records
 from data_prep.folder.report import summary
 from thyroid_jax.data import storage
+from thyroid_jax.data.formats import Labels
 from thyroid_jax.data.record import Notes
 from thyroid_jax.errors import InputError
 
@@ -111,6 +112,22 @@ LAYOUTS = {
         ["test-image/x", "train-image/x"],
     ),
     "all in a folder called like masks": (["segmentation/x.png", "segmentation/x_mask.png"], ["segmentation/x"]),
+    "a word more before": (["images/x.png", "nodule_masks/x.png"], ["x"]),
+    "a word more after": (["images/x.png", "masks_png/x.png"], ["x"]),
+    "a word more and a space": (["images/x.png", "Binary masks/x.png"], ["x"]),
+    "by hand": (["images/x.png", "manual_seg/x.png"], ["x"]),
+    "annotations": (["images/x.png", "annotations_png/x.png"], ["x"]),
+    "labels": (["images/x.png", "thyroid_labels/x.png"], ["x"]),
+    "both in one folder": (
+        ["USG-images_and_masks/x.png", "USG-images_and_masks/x_mask.png"],
+        ["USG-images_and_masks/x"],
+    ),
+    "with masks": (["set_with_GT/benign/x.png", "set_with_GT/benign/x_mask.png"], ["set_with_GT/benign/x"]),
+    "a dot": (["x.png", "x.mask.png"], ["x"]),
+    "nothing but the word": (["P1/image.png", "P1/mask.png"], ["P1/image"]),
+    "nothing but another word": (["P1/us.png", "P1/Ground Truth.png"], ["P1/us"]),
+    "one letter in two ways": (["images/Mu\u0308ller.png", "masks/M\u00fcller.png"], ["M\u00fcller"]),
+    "patients called like readers": (["images/r1/x.png", "masks/r1/x.png"], ["r1/x"]),
     "words in an image's name": (["images/a_tumor.png", "masks/a_tumor.png"], ["a_tumor"]),
 }
 
@@ -205,6 +222,149 @@ def test_masks_of_unnamed_readers_are_not_united(tmp_path):
     assert len(notes.faults) == 1 and "another mask in masks/anna" in notes.faults[0]
 
 
+def test_patients_called_like_readers_have_no_readers(tmp_path):
+    add(tmp_path, "images/r1/x.png", "images/r2/x.png", "masks/r1/x.png", "masks/r2/x.png")
+    found, notes, _ = read(tmp_path)
+    assert notes.faults == [] and [record.reader_masks for record in found.values()] == [(), ()]
+    assert list(found) == ["r1/x", "r2/x"] and all(record.mask.sum() == 80 for record in found.values())
+
+
+def test_a_bare_mask_needs_one_image_beside_it(tmp_path):
+    add(tmp_path, "P1/a.png", "P1/b.png", "P1/mask.png", "P2/a.png", "P2/mask.png", "P2/mask_2.png")
+    found, notes, _ = read(tmp_path)
+    assert len(notes.faults) == 1 and notes.faults[0].startswith("P1/mask.png: is a mask without image")
+    assert list(found) == ["P1/a", "P1/b", "P2/a"] and found["P2/a"].mask.sum() == 80
+
+
+def test_a_folder_of_the_same_names_beside_the_images(tmp_path):
+    """Its pictures would be records: masks with grey texture pass for images."""
+    for number, name in enumerate("ab"):
+        save(tmp_path / f"images/{name}.png", speckle(number))
+        save(tmp_path / f"drawn/{name}.png", speckle(number + 5))
+    _, notes, _ = read(tmp_path)
+    assert len(notes.faults) == 1
+    assert notes.faults[0].startswith("drawn/: has the same names as images/. If it holds the masks, give --mask-words")
+    assert read(tmp_path, ignore=("drawn/*",))[1].faults == []
+    assert plan(tmp_path, mask_words=("drawn",)).items[0].masks[0].path == "drawn/a.png"
+    (tmp_path / "drawn").rename(tmp_path / "drawn_images")
+    assert read(tmp_path)[1].faults == []
+    for folder in ("P1", "P2", "test", "train"):  # names that begin again in each folder of a patient or split
+        add(tmp_path / "other", f"{folder}/a.png", f"{folder}/b.png")
+    assert plan(tmp_path).layout.faults == []
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3, 90, 255), (12, 200)])
+def test_few_grey_values_look_like_a_mask(tmp_path, values):
+    picture = np.resize(np.array(values, np.uint8), SIZE)
+    save(tmp_path / "x.png", picture)
+    assert "x.png: image: has few grey values" in read(tmp_path)[1].faults[0]
+
+
+def test_what_looks_like_a_mask():
+    edges = box()
+    edges[4] = np.arange(32) * 7
+    assert masks.looks_like_a_mask(edges) and masks.looks_like_a_mask(box())
+    assert not masks.looks_like_a_mask(speckle(0))
+    scan = np.zeros((60, 60), np.uint8)
+    scan[20:40, 20:40] = speckle(1, (20, 20))
+    assert not masks.looks_like_a_mask(scan)  # a small scan on black
+
+
+def test_the_mask_of_a_lost_image_is_not_united_with_another(tmp_path):
+    add(tmp_path, "images/scan.png", "images/scan_3.png", "images/b.png")
+    for number, name in enumerate(("scan", "scan_2", "scan_3", "b_1", "b_2")):
+        save(tmp_path / f"masks/{name}.png", box(2 * number))
+    found, notes, remarks = read(tmp_path)
+    assert len(notes.faults) == 1 and notes.faults[0].startswith("masks/scan_2.png: is a mask without image")
+    np.testing.assert_array_equal(found["scan"].mask, box(0) == 255)
+    np.testing.assert_array_equal(found["scan_3"].mask, box(4) == 255)
+    np.testing.assert_array_equal(found["b"].mask, (box(6) | box(8)) == 255)
+    assert remarks["masks found by the image's name without their number"] == ["masks/b_1.png", "masks/b_2.png"]
+
+
+def test_frames_of_one_grey_value(tmp_path):
+    frames = [speckle(0), np.zeros(SIZE, np.uint8), speckle(2)]
+    first, *rest = map(Image.fromarray, frames)
+    first.save(tmp_path / "clip.tif", save_all=True, append_images=rest)
+    save(tmp_path / "clip_mask.npy", np.stack([box(), box(), box(9)]))
+    found, notes, remarks = read(tmp_path)
+    assert notes.faults == [] and list(found) == ["clip#0001", "clip#0003"]
+    np.testing.assert_array_equal(found["clip#0003"].mask, box(9) == 255)
+    assert remarks["frames of one grey value are left out"] == ["clip.tif frame 2"]
+    save(tmp_path / "black.png", frames[1])
+    _, notes, _ = read(tmp_path)
+    assert len(notes.faults) == 1 and "black.png: image: is one grey value; mend or" in notes.faults[0]
+
+
+def test_a_mask_of_an_image_that_exif_turns(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    save(tmp_path / "images/x.jpg", speckle(0), exif=exif.tobytes())
+    save(tmp_path / "masks/x.png", box())
+    assert "but the image has 24 x 32 (the image was turned as EXIF says" in read(tmp_path)[1].faults[0]
+
+
+def dicom_of(path, **fields):
+    """A DICOM file of 8 bits; fields of None are left out."""
+    pydicom = pytest.importorskip("pydicom")
+    made = pydicom.Dataset()
+    made.SOPClassUID, made.SOPInstanceUID = pydicom.uid.UltrasoundImageStorage, pydicom.uid.generate_uid()
+    for name, value in fields.items():
+        setattr(made, name, value)
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save_as(path, enforce_file_format=True)
+
+
+PIXELS = {
+    "Rows": SIZE[0],
+    "Columns": SIZE[1],
+    "SamplesPerPixel": 1,
+    "BitsAllocated": 8,
+    "BitsStored": 8,
+    "HighBit": 7,
+    "PixelRepresentation": 0,
+    "PhotometricInterpretation": "MONOCHROME2",
+}
+
+
+def test_dicom_files_without_picture(tmp_path):
+    dicom_of(tmp_path / "DICOM/IM1", **PIXELS, PixelData=speckle(0).tobytes())
+    dicom_of(tmp_path / "DICOM/SR1.dcm", PatientID="A")
+    dicom_of(tmp_path / "DICOMDIR", FileSetID="X")
+    found, notes, remarks = read(tmp_path)
+    assert notes.faults == [] and list(found) == ["DICOM/IM1"]
+    assert notes.dropped == [("DICOM/SR1.dcm", "is a DICOM file without picture, such as a report")]
+    assert remarks["files of other kinds are not read"] == ["DICOMDIR"]
+    dicom_of(tmp_path / "cut.dcm", **PIXELS)
+    assert "cut.dcm: DICOM: holds no pixels" in read(tmp_path)[1].faults[0]
+
+
+@pytest.mark.parametrize("size", [5.0, 0.005])
+def test_a_pixel_size_of_a_file_that_is_not_plausible(tmp_path, size):
+    dicom_of(tmp_path / "a.dcm", **PIXELS, PixelData=speckle(0).tobytes(), PixelSpacing=[size, 0.1])
+    _, notes, _ = read(tmp_path)
+    assert len(notes.faults) == 1 and f"a.dcm: pixel size: {size:g} x 0.1 mm is not plausible" in notes.faults[0]
+    assert read(tmp_path, spacing=(0.1, 0.1))[0]["a"].spacing == (0.1, 0.1)
+    found, notes, remarks = read(tmp_path, spacing=(np.nan, np.nan))
+    assert notes.faults == [] and np.isnan(found["a"].spacing).all() and not any("differs" in text for text in remarks)
+
+
+def test_patients_in_folders(tmp_path):
+    add(tmp_path, "train/P1/a.png", "train/P1/images/b.png", "benign/P2/a.png")
+    found, notes, remarks = read(tmp_path, group_from_folder=True)
+    groups = {case: record.group for case, record in found.items()}
+    assert groups == {"train/P1/a": "p1", "train/P1/b": "p1", "benign/P2/a": "p2"}
+    assert plan(tmp_path, group_from_folder=True).card.grouping == "patient"
+    assert notes.faults == [] and not any("no patient column" in text for text in remarks)
+    found, notes, _ = read(tmp_path, group_pattern=r"(?:train|benign)/(P\d)/")
+    assert notes.faults == [] and [record.group for record in found.values()] == ["P2", "P1", "P1"]
+    add(tmp_path, "c.png", "train/d.png")
+    _, notes, _ = read(tmp_path, group_from_folder=True)
+    assert [fault.split(":")[0] for fault in notes.faults] == ["c.png", "train/d.png"]
+
+
 def test_class_folders(tmp_path):
     names = ("Benign/a.png", "malignant/b.png", "normal/c.png", "d.png")
     for number, name in enumerate(names):
@@ -227,13 +387,13 @@ def test_class_folders(tmp_path):
 
 
 def test_grades_of_folders_only_when_asked(tmp_path):
-    for number, name in enumerate(("4a/x.png", "2/y.png", "3/images/z.png", "10/w.png")):
+    for number, name in enumerate(("4a/x.png", "2/y.png", "3/images/z.png", "6/w.png")):
         save(tmp_path / name, speckle(number))
     assert plan(tmp_path).card.grades == ()
     asked = plan(tmp_path, grade_from_folder=True)
-    assert asked.card.grades == ("2", "3", "4a", "10")
+    assert asked.card.grades == ("2", "3", "4a", "6")
     found, *_ = read(tmp_path, grade_from_folder=True)
-    assert {case: record.grade for case, record in found.items()} == {"4a/x": 2, "2/y": 0, "3/z": 1, "10/w": 3}
+    assert {case: record.grade for case, record in found.items()} == {"4a/x": 2, "2/y": 0, "3/z": 1, "6/w": 3}
     _, notes, _ = read(tmp_path, grade_from_folder=True, grades=("2", "3", "4A"))
     assert notes.faults == [] and notes.counts["images with grade"] == 3
     (tmp_path / "other").mkdir()
@@ -242,15 +402,26 @@ def test_grades_of_folders_only_when_asked(tmp_path):
     assert len(notes.faults) == 1 and "other/v.png: folder: the order of the grades" in notes.faults[0]
 
 
+INVERTED = 255 - box()
+INVERTED[5, 6:16] = 90  # an edge that belongs to the nodule
+
 MASKS = {
     "one bit": (box(), "1", {}, ""),
     "small label": (box(value=1), None, {}, ""),
     "colour": (np.stack([box(), box() * 0, box() * 0], -1), None, {}, ""),
     "grey as colour": (np.stack([box()] * 3, -1), None, {}, ""),
-    "two labels": (box(value=1) + box(14, 20, value=2), None, {"all": True}, "several labels"),
+    "two labels": (box(value=1) + box(14, 20, value=2), None, {"all": True, "mask_values": (1, 2)}, ""),
     "chosen label": (box(value=1) + box(14, 20, value=2), None, {"mask_values": (1,)}, "outside --mask-values: 2"),
     "chosen colour": (np.stack([box(), box(14, 20), box() * 0], -1), None, {"mask_values": (0xFF0000,)}, "outside"),
-    "two colours": (np.stack([box(), box(14, 20), box() * 0], -1), None, {"all": True}, "several colours"),
+    "two colours": (
+        np.stack([box(), box(14, 20), box() * 0], -1),
+        None,
+        {"all": True, "mask_values": (0xFF0000, 0xFF00)},
+        "",
+    ),
+    "inverted": (255 - box(), None, {"mask_values": (0,)}, ""),
+    "inverted with grey edges": (INVERTED, None, {"mask_values": (0,)}, "cut at 127"),
+    "a range": (box(value=200) + box(14, 20, value=90), None, {"mask_values": tuple(range(128, 256))}, "outside"),
 }
 
 
@@ -274,15 +445,85 @@ def test_palette_and_alpha(tmp_path):
     palette.putpalette([255, 255, 255, 0, 0, 0])  # index 0 is white, index 1 is black
     palette.putdata((box(value=1)).ravel().tolist())
     palette.save(tmp_path / "x_mask.png")
+    assert "x_mask.png: values: the nodule, any value but 0, would mark all corners" in read(tmp_path)[1].faults[0]
+    np.testing.assert_array_equal(read(tmp_path, mask_values=(1,))[0]["x"].mask, box() == 255)
+
+
+def palette_mask(path, outside, inside, nodule=1):
+    """A mask whose palette has two entries; ``nodule`` is the index of the nodule."""
+    picture = Image.fromarray(np.where(box() == 255, nodule, 1 - nodule).astype(np.uint8))
+    picture.putpalette([*inside, *outside] if nodule == 0 else [*outside, *inside])
+    picture.save(path)
+
+
+@pytest.mark.parametrize("inside", [(255, 255, 255), (255, 0, 0), (0, 0, 0)])
+@pytest.mark.parametrize("nodule", [0, 1])
+def test_a_palette_says_by_its_colours_what_is_outside(tmp_path, inside, nodule):
+    """Programs that save few colours give the nodule index 0 or 1, as they like."""
+    save(tmp_path / "x.png", speckle(0))
+    if nodule == 0 and not any(inside):
+        return  # a black nodule of index 0 is an inverted mask, as in the test above
+    palette_mask(tmp_path / "x_mask.png", (0, 0, 0), inside, nodule)
+    found, notes, _ = read(tmp_path)
+    assert notes.faults == []
+    np.testing.assert_array_equal(found["x"].mask, box() == 255)
+
+
+def test_a_palette_without_black_is_a_fault(tmp_path):
+    save(tmp_path / "x.png", speckle(0))
+    palette_mask(tmp_path / "x_mask.png", (200, 200, 200), (255, 0, 0))
+    assert "palette: index 0 is 0xC8C8C8 and no pixel is black" in read(tmp_path)[1].faults[0]
+    np.testing.assert_array_equal(read(tmp_path, mask_values=(1,))[0]["x"].mask, box() == 255)
+    palette_mask(tmp_path / "x_mask.png", (10, 10, 30), (255, 0, 0))
     np.testing.assert_array_equal(read(tmp_path)[0]["x"].mask, box() == 255)
+
+
+def test_inverted_masks_are_a_fault(tmp_path):
+    for number, name in enumerate("ab"):
+        save(tmp_path / f"images/{name}.png", speckle(number))
+        save(tmp_path / f"masks/{name}.{'png' if number else 'jpg'}", 255 - box())
+    _, notes, _ = read(tmp_path)
+    assert len(notes.faults) == 2 and all("give --mask-values 0" in fault for fault in notes.faults)
+    found, notes, _ = read(tmp_path, mask_values=(0,))
+    assert notes.faults == [] and "value 0 (inverted masks)" in plan(tmp_path, mask_values=(0,)).card.labels
+    np.testing.assert_array_equal(found["b"].mask, box() == 255)
+    assert (found["a"].mask != (box() == 255)).sum() <= 2
+    save(tmp_path / "masks/b.png", box())
+    assert "leave out --mask-values 0" in read(tmp_path, mask_values=(0,))[1].faults[0]
+    save(tmp_path / "masks/b.png", box() * 0 + 255)
+    found, notes, _ = read(tmp_path, mask_values=(0,))
+    assert notes.faults == [] and found["b"].mask is None
+    large = np.full(SIZE, 255, np.uint8)
+    large[8:12] = 0
+    save(tmp_path / "masks/b.png", large)
+    (tmp_path / "masks/a.jpg").unlink()
+    found, notes, remarks = read(tmp_path, mask_values=(255,))
+    assert notes.faults == [] and found["b"].mask.sum() == 20 * 32
+    assert remarks["masks mark all corners and over half of the frame"] == ["masks/b.png"]
+
+
+def test_values_of_all_masks_are_compared(tmp_path):
+    add(tmp_path, "images/a.png", "images/b.png", "images/c.png")
+    save(tmp_path / "masks/a.png", box(value=1))
+    save(tmp_path / "masks/b.png", box(value=2))
+    _, notes, _ = read(tmp_path)
+    assert notes.faults == [
+        "masks: have several values, 1 (masks/a.png), 2 (masks/b.png); say which are the nodule, as with "
+        "--mask-values 1,2."
+    ]
+    assert read(tmp_path, mask_values=(1, 2))[1].faults == []
+    save(tmp_path / "masks/b.png", box())
+    save(tmp_path / "masks/c.png", box() == 255)
+    found, notes, _ = read(tmp_path)  # 1, 255 and one bit are all white
+    assert notes.faults == [] and all(record.mask.sum() == 80 for record in found.values())
 
 
 def test_grey_edges_and_what_only_looks_like_them():
     edges = box().astype(np.int32)[None]
     edges[0, 5, 6:16] = np.arange(100, 200, 10)
-    mask, remark = masks.nodule(edges, lossy=False)
-    np.testing.assert_array_equal(mask, edges > 127)
-    assert "cut at 127" in remark
+    found = masks.nodule(Labels(edges))
+    np.testing.assert_array_equal(found.pixels, edges > 127)
+    assert "cut at 127" in found.remark and found.values == ()
     areas = (box(value=128) + box(14, 20)).astype(np.int32)[None]
     picture = np.random.default_rng(0).integers(0, 256, (1, *SIZE)).astype(np.int32)
     picture[0, 0, 0] = 0
@@ -297,9 +538,9 @@ def test_grey_edges_and_what_only_looks_like_them():
         "negative": (inverted - 3, "not negative"),
     }.values():
         with pytest.raises(InputError, match=message):
-            masks.nodule(odd, lossy=False)
-    np.testing.assert_array_equal(masks.nodule(areas, lossy=False, chosen=(128,))[0], areas == 128)
-    np.testing.assert_array_equal(masks.nodule(inverted, lossy=False, chosen=(1,))[0], inverted == 1)
+            masks.nodule(Labels(odd))
+    np.testing.assert_array_equal(masks.nodule(Labels(areas), chosen=(128,)).pixels, areas == 128)
+    np.testing.assert_array_equal(masks.nodule(Labels(inverted), chosen=(1,)).pixels, inverted == 1)
 
 
 def test_jpeg_masks(tmp_path):
@@ -309,6 +550,21 @@ def test_jpeg_masks(tmp_path):
     assert notes.faults == [] and (found["x"].mask != (box() == 255)).sum() <= 2
     assert remarks["JPEG masks are cut at 127"] == ["masks/x.jpg"]
     assert "--mask-values cannot be used" in read(tmp_path, mask_values=(255,))[1].faults[0]
+    for value in (1, 100, 128, 190):
+        save(tmp_path / "masks/x.jpg", box(value=value), quality=100)
+        assert "too dark to cut a JPEG at 127; save the mask as PNG" in read(tmp_path)[1].faults[0]
+    save(tmp_path / "masks/x.jpg", box() * 0)
+    assert read(tmp_path)[0]["x"].mask is None
+
+
+def test_the_content_of_a_mask_says_whether_it_is_jpeg(tmp_path):
+    add(tmp_path, "images/x.png", "images/y.png")
+    save(tmp_path / "masks/x.jpg", box(value=1), format="PNG")
+    save(tmp_path / "masks/y.png", box(), format="JPEG", quality=90)
+    found, notes, remarks = read(tmp_path)
+    assert notes.faults == [] and remarks["JPEG masks are cut at 127"] == ["masks/y.png"]
+    np.testing.assert_array_equal(found["x"].mask, box() == 255)
+    assert (found["y"].mask != (box() == 255)).sum() <= 4
 
 
 def test_stacks_become_frames(tmp_path):
@@ -374,7 +630,7 @@ def test_a_mask_taken_for_an_image_is_a_fault(tmp_path):
     save(tmp_path / "x.png", speckle(0))
     save(tmp_path / "x_other1.png", box())
     _, notes, _ = read(tmp_path)
-    assert len(notes.faults) == 1 and notes.faults[0].startswith("x_other1.png: image: is black and white only")
+    assert len(notes.faults) == 1 and notes.faults[0].startswith("x_other1.png: image: has few grey values")
     found, notes, _ = read(tmp_path, mask_words=("other",))
     assert notes.faults == [] and found["x"].mask.any()
     found, notes, _ = read(tmp_path, ignore=("*_OTHER*",))
@@ -446,7 +702,7 @@ def test_all_faults_come_at_once(tmp_path, capsys):
     os.mkfifo(source / "images/pipe.png")  # 9 a pipe
     os.symlink(tmp_path / "nowhere", source / "images/link.png")  # 10 a link that leads nowhere
     write(source, "coco.json", '{"images": [], "annotations": ')  # 11 COCO
-    write(source, "table.csv", "image,malignant,pixel size\n7,maybe,0.1\n8,yes,-1\n9,no,0.1\n9,no,0.1\n")  # 12, 13, 14
+    write(source, "table.csv", "image,malignant,pixel size\n7,maybe,0.1\n8,yes,-1\n9,no,0.1\n9,yes,0.1\n")  # 12, 13, 14
     (source / "images/line\nbreak.png").write_bytes(b"")  # 15 name
     out, error = command(capsys, "--name", "mine", "--source", source, "--dry-run")
     heading, *lines = error.splitlines()
@@ -457,7 +713,7 @@ def test_all_faults_come_at_once(tmp_path, capsys):
         "masks/lonely.png: is a mask without image",
         "masks/2.png: ",
         "images/twin.bmp and images/twin.png: have one name",
-        "images/3_bw.png: image: is black and white only",
+        "images/3_bw.png: image: has few grey values",
         "masks/4.png: values: 128 255 are not just grey edges",
         "images/5.json: shapes: is not a list",
         "images/6.xml: XML: not well-formed",
@@ -488,7 +744,12 @@ def test_what_a_user_gets_wrong(tmp_path, capsys):
         ("--name", "mine", *given, "--group-pattern", "(a+)+$"): "can take for ever",
         ("--name", "mine", *given, "--group-pattern", "(a)", "--group-column", "b"): "cannot be given with",
         ("--name", "mine", *given, "--spacing", "0"): "above 0 and at most 10",
-        ("--name", "mine", *given, "--mask-values", "0"): "above 0",
+        ("--name", "mine", *given, "--mask-values", "0,1"): "0 stands alone",
+        ("--name", "mine", *given, "--mask-values", "9-3"): "whole numbers, ranges or colours",
+        ("--name", "mine", *given, "--mask-values", "1-2-3"): "whole numbers, ranges or colours",
+        ("--name", "mine", *given, "--mask-values", "1-99999"): "more than 65536 values",
+        ("--name", "mine", *given, "--group", "folder", "--group-pattern", "(a)"): "cannot be given with",
+        ("--name", "mine", *given, "--group", "folder", "--group-column", "b"): "cannot be given with",
         ("--name", "mine", *given, "--class-folders", "bad=x"): "benign=NAME",
         ("--name", "mine", *given, "--grades", "2,,3"): "commas between",
         ("--name", "mine", *given, "--grades", "2,2"): "named 2 times",
@@ -519,7 +780,7 @@ def test_options_of_the_command(tmp_path, capsys):
         "masks have values outside --mask-values: 9 (1: 4a/M/a_bw.png)",
         "equal images have different labels (1: 2/B/b = 4a/M/a)",
         "1 files left out by --ignore",
-        "labels are kept as: Outline: mask files, 7, 2. Grade: folder. Malignancy: folder of the class.",
+        "labels are kept as: Outline: mask files, 2, 7. Grade: folder. Malignancy: folder of the class.",
     ):
         assert line in said, line
     out, error = command(capsys, *arguments, "--class-folders", "none", "--mask-values", "7,9")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_folder import SIZE, add, box, read, save, speckle, write
+from test_folder import SIZE, add, box, plan, read, save, speckle, write
 
 from data_prep.folder import drawings
 from data_prep.folder.drawings import Drawing, filled
@@ -80,7 +80,11 @@ def test_coco(tmp_path):
         (image(6, "gone.png"), [annotation(6, [SQUARE])]),
     )
     write(tmp_path, "annotations/instances.json", document)
-    found, notes, remarks = read(tmp_path)
+    asked = read(tmp_path)[1].faults
+    assert (
+        len(asked) == 1 and "several categories, cyst, nodule; say which are the nodule, as with --labels" in asked[0]
+    )
+    found, notes, remarks = read(tmp_path, labels=("nodule", "cyst"))
     assert notes.faults == []
     both = (box() | box(14, 20)) == 255
     for name, mask in {"a": both, "b": both, "c": box() == 255}.items():
@@ -90,8 +94,12 @@ def test_coco(tmp_path):
     assert notes.counts["images whose mask is empty"] == 1 and notes.counts["images without mask"] == 2
     assert notes.dropped == [("annotations/instances.json: 'gone.png'", "there is no such image")]
     assert remarks["images with outlines have boxes besides, whose contents count as outside"] == ["images/a.png"]
-    assert any("categories of COCO, all of which count as nodule: cyst, nodule" in text for text in remarks)
-    np.testing.assert_array_equal(read(tmp_path, mask_values=(2,))[0]["b"].mask, box(14, 20) == 255)
+    for chosen in ({"mask_values": (2,)}, {"labels": ("cyst",)}):
+        np.testing.assert_array_equal(read(tmp_path, **chosen)[0]["b"].mask, box(14, 20) == 255)
+    assert (
+        "categories: none is called tumour; there are nodule, cyst" in read(tmp_path, labels=("tumour",))[1].faults[0]
+    )
+    assert "COCO polygons called cyst." in plan(tmp_path, labels=("cyst",)).card.labels
 
 
 def test_faults_of_coco(tmp_path):
@@ -138,15 +146,76 @@ def test_labelme(tmp_path):
     write(tmp_path, "package.json", {"name": "something else"})
     found, notes, remarks = read(tmp_path)
     assert notes.faults == []
-    np.testing.assert_array_equal(found["a"].mask, (box() | box(14, 20)) == 255)
+    np.testing.assert_array_equal(found["a"].mask, box() == 255)  # a rectangle is a box
+    assert remarks["images with outlines have boxes besides, whose contents count as outside"] == ["a.png"]
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     np.testing.assert_array_equal(found["b"].mask, np.hypot(columns - 10, rows - 10) <= 5)
+    assert notes.counts["images without mask"] == 1 and notes.counts["images whose mask is empty"] == 0
     assert found["c"].mask is None and remarks["shapes of kind 'line' are no outline"] == ["c.png"]
     assert remarks["Labelme shapes called 'nodule' count as nodule"] == ["a.json", "d.json", "labels/b.json"]
     assert remarks["Labelme files name another image than the one that they are called after"] == ["c.json"]
     assert found["d"].mask.sum() == 8 * 16
     assert remarks["outlines that leave the image are cut off at its edge"] == ["d.png"]
     assert remarks["JSON files that are neither COCO nor named after an image are not read"] == ["package.json"]
+
+
+def test_names_of_labelme_must_be_chosen(tmp_path):
+    corners, around = np.reshape(SQUARE, (-1, 2)).tolist(), [[0, 0], [32, 0], [32, 20], [0, 20]]
+    for name, label, points in (("a", "nodule", corners), ("b", "thyroid", around)):
+        add(tmp_path, f"{name}.png")
+        write(tmp_path, f"{name}.json", labelme(shape(points, label=label), imagePath=f"{name}.png"))
+    _, notes, _ = read(tmp_path)
+    assert notes.faults == [
+        "Labelme: shapes have several names, nodule (a.json), thyroid (b.json); say which are the nodule, as with "
+        "--labels nodule."
+    ]
+    found, notes, _ = read(tmp_path, labels=("nodule",))
+    assert notes.faults == [] and found["b"].mask is None
+    np.testing.assert_array_equal(found["a"].mask, box() == 255)
+    found, notes, _ = read(tmp_path, labels=("nodule", "thyroid"))
+    assert notes.faults == [] and found["b"].mask.sum() == 32 * 20
+
+
+@pytest.mark.parametrize(
+    "labels", [{"background": 0, "thyroid": 1, "nodule": 2}, {"0": "background", "1": "thyroid", "2": "nodule"}]
+)
+def test_labels_of_nnunet_must_be_chosen(tmp_path, labels):
+    add(tmp_path, "imagesTr/x_0000.png")
+    save(tmp_path / "labelsTr/x.png", box(value=2))
+    write(tmp_path, "dataset.json", {"channel_names": {"0": "US"}, "labels": labels, "numTraining": 1})
+    _, notes, _ = read(tmp_path)
+    assert len(notes.faults) == 1
+    assert notes.faults[0].startswith(
+        "dataset.json: labels: has thyroid 1, nodule 2; say which are the nodule, as with"
+    )
+    found, notes, _ = read(tmp_path, labels=("nodule",))
+    assert notes.faults == [] and found["x"].mask.sum() == 80
+    assert read(tmp_path, labels=("thyroid",))[0]["x"].mask is None
+    assert read(tmp_path, mask_values=(2,))[0]["x"].mask.sum() == 80
+    assert "not all of --labels cyst" in read(tmp_path, labels=("cyst",))[1].faults[0]
+    write(tmp_path, "dataset.json", {"channel_names": {"0": "US"}, "labels": {"background": 0, "nodule": 2}})
+    assert read(tmp_path)[1].faults == []
+    for junk in (3, {"a": "b"}, {"a": {}}, {"a": 1e400}, {"\x1b": 1}):
+        write(tmp_path, "dataset.json", {"channel_names": {"0": "US"}, "labels": junk})
+        assert read(tmp_path)[1].faults[0].startswith("dataset.json: ")
+
+
+def test_a_coco_file_in_each_split(tmp_path):
+    for folder, outline in {"train": SQUARE, "test": OTHER}.items():
+        add(tmp_path, f"{folder}/0.png")
+        write(tmp_path, f"{folder}/_annotations.coco.json", coco((image(1, "0.png"), [annotation(1, [outline])])))
+    found, notes, _ = read(tmp_path)
+    assert notes.faults == []
+    np.testing.assert_array_equal(found["train/0"].mask, box() == 255)
+    np.testing.assert_array_equal(found["test/0"].mask, box(14, 20) == 255)
+
+
+def test_an_outline_without_points_is_a_box(tmp_path):
+    add(tmp_path, "a.png")
+    write(tmp_path, "coco.json", coco((image(1, "a.png"), [annotation(1, [[]])])))
+    found, notes, _ = read(tmp_path)
+    assert notes.faults == [] and found["a"].mask is None
+    assert notes.counts["images with boxes only, which are no outline"] == 1
 
 
 def test_a_mask_file_comes_before_a_drawing(tmp_path):

@@ -24,10 +24,13 @@ def columns(planned):
     ("header", "role"),
     [
         *((name, "image") for name in ("Image", "File name", "ID", "case", "image_filename")),
-        *((name, "group") for name in ("Patient", "patient-id", "PatientID", "group", "case_id")),
-        *((name, "grade") for name in ("TI-RADS", "tirads", "BI_RADS", "Category", "ACR")),
-        *((name, "malignant") for name in ("Malignancy", "pathology", "Diagnosis", "class", "Benign_Malignant")),
-        *((name, "spacing") for name in ("spacing", "Pixel_size", "mm per pixel")),
+        *((name, "group") for name in ("Patient", "patient-id", "PatientID", "Patient_No", "case_id")),
+        *(
+            (name, "grade")
+            for name in ("TI-RADS", "tirads", "BI_RADS", "Category", "ACR", "TI-RADS level", "tirads_level")
+        ),
+        *((name, "malignant") for name in ("Malignancy", "pathology", "Diagnosis", "class", "Benign/Malignant")),
+        *((name, "spacing") for name in ("spacing", "Pixel_size", "mm per pixel", "Pixel spacing (mm)")),
         *((name, "split") for name in ("Split", "set", "part")),
     ],
 )
@@ -169,7 +172,9 @@ def grades_of(source, *texts, **options):
 @pytest.mark.parametrize(
     ("texts", "grades"),
     [
-        (("10", "2", "4a", "3"), ("2", "3", "4a", "10")),
+        (("6", "2", "4a", "3"), ("2", "3", "4a", "6")),
+        (("ACR-TR4", "acr tr5", "ACR TR3", "TR4"), ("TR3", "TR4", "TR5")),
+        (("BI-RADS 4a", "BIRADS 5", "birads 4A", ""), ("4a", "5")),
         (("4C", "4a", "4b", "5"), ("4a", "4b", "4c", "5")),
         (("TR5", "tr1", "TR3", "TR1"), ("TR1", "TR3", "TR5")),
         (("BI-RADS 4a", "BI-RADS 3", "BI-RADS 5", ""), ("3", "4a", "5")),
@@ -217,12 +222,23 @@ def test_broken_rows_and_columns(source):
     write(source, "t.csv", "image,grade,grade\na,1,2\nb,1\n")
     found = plan(source)
     assert found.card.grades == () and "grade" not in columns(found)
-    assert found.layout.faults == ["t.csv: row 3: 2 fields, but the header has 3; mend the row."]
+    assert found.layout.faults == [
+        "t.csv: row 3: 2 fields, but the header has 3; mend the row.",
+        "t.csv: row 1: two columns are called grade, which may be the grade; rename one of them.",
+    ]
+    write(source, "t.csv", "image,grade,age,age\na,1,2,3\n")
+    found = plan(source)
+    assert found.layout.faults == [] and found.table.unused == ["age (twice)"] and found.card.grades == ("1",)
+    write(source, "t.csv", "image,grade,tirads,tirads\na,1,2,3\n")
+    assert plan(source).layout.faults == [] and plan(source).card.grades == ("1",)
+    write(source, "t.csv", "image,grade,grade\na,1,2\n")
+    assert plan(source, columns={"grade": "none"}).layout.faults == []
     with pytest.raises(InputError, match="no such single column"):
         plan(source, columns={"grade": "grade"})
-    (source / "t.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not a CSV table in UTF-8"):
-        plan(source)
+    for content in (b"\xff\xfe\x00", "image,grade\nM\xfcller,1\n".encode("latin-1")):
+        (source / "t.csv").write_bytes(content)
+        with pytest.raises(InputError, match=r"not a CSV table in UTF-8 .*save it as CSV UTF-8"):
+            plan(source)
     (source / "t.csv").unlink()
     write(source, "t.xlsx", "not a zip")
     with pytest.raises(InputError, match="not a whole Excel table"):
@@ -234,7 +250,7 @@ def test_a_table_named_from_the_folder(source, capsys):
     write(source, "two.csv", "image,grade\na,2\n")
     out, error = command(capsys, "--name", "mine", "--source", source, "--table", "two.csv", "--dry-run")
     assert error == "" and "two.csv, 1 rows, 1 of them with an image" in out
-    assert "(guessed from its name)" in out and "tables that are not read (1: one.csv)" in out
+    assert "(guessed from its name)" in out and "tables that are not read; --table FILE chooses one (1: one.csv)" in out
     missing = command(capsys, "--name", "mine", "--source", source, "--table", "three.csv", "--dry-run")[1]
     assert "three.csv: file: is not there" in missing
 
@@ -254,3 +270,155 @@ def test_an_image_without_patient_is_named(source):
     found, notes, remarks = read(source)
     assert notes.faults == [] and [found[name].group for name in "abcd"] == ["1", "b", "1", "d"]
     assert remarks["images without patient are groups of their own"] == ["images/b.png", "images/d.png"]
+
+
+@pytest.mark.parametrize("text", ["-1", "99", "9", "_3", "4-"])
+def test_texts_that_are_no_grade(source, text):
+    """-1, 9 and 99 stand for "unknown" in many tables."""
+    found = grades_of(source, text, "2", "3", "1")
+    assert found.card.grades == () and len(found.layout.faults) == 1
+    assert f"{text!r} (t.csv: row 2, grade)" in found.layout.faults[0] and "--grades A,B,C" in found.layout.faults[0]
+    assert grades_of(source, text, "2", "3", "1", missing=(text,)).card.grades == ("1", "2", "3")
+
+
+def test_all_texts_that_are_no_grade_are_named(source):
+    (fault,) = grades_of(source, "FNA", "2", "follow up", "FNA").layout.faults
+    assert "'fna' (t.csv: row 2, grade; t.csv: row 5, grade), 'follow up' (t.csv: row 4, grade)" in fault
+    (fault,) = grades_of(source, "TR1", "2", "TR3", "").layout.faults
+    assert "Of several kinds: '2' (t.csv: row 3, grade), 'tr1' (t.csv: row 2, grade)" in fault
+
+
+@pytest.mark.parametrize(
+    "name", ["TI-RADS raw score", "TIRADS risk", "ACR recommendation", "grade reason", "tirads_reader_anna"]
+)
+def test_columns_that_only_begin_like_grades_of_readers(source, name):
+    write(source, "t.csv", f"image,category,{name}\na,2,5\nb,3,20\n")
+    found = plan(source)
+    assert found.table.readers == [] and found.card.grades == ("2", "3") and found.table.unused == [name]
+    assert name in found.layout.remarks.found["unused columns look like labels; options like --grade-column take them"]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_test"),
+    [
+        *((word, True) for word in ("Test set", "test1", "external test", "holdout", "Hold-out", "TEST", "testing")),
+        *((word, False) for word in ("train", "Training set", "val", "validation", "3", "0.0", "", "n/a")),
+    ],
+)
+def test_words_of_the_split_column(source, text, is_test):
+    write(source, "t.csv", f"image,split\na,{text}\nb,train\n")
+    found, notes, _ = read(source)
+    assert notes.faults == [] and found["a"].official_test == is_test and not found["b"].official_test
+
+
+@pytest.mark.parametrize("text", ["cohort A", "not for test", "train or test", "x"])
+def test_a_split_that_is_not_known_is_a_fault(source, text):
+    write(source, "t.csv", f"image,split\na,{text}\nb,train\n")
+    _, notes, _ = read(source)
+    assert (
+        len(notes.faults) == 1
+        and f"t.csv: row 2, split: {text.casefold()!r} must be a word for train" in notes.faults[0]
+    )
+    assert read(source, columns={"split": "none"})[1].faults == []
+
+
+def test_the_words_of_the_split_column_are_printed(source, capsys):
+    write(source, "t.csv", "image,fold\na,Test set\nb,1\nc,1\n")
+    out, error = command(capsys, "--name", "mine", "--source", source, "--dry-run")
+    assert error == "" and "split words 1: 2, test set: 1" in " ".join(out.split())
+    assert "numbers of the split column mean nothing, least of all a test part (1: 1)" in out
+
+
+def test_every_pixel_size_must_be_plausible(source):
+    write(source, "t.csv", "image,spacing\na,0.08\nb,0.08\nc,0.008\nd,8\n")
+    _, notes, _ = read(source)
+    assert len(notes.faults) == 1 and "not plausible" in notes.faults[0] and "(row 4, 5)" in notes.faults[0]
+    found, notes, remarks = read(source, spacing_unit="mm")
+    assert notes.faults == [] and found["d"].spacing == (8.0, 8.0)
+    assert remarks["pixel sizes are not from 0.02 to 1.0 mm"] == ["row 4", "row 5"]
+
+
+def test_pixel_sizes_of_x_and_y_with_a_decimal_comma(source):
+    write(source, "t.csv", "image;spacing_x;spacing_y\na;0,1;0,2\n")
+    assert read(source)[0]["a"].spacing == (0.2, 0.1)
+
+
+def test_an_unknown_patient_is_not_a_known_one(source):
+    write(source, "t.csv", "image,patient\na,\nb,a\nc,P01\nd,p01\n")
+    found, _, remarks = read(source)
+    assert [found[name].group for name in "abcd"] == ["image a", "a", "P01", "p01"]
+    assert remarks["patients that differ only in capitals or .0 count as different"] == ["P01 = p01"]
+
+
+def test_a_group_is_not_a_patient(source):
+    write(source, "t.csv", "image,group\na,control\nb,control\n")
+    assert "group" not in columns(plan(source)) and plan(source).card.grouping == "image"
+    assert columns(plan(source, columns={"group": "group"}))["group"] == "group"
+
+
+def test_tables_in_folders_are_named(source):
+    write(source, "meta/t.csv", "image,grade\na,1\n")
+    found = plan(source)
+    assert found.table.file == ""
+    assert found.layout.remarks.found["tables that are not read; --table FILE chooses one"] == ["meta/t.csv"]
+    found = plan(source, table=source / "meta/t.csv")
+    assert found.card.grades == ("1",) and not any("not read" in text for text in found.layout.remarks.found)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"sep=;\r\nimage;grade\r\na.png;1\r\n",
+        "image\tgrade\na\t1\n".encode("utf-16"),
+        b'"image, name, or number";image;grade\nx,y,z;a;1\n',
+        b'image,"TI-RADS\n(old, ACR)",grade,comment\na,5,1,"two\nlines"\n',
+        b"image,grade\na,1\na,1\n",
+        "image,grade\na,1\n\n".encode("utf-8-sig"),
+    ],
+)
+def test_tables_as_programs_write_them(source, content):
+    (source / "t.csv").write_bytes(content)
+    found, notes, _ = read(source)
+    assert notes.faults == [] and found["a"].grade == 0 and plan(source).card.grades == ("1",)
+
+
+def test_a_line_break_in_a_used_cell_is_a_fault(source):
+    write(source, "t.csv", 'image,patient\na,"P\n1"\n')
+    assert "row 2, patient: must be a text of at most 200 printed" in read(source)[1].faults[0]
+
+
+def workbook(path, **sheets):
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+
+
+def test_a_sheet_is_chosen(source):
+    workbook(source / "t.xlsx", README=[("This is a study",)], data=[("image", "grade"), ("a", 3)])
+    (source / "~$t.xlsx").write_bytes(b"lock")
+    with pytest.raises(InputError, match="the sheet README is read, others are data; --sheet NAME chooses"):
+        plan(source)
+    found = plan(source, sheet="data")
+    assert found.card.grades == ("3",)
+    assert found.layout.remarks.found["the sheet data is read, others are README; --sheet NAME chooses"] == ["t.xlsx"]
+    with pytest.raises(InputError, match="sheet nix: is not there; the table has README, data"):
+        plan(source, sheet="nix")
+    (source / "t.xlsx").unlink()
+    write(source, "t.csv", "image,grade\na,3\n")
+    with pytest.raises(InputError, match="sheet data: a CSV table has no sheets"):
+        plan(source, sheet="data")
+
+
+def test_wide_and_long_excel_tables(source):
+    wide = [("image", *(f"f{number}" for number in range(254)), "grade"), ("a", *[1] * 254, 4)]
+    workbook(source / "t.xlsx", data=wide + [(f"z{number}", *[None] * 254, 4) for number in range(4200)])
+    assert plan(source).card.grades == ("4",) and plan(source).table.rows == 4201
+    workbook(
+        source / "t.xlsx", data=[("image", *(f"f{number}" for number in range(255)), "grade"), ("a", *[1] * 255, 4)]
+    )
+    with pytest.raises(InputError, match="columns: the first sheet has more than 256"):
+        plan(source)

@@ -19,8 +19,9 @@ def test_nifti_as_simpleitk_and_nnunet_write_it(put):
         path = put("a.nii.gz", gzip.compress(nifti(array, (0.08, 0.05, 999, 1)[: array.ndim])))
         expect(path, GREY, AXES, spacing=(0.05, 0.08))
         expect_labels(path, GREY)
-    expect(put("b.nii", nifti(FILM.transpose(2, 1, 0))), FILM, AXES, UNKNOWN)
-    expect(put("c.nii", nifti(FILM.transpose(2, 1, 0)[:, :, None])), FILM, AXES, UNKNOWN)
+    film = np.concatenate([FILM, FILM[:1]])
+    expect(put("b.nii", nifti(film.transpose(2, 1, 0))), film, AXES, UNKNOWN)
+    expect(put("c.nii", nifti(film.transpose(2, 1, 0)[:, :, None])), film, AXES, UNKNOWN)
     expect(put("d.nii", nifti(GREY.T, cls=nibabel.Nifti2Image)), GREY, AXES, UNKNOWN)
     header = nibabel.Nifti1Header(endianness=">")
     header.set_data_dtype(np.uint16)
@@ -29,6 +30,13 @@ def test_nifti_as_simpleitk_and_nnunet_write_it(put):
     path = put("e.nii", swapped.to_bytes())
     expect(path, GREY, AXES, UNKNOWN, "16 bits scaled to 8 by 1/257")
     expect_labels(path, GREY.astype(int) * 257)
+
+
+def test_three_frames_may_be_colours(put):
+    path = put("a.nii", nifti(FILM.transpose(2, 1, 0)))
+    refused(path, "^shape: three frames look like the colours of one picture; save it as PNG")
+    expect_labels(path, FILM)
+    refused(put("b.nii", nifti(FILM.transpose(2, 1, 0)[:, :, None])), "^shape: three frames look like")
 
 
 def test_rows_first_arrays_of_nibabel_are_read_with_their_axes_exchanged(put):

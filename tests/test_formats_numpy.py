@@ -8,7 +8,8 @@ put = pytest.fixture(writer, name="put")
 
 
 def test_arrays_of_numpy(put):
-    for values, grey in ((GREY, GREY), (GREY[..., None], GREY), (FILM, FILM), (FILM[..., None], FILM)):
+    film = np.concatenate([FILM, FILM[:1]])
+    for values, grey in ((GREY, GREY), (GREY[..., None], GREY), (film, film), (FILM[..., None], FILM)):
         path = put("a.npy", npy(values))
         expect(path, grey, *(["frames along the first axis"] if grey.ndim == 3 else []))
         expect_labels(path, grey)
@@ -27,6 +28,12 @@ def test_arrays_of_numpy(put):
     path = put("i.npy", npy(GREY.astype(np.int64) - 5))
     refused(path, "^values: int64 from -5 to 233, beyond 0 to 255")
     expect_labels(path, GREY.astype(int) - 5)
+
+
+def test_three_frames_may_be_colours(put):
+    path = put("a.npy", npy(FILM))
+    refused(path, "^shape: three frames look like the colours of one picture; save it as PNG")
+    expect_labels(path, FILM)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from format_files import (
 )
 from PIL import Image, ImageOps
 
-from thyroid_jax.data.formats import read_labels, read_picture
+from thyroid_jax.data.formats import read_labels, read_mask, read_picture
 from thyroid_jax.errors import InputError
 
 put = pytest.fixture(writer, name="put")
@@ -225,8 +225,40 @@ def with_exif(image, exif):
     return copy
 
 
+def test_colours_of_print_in_a_jpeg(put):
+    picture = Image.fromarray(np.full((16, 16, 3), (200, 100, 50), np.uint8)).convert("CMYK")
+    path = put("a.jpg", picture, quality=100)
+    found = read_picture(path)
+    assert np.abs(found.frames.astype(int) - 124).max() <= 2
+    assert found.remarks == ("colours of print (CMYK) turned to RGB", "colour turned to luma")
+    refused(path, "^colours: CMYK .*; save the picture as grey or", read_labels)
+
+
+def test_masks_say_whether_they_are_lossy_and_what_their_palette_shows(put):
+    grey = Image.fromarray(GREY)
+    assert read_mask(put("a.png", picture_bytes(grey, "JPEG"))).lossy
+    assert not read_mask(put("a.jpg", picture_bytes(grey, "PNG"))).lossy
+    assert read_mask(put("a.tif", grey, compression="jpeg")).lossy and not read_mask(put("b.tif", grey)).lossy
+    assert read_mask(put("b.png", grey)).colours is None
+    indexed = Image.fromarray((GREY > 100).astype(np.uint8))
+    indexed.putpalette([255, 128, 0, 1, 2, 3])
+    found = read_mask(put("c.png", indexed))
+    np.testing.assert_array_equal(found.values[0], GREY > 100)
+    np.testing.assert_array_equal(found.colours[0], np.where(GREY > 100, 0x010203, 0xFF8000))
+    found = read_mask(put("d.png", indexed, transparency=b"\0"))
+    np.testing.assert_array_equal(found.colours[0], np.where(GREY > 100, 0x010203, 0))
+
+
+def test_pages_of_different_palettes_are_no_mask(put):
+    pages = [Image.fromarray((GREY > 100).astype(np.uint8)) for _ in range(2)]
+    pages[0].putpalette([0, 0, 0, 255, 255, 255])
+    pages[1].putpalette([255, 255, 255, 0, 0, 0])
+    path = put("a.tif", pages[0], save_all=True, append_images=pages[1:])
+    refused(path, "^pages: have different palettes", read_labels)
+
+
 def test_colours_of_print_and_moving_pictures_are_refused(put):
-    both_refused(put("a.jpg", Image.fromarray(RGB).convert("CMYK")), "^colours: CMYK .*; save the picture as grey or")
+    both_refused(put("a.tif", Image.fromarray(RGB).convert("CMYK")), "^colours: CMYK .*; save the picture as grey or")
     frames = [Image.fromarray(frame) for frame in FILM]
     path = put("a.png", frames[0], save_all=True, append_images=frames[1:])
     both_refused(path, "^picture: an animated PNG")

@@ -27,7 +27,7 @@ class Drawing(NamedTuple):
 
     size      height and width of the image, None when the file does not say
     polygons  float[n 2] each; circles are (x, y, radius); runs are run lengths down the columns, outside first
-    boxes     number of boxes that no outline goes with; others are the names of shapes that are no outline
+    boxes     number of boxes that no outline goes with; others are the kinds of shapes that are no outline
     labels    names of what is outlined
     """
 
@@ -38,6 +38,36 @@ class Drawing(NamedTuple):
     boxes: int = 0
     others: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+
+
+def has_outline(drawing: Drawing) -> bool:
+    """Whether something is outlined, or nothing is drawn at all: an empty outline. Boxes and lines alone are none."""
+    return bool(drawing.polygons or drawing.circles or drawing.runs) or not (drawing.boxes or drawing.others)
+
+
+def is_nnunet(document: Any) -> bool:
+    """Whether a JSON document looks like nnU-Net's dataset.json: names of labels and of channels or modalities."""
+    return isinstance(document, dict) and "labels" in document and bool({"channel_names", "modality"} & document.keys())
+
+
+def nnunet_labels(document: Any) -> dict[str, tuple[int, ...]]:
+    """The values of each label of nnU-Net's dataset.json but the background and what is ignored.
+
+    Raises :class:`InputError`.
+    """
+    labels = _field(document, "labels")
+    if not isinstance(labels, dict):
+        raise InputError("labels: is not an object")
+    found: dict[str, tuple[int, ...]] = {}
+    for one, other in labels.items():
+        name, values = (other, one) if isinstance(other, str) else (one, other)  # older files: value -> name
+        try:
+            numbers = tuple(int(value) for value in (values if isinstance(values, list) else [values]))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"labels: {str(values)[:40]!r} is not a whole number") from error
+        if name != "ignore" and any(numbers):
+            found[_text(name)] = numbers
+    return found
 
 
 def mask_of(drawing: Drawing, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
@@ -105,11 +135,13 @@ def is_coco(document: Any) -> bool:
     return isinstance(document, dict) and {"images", "annotations"} <= document.keys()
 
 
-def coco(document: Any, faults: list[str], categories: Collection[int] = ()) -> dict[str, Drawing]:
+def coco(
+    document: Any, faults: list[str], categories: Collection[int] = (), names: Collection[str] = ()
+) -> dict[str, Drawing]:
     """The drawing of each image of a COCO document, by its file name; an image without annotation has an empty one.
 
-    With ``categories`` only annotations of these ids are taken. What cannot be read is named in ``faults``, as a place
-    in the document and what is wrong with it.
+    With ``categories`` only annotations of these ids are taken, with ``names`` those of categories so called. What
+    cannot be read is named in ``faults``, as a place in the document and what is wrong with it.
     """
     found: dict[str, Drawing] = {}
     name_of: dict[int | str, str] = {}
@@ -117,6 +149,8 @@ def coco(document: Any, faults: list[str], categories: Collection[int] = ()) -> 
     for number, category in enumerate(_list(document.get("categories", []), "categories", faults)):
         with _place(f"categories[{number}]", faults):
             labels[_id(_field(category, "id"))] = _text(_field(category, "name"))
+    if missing := [name for name in names if name not in labels.values()]:
+        faults.append(f"categories: none is called {', '.join(missing)}; there are {', '.join(labels.values())[:200]}")
     for number, image in enumerate(_list(document.get("images"), "images", faults)):
         with _place(f"images[{number}]", faults):
             name, key = _text(_field(image, "file_name")), _id(_field(image, "id"))
@@ -132,6 +166,8 @@ def coco(document: Any, faults: list[str], categories: Collection[int] = ()) -> 
             if categories and category not in categories:
                 continue
             label = labels.get(_id(category), "") if category is not None else ""
+            if names and label not in names:
+                continue
             found[name_of[key]] = _with(found[name_of[key]], annotation, label)
     return found
 
@@ -154,7 +190,7 @@ class _place:
 def _with(drawing: Drawing, annotation: dict[str, Any], label: str) -> Drawing:
     outline = annotation.get("segmentation")
     labels = drawing.labels if label in ("", *drawing.labels) else (*drawing.labels, label)
-    if outline in (None, [], {}):
+    if outline in (None, [], {}) or (isinstance(outline, list) and all(part == [] for part in outline)):
         return drawing._replace(boxes=drawing.boxes + 1)
     if len(drawing.polygons) + len(drawing.runs) >= MOST_SHAPES:
         raise InputError(f"segmentation: an image has at most {MOST_SHAPES} outlines")
@@ -173,34 +209,40 @@ def _with(drawing: Drawing, annotation: dict[str, Any], label: str) -> Drawing:
     return drawing._replace(polygons=(*drawing.polygons, *polygons), labels=labels)
 
 
-def labelme(document: Any) -> tuple[Drawing, str]:
-    """The drawing of a Labelme document, and the image that it names. Raises :class:`InputError`."""
+def labelme(document: Any, names: Collection[str] = ()) -> tuple[Drawing, str]:
+    """The drawing of a Labelme document, and the image that it names; with ``names`` only of shapes so called.
+
+    A rectangle is a box, which is no outline. Raises :class:`InputError`.
+    """
     if not isinstance(document, dict) or "shapes" not in document:
         raise InputError("shapes: not there, this is not a Labelme file; leave it out with --ignore")
-    polygons, circles, others, labels = [], [], [], []
+    polygons, circles, others, labels, boxes = [], [], [], [], 0
     shapes = _items(document["shapes"], "shapes")
     if len(shapes) > MOST_SHAPES:
         raise InputError(f"shapes: {len(shapes)}, an image has at most {MOST_SHAPES}")
     for number, shape in enumerate(shapes):
         what = f"shapes[{number}]"
         kind, points = _field(shape, "shape_type", "polygon"), _points(_field(shape, "points", []), f"{what}.points")
+        label = _field(shape, "label", "")
+        if names and label not in names:
+            continue
         if kind == "polygon":
             polygons.append(_polygon(points, what))
         elif kind in ("rectangle", "circle") and len(points) != 2:
             raise InputError(f"{what}.points: {len(points)}, a {kind} has 2")
         elif kind == "rectangle":
-            (left, top), (right, bottom) = points
-            polygons.append(np.array([(left, top), (right, top), (right, bottom), (left, bottom)]))
+            boxes += 1
+            continue
         elif kind == "circle":
             (x, y), edge = points
             circles.append((float(x), float(y), math.hypot(edge[0] - x, edge[1] - y)))
         else:
             others.append(ascii(kind)[:40])
             continue
-        labels.append(ascii(_field(shape, "label", ""))[:40])
+        labels.append(ascii(label)[1:-1][:40] if isinstance(label, str) else "")
     size = _size(document.get("imageHeight"), document.get("imageWidth"))
     name = document.get("imagePath")
-    drawing = Drawing(size, tuple(polygons), tuple(circles), others=tuple(others), labels=_once(labels))
+    drawing = Drawing(size, tuple(polygons), tuple(circles), (), boxes, tuple(others), _once(labels))
     return drawing, name if isinstance(name, str) else ""
 
 

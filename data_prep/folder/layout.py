@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -26,11 +26,13 @@ MASK_WORDS = frozenset(
     "mask masks label labels annotation annotations gt gts groundtruth groundtruths seg segs segmentation "
     "segmentations outline outlines contour contours".split()
 )
+BOTH_WORDS = frozenset("and with without no plus or".split())  # a folder of images_and_masks holds both
 SPLITS = {
     **dict.fromkeys(("train", "training", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
+SPLIT_FILLERS = frozenset("set data part split group cohort external internal independent fold".split())
 NNUNET = re.compile(r"(images|labels)(tr|ts|val)")
 PERSON = r"(?:reader|annotator|rater|observer|expert|radiologist)"
 READER = re.compile(rf"{PERSON}[ _-]?([0-9]{{1,3}}|[a-z])|r([0-9]{{1,3}})")
@@ -42,11 +44,14 @@ FIRST_WORD = re.compile(r"[A-Za-z]+[ _-](?P<rest>.+)")
 
 
 class Words(NamedTuple):
-    """What says "mask": words in the name of a folder, and patterns of a mask's name after and before its image's."""
+    """What says "mask": words in the name of a folder, patterns of a mask's name after and before its image's, and of
+    a name that is nothing but such a word.
+    """
 
     folders: frozenset[str]
     tail: re.Pattern[str]
     head: re.Pattern[str]
+    bare: re.Pattern[str]
 
 
 @lru_cache
@@ -54,13 +59,14 @@ def words_of(more: tuple[str, ...] = ()) -> Words:
     """The words for "mask", with ``more`` of the user's."""
     strong = "|".join([*STRONG, *map(re.escape, more)])
     tail = (
-        rf"(?P<base>.+?)[ _-](?:(?:(?P<strong>{strong})|{WEAK})(?:[ _-]?[0-9]{{1,3}})?"
+        rf"(?P<base>.+?)[ ._-](?:(?:(?P<strong>{strong})|{WEAK})(?:[ _-]?[0-9]{{1,3}})?"
         rf"(?:[ _-]?(?:{PERSON}[ _-]?|r)(?P<reader>[0-9]{{1,3}}|[a-z]))?"
         rf"|{PERSON}[ _-]?(?P<person>[0-9]{{1,3}}|[a-z])(?:[ _-](?:{strong}|{WEAK}))?)"
     )
     head = rf"(?:(?P<strong>{strong})|{WEAK})[ _-](?P<base>.+)"
     folders = MASK_WORDS | {word.lower() for word in more}
-    return Words(folders, re.compile(tail, re.IGNORECASE), re.compile(head, re.IGNORECASE))
+    bare = rf"(?:{'|'.join(map(re.escape, sorted(folders)))}|ground[ _-]truth)(?:[ _-]?[0-9]{{1,3}})?"
+    return Words(folders, *(re.compile(pattern, re.IGNORECASE) for pattern in (tail, head, bare)))
 
 
 class Place(NamedTuple):
@@ -113,11 +119,14 @@ class Remarks:
 
 @dataclass
 class Layout:
-    """The pairs of a folder, sorted by the path of their image. ``documents`` are JSON files that no image claims."""
+    """The pairs of a folder, sorted by the path of their image. ``documents`` are JSON files that no image claims,
+    ``tables`` lie beside the folders of images, and ``inner_tables`` in them.
+    """
 
     pairs: list[Pair] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
+    inner_tables: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
     remarks: Remarks = field(default_factory=Remarks)
@@ -152,7 +161,7 @@ def listing(source: Path, ignore: Sequence[str], layout: Layout) -> list[tuple[s
 
 
 def _is_noise(name: str) -> bool:
-    return name.startswith(".") or name.lower() in NOISE
+    return name.startswith((".", "~$")) or name.lower() in NOISE
 
 
 def _is_ignored(path: str, patterns: Sequence[str]) -> bool:
@@ -179,6 +188,8 @@ def _kind(source: Path, path: str) -> str:
         return lower.rpartition(".")[2]
     if lower.endswith(TABLES):
         return "table"
+    if lower.rpartition("/")[2] == "dicomdir":
+        return ""
     return "image" if formats.kind_of(source / path) else ""
 
 
@@ -191,6 +202,24 @@ def stem_of(name: str) -> str:
     suffixes = sorted((*formats.SUFFIXES, ".json", ".xml"), key=len, reverse=True)
     suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(suffix)]
+
+
+def composed(text: str) -> str:
+    """The text with one character for a letter and its accent, whichever way a disk or a table writes it."""
+    return unicodedata.normalize("NFC", text)
+
+
+def split_of(text: str) -> str | None:
+    """train, val or test, as a cell of a table says it; "" for a number or an empty cell; None for anything else.
+
+    >>> split_of("Test set"), split_of("external test1"), split_of("3"), split_of("cohort A")
+    ('test', 'test', '', None)
+    """
+    if re.fullmatch(r"([0-9]+(\.0*)?)?", text.strip()):
+        return ""
+    words = re.findall(r"[a-z]+", text.casefold().replace("hold-out", "holdout").replace("hold out", "holdout"))
+    said = {SPLITS[word] for word in words if word in SPLITS}
+    return said.pop() if len(said) == 1 and all(word in SPLITS or word in SPLIT_FILLERS for word in words) else None
 
 
 def natural(text: str) -> tuple[int, int, str]:
@@ -219,16 +248,22 @@ def _folder(name: str, mask_words: frozenset[str]) -> _Folder:
     readers = [match[1] or match[2] for word in words if (match := READER.fullmatch(word))]
     known = IMAGE_WORDS | mask_words | SPLITS.keys() | {"set", "data", "part"}
     if not all(word in known or READER.fullmatch(word) for word in words):
-        return _Folder()
+        holds_both = (IMAGE_WORDS | BOTH_WORDS) & set(words)
+        return _Folder("mask", split) if mask_words & set(words) and not holds_both else _Folder()
     reader = readers[0] if readers else ""
     if mask_words & set(words) or (reader and re.match(PERSON, text)):
         return _Folder("mask", split, reader)
     return _Folder("image" if IMAGE_WORDS & set(words) else "", split, reader)
 
 
-def place_of(path: str, kind: str, words: Words, *, folders_count: bool = True) -> Place:
-    """What the path of a file says; without ``folders_count`` no folder says "image" or "mask"."""
-    *folders, name = path.split("/")
+def place_of(
+    path: str, kind: str, words: Words, *, folders_count: bool = True, no_readers: Collection[str] = ()
+) -> Place:
+    """What the path of a file says; without ``folders_count`` no folder says "image" or "mask".
+
+    ``no_readers`` are names of folders, in small letters, that hold images too and so are no reader's.
+    """
+    *folders, name = composed(path).split("/")
     said = [_folder(folder, words.folders) if folders_count else _Folder() for folder in folders]
     roles = [here.role for here in said if here.role]
     role = roles[-1] if roles else ""
@@ -238,7 +273,7 @@ def place_of(path: str, kind: str, words: Words, *, folders_count: bool = True) 
             dirs += [here.split] if here.split else []
             image_at = number if here.role == "image" else image_at
             reader = here.reader or reader
-        elif role == "mask" and here.reader:
+        elif role == "mask" and here.reader and folder.lower() not in no_readers:
             reader = here.reader
         else:
             dirs.append(folder.lower())
@@ -255,10 +290,12 @@ def paired(files: Iterable[tuple[str, str]], layout: Layout, mask_words: tuple[s
     """Put the pairs of ``files``, (path, kind) each, and what belongs to none into ``layout``. Their order is free."""
     words = words_of(mask_words)
     places = [place_of(path, kind, words) for path, kind in sorted(files)]
-    images, masks = _told_apart(places, words)
+    of_images = {folder for place in places if place.kind == "image" and place.role != "mask" for folder in place.dirs}
+    places = [place_of(place.path, place.kind, words, no_readers=of_images) for place in places]
+    images, masks = _told_apart(places, words, layout)
     if masks and not images:  # the folder of all images is called like one of masks
         places = [place_of(place.path, place.kind, words, folders_count=False) for place in places]
-        images, masks = _told_apart(places, words)
+        images, masks = _told_apart(places, words, layout)
     channels = [place.path for place in places if place.role == "channel"]
     layout.dropped += [(path, "is a further channel of nnU-Net; only _0000 is read") for path in channels]
     layout.pairs = [Pair(image) for image in _without_twins(images, layout)]
@@ -269,23 +306,63 @@ def paired(files: Iterable[tuple[str, str]], layout: Layout, mask_words: tuple[s
     for place in places:
         if place.kind in ("json", "xml"):
             _add_drawing(place, finder, layout, words)
-    layout.tables += [place.path for place in places if place.kind == "table" and "/" not in place.path]
+    _refuse_likely_masks(layout)
+    for place in places:
+        if place.kind == "table":
+            (layout.inner_tables if "/" in place.path else layout.tables).append(place.path)
     if others := [place.path for place in places if not place.kind]:
         layout.remarks.add("files of other kinds are not read", *others)
 
 
-def _told_apart(places: Sequence[Place], words: Words) -> tuple[list[Place], list[Place]]:
+def _refuse_likely_masks(layout: Layout) -> None:
+    """Faults for a folder beside one of images that has the same names, but whose own name does not say what it is."""
+    stems: dict[str, set[str]] = defaultdict(set)
+    for pair in layout.pairs:
+        if not pair.masks:
+            stems[pair.image.path.rpartition("/")[0]].add(pair.image.stem.casefold())
+    said = {folder: set(re.split(r"[ _.-]+", folder.rpartition("/")[2].lower())) for folder in stems}
+    by_parent: dict[str, list[str]] = defaultdict(list)
+    for folder in stems:
+        by_parent[folder.rpartition("/")[0]].append(folder)
+    for folders in by_parent.values():
+        known = [folder for folder in folders if folder and said[folder] & IMAGE_WORDS]
+        for folder in folders:
+            like = next((other for other in known if stems[other] == stems[folder]), None)
+            if like and folder not in known and not said[folder] & SPLITS.keys():
+                word = folder.rpartition("/")[2]
+                layout.faults.append(
+                    f"{folder}/: has the same names as {like}/. If it holds the masks, give --mask-words {word}; if "
+                    f"it holds images, rename it {word}_images; else leave it out with --ignore '{folder}/*'."
+                )
+
+
+def _told_apart(places: Sequence[Place], words: Words, layout: Layout) -> tuple[list[Place], list[Place]]:
     """The images and the masks. A picture is a mask by its folder, or by its name beside its image."""
     pictures = [place for place in places if place.kind == "image"]
-    outside = [place for place in pictures if place.role not in ("mask", "channel")]
+    outside, bare = _without_bare([place for place in pictures if place.role not in ("mask", "channel")], words)
     there = {(place.dirs, place.stem.casefold()) for place in outside}
     images: list[Place] = []
-    masks = [place for place in pictures if place.role == "mask"]
+    masks = [place for place in pictures if place.role == "mask"] + bare
     for place in outside:
         named = [match for pattern in (words.tail, words.head) if (match := pattern.fullmatch(place.stem))]
         beside = any((place.dirs, match["base"].casefold()) in there for match in named)
         (masks if beside or any(match["strong"] for match in named) else images).append(place)
     return images, masks
+
+
+def _without_bare(places: Sequence[Place], words: Words) -> tuple[list[Place], list[Place]]:
+    """The other pictures, and the masks that are called just "mask", each named after the one picture beside it."""
+    beside: dict[str, list[Place]] = defaultdict(list)
+    bare = [place for place in places if words.bare.fullmatch(place.stem)]
+    others = [place for place in places if not words.bare.fullmatch(place.stem)]
+    for place in others:
+        beside[place.path.rpartition("/")[0]].append(place)
+    named = []
+    for place in bare:
+        images = beside[place.path.rpartition("/")[0]]
+        stem = images[0].stem if len(images) == 1 else place.stem
+        named.append(place._replace(role="mask", stem=stem))
+    return others, named
 
 
 def _without_twins(images: Iterable[Place], layout: Layout) -> list[Place]:
@@ -312,11 +389,14 @@ class Finder:
         self._folded: dict[tuple[tuple[str, ...], str], list[Pair]] = defaultdict(list)
         self._stems: dict[str, list[Pair]] = defaultdict(list)
         self._rests: dict[str, list[Pair]] = defaultdict(list)
+        self._series: set[str] = set()
         for pair in pairs:
             dirs, stem = pair.image.dirs, pair.image.stem
             self._exact[dirs, stem].append(pair)
             self._folded[dirs, stem.casefold()].append(pair)
             self._stems[stem.casefold()].append(pair)
+            if match := NUMBERED.fullmatch(stem):
+                self._series.add(match["base"].casefold())
             if match := FIRST_WORD.fullmatch(stem):
                 self._rests[match["rest"].casefold()].append(pair)
 
@@ -325,6 +405,10 @@ class Finder:
         low = stem.casefold()
         near = lambda: [pair for pair in self._stems.get(low, ()) if _agree(dirs, pair.image.dirs)]
         return self._exact.get((dirs, stem)) or self._folded.get((dirs, low)) or near()
+
+    def is_series(self, base: str) -> bool:
+        """Whether an image is called ``base`` with a number after it, so that such a number names an image."""
+        return base.casefold() in self._series
 
     def find_rest(self, dirs: tuple[str, ...], stem: str) -> list[Pair]:
         """The pairs whose name is ``stem`` after its first word (``bus_0001`` for ``0001``)."""
@@ -350,13 +434,18 @@ def _names_of_image(place: Place, words: Words) -> list[tuple[str, str]]:
 
 
 def _add_mask(mask: Place, finder: Finder, folder_of: dict[tuple[str, str], str], layout: Layout, words: Words) -> None:
+    number = NUMBERED.fullmatch(mask.stem)
     names = _names_of_image(mask, words)
-    found = [(pairs, reader) for name, reader in names if (pairs := finder.find(mask.dirs, name))]
+    if number and finder.is_series(number["base"]):
+        names = [name for name in names if name[0] != number["base"]]
+    found = [(pairs, name, reader) for name, reader in names if (pairs := finder.find(mask.dirs, name))]
     if not found:
-        found = [(pairs, reader) for name, reader in names if (pairs := finder.find_rest(mask.dirs, name))]
+        found = [(pairs, name, reader) for name, reader in names if (pairs := finder.find_rest(mask.dirs, name))]
         if found and len(found[0][0]) == 1:
             layout.remarks.add("masks found by the image's name without its first word", mask.path)
-    pairs, reader = found[0] if found else ([], "")
+    pairs, name, reader = found[0] if found else ([], "", "")
+    if len(pairs) == 1 and number and name == number["base"]:
+        layout.remarks.add("masks found by the image's name without their number", mask.path)
     if len(pairs) != 1:
         several = " and ".join(pair.image.path for pair in pairs[:3])
         problem = f"may belong to {several}" if pairs else "is a mask without image"

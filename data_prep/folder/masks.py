@@ -2,54 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from thyroid_jax.data.formats import Labels
 from thyroid_jax.errors import InputError
 
 MOST_LABELS = 32  # a label map of small whole numbers has smaller ones
 MOST_COLOURS = 8
+FEW_VALUES = 8  # grey values of what is no picture
+DIMMEST_WHITE = 200  # the largest value of a JPEG mask that can be cut at 127
+DARK = 32  # the brightest channel of a colour that stands for outside
+WHITE = (1, 255, 0xFFFF, 0xFFFFFF)
 ASK = "say with --mask-values which are the nodule"
 
 
-def nodule(labels: np.ndarray, *, lossy: bool, chosen: Collection[int] = ()) -> tuple[np.ndarray, str]:
-    """The nodule's pixels, bool[n h w], of label values int[n h w], and a remark on how they were found, "" if plainly.
+class Nodule(NamedTuple):
+    """The nodule's pixels bool[n h w]; a remark on how they were found, "" if plainly; and the values that they have.
 
-    ``chosen`` are the values of the nodule. By default every value but 0 is: a mask of 0 and one other value is plain.
-    A ``lossy`` file (JPEG) is cut in the middle, at 127, as are grey edges between 0 and 255. Colours are 0xRRGGBB.
-    Raises :class:`InputError` when the values do not say what the nodule is.
+    ``values`` is empty where they mean nothing: a file that was cut at 127, or values that the user has chosen.
     """
-    stored, labels = labels, _grey_as_one_channel(labels)
-    if lossy:
-        if chosen:
-            raise InputError("values: JPEG does not keep them, so --mask-values cannot be used; save the mask as PNG")
-        return _brightest(labels) > 127, "JPEG masks are cut at 127"
+
+    pixels: np.ndarray
+    remark: str = ""
+    values: tuple[int, ...] = ()
+
+
+def nodule(stored: Labels, *, chosen: Collection[int] = ()) -> Nodule:
+    """The nodule's pixels in a mask file.
+
+    ``chosen`` are the values of the nodule, colours are 0xRRGGBB. By default every value but 0 is; {0} means that the
+    masks are inverted, and every other value is outside. A lossy file (JPEG) is cut in the middle, at 127, as are grey
+    edges between 0 and 255. A palette whose index 0 is not black is read by its colours. Raises :class:`InputError`
+    when the values do not say what the nodule is, or when nearly all of a frame, corners included, would be nodule.
+    """
+    inverted = set(chosen) == {0}
+    labels = _grey_as_one_channel(stored.values if chosen and not inverted else _by_colour(stored))
+    if stored.lossy:
+        found = _cut(labels, bool(chosen) and not inverted)
+    elif chosen and not inverted:
+        return _chosen(labels, stored.values, chosen)
+    else:
+        found = _not_zero(labels, inverted)
+    pixels = ~found.pixels if inverted else found.pixels
+    if _fills(pixels):
+        outside = "any value but 0" if not inverted else "0"
+        raise InputError(
+            f"values: the nodule, {outside}, would mark all corners and over half of the frame; if the values are "
+            f"exchanged, {'leave out --mask-values 0' if inverted else 'give --mask-values 0'}; if it is right, name "
+            "the nodule's values with --mask-values"
+        )
+    return found._replace(pixels=pixels)
+
+
+def _cut(labels: np.ndarray, is_chosen: bool) -> Nodule:
+    if is_chosen:
+        raise InputError("values: JPEG does not keep them, so --mask-values cannot be used; save the mask as PNG")
+    brightness = _brightest(labels)
+    if 0 < (brightest := int(brightness.max(initial=0))) < DIMMEST_WHITE:
+        raise InputError(f"values: none is above {brightest}, too dark to cut a JPEG at 127; save the mask as PNG")
+    return Nodule(brightness > 127, "JPEG masks are cut at 127")
+
+
+def _chosen(labels: np.ndarray, stored: np.ndarray, chosen: Collection[int]) -> Nodule:
+    mask = np.isin(labels, list(chosen)) | np.isin(stored, list(chosen))
+    others = [value for value in _values(labels[~mask]) if value]
+    remark = f"masks have values outside --mask-values: {_named(others)}" if others else ""
+    return Nodule(mask, remark or ("masks mark all corners and over half of the frame" if _fills(mask) else ""))
+
+
+def _not_zero(labels: np.ndarray, inverted: bool) -> Nodule:
     values = _values(labels)
     marked = [value for value in values if value]
     if labels.min(initial=0) < 0:
         raise InputError(f"values: {_named(marked)}, a label is not negative; save the mask again")
-    if chosen:
-        mask = np.isin(labels, list(chosen)) | np.isin(stored, list(chosen))
-        others = [value for value in _values(labels[~mask]) if value]
-        return mask, f"masks have values outside --mask-values: {_named(others)}" if others else ""
-    if marked and values[0] != 0:
+    if marked and values[0] != 0 and not (inverted and len(marked) == 1):
         raise InputError(f"values: {_named(marked)} and no 0, so nothing is outside; {ASK}")
-    if len(marked) < 2:
-        return labels > 0, ""
-    if marked[-1] < MOST_LABELS:
-        return labels > 0, f"masks have several labels, all of which count as nodule: {_named(marked)}"
+    if len(marked) < 2 or marked[-1] < MOST_LABELS:
+        return Nodule(labels > 0, values=tuple(marked))
     if marked[-1] == 255:
         if _has_areas(labels) or ((labels > 0) & (labels < 255)).sum() > (labels == 255).sum():
             raise InputError(f"values: {_named(marked)} are not just grey edges between 0 and 255; {ASK}")
-        return labels > 127, "masks with grey edges are cut at 127"
+        return Nodule(labels > 127, "masks with grey edges are cut at 127")
     if marked[-1] > 0xFFFF and len(marked) <= MOST_COLOURS:
-        return labels > 0, f"masks have several colours, all of which count as nodule: {_named(marked)}"
+        return Nodule(labels > 0, values=tuple(marked))
     raise InputError(f"values: {_named(marked)}, neither labels below {MOST_LABELS} nor grey edges; {ASK}")
 
 
+def _by_colour(stored: Labels) -> np.ndarray:
+    """The values of a mask file, or its colours where it has a palette whose index 0 is not black but another is."""
+    if stored.colours is None:
+        return stored.values
+    first, used = np.unique(stored.colours[stored.values == 0]), np.unique(stored.colours)
+    if not first.any():
+        return stored.values
+    if 0 in used:
+        return stored.colours
+    if _brightest(first).max() <= DARK:
+        return stored.values
+    raise InputError(f"palette: index 0 is {_named(first[-1:].tolist())} and no pixel is black; {ASK}, by their index")
+
+
+def _fills(mask: np.ndarray) -> bool:
+    """Whether a frame of bool[n h w] has all four corners and over half of its pixels marked."""
+    corners = mask[:, [0, 0, -1, -1], [0, -1, 0, -1]].all(axis=1)
+    return bool((corners & (mask.mean(axis=(1, 2)) > 0.5)).any())
+
+
+def several(places: Mapping[int, str]) -> str:
+    """A fault about the values that the masks of a data set have, each with a file that has it; "" for a single one.
+
+    White is one value, however many bits it has: 1, 255, 65535 and 0xFFFFFF.
+    """
+    if len({1 if value in WHITE else value for value in places}) < 2:
+        return ""
+    found = ", ".join(f"{_named([value])} ({places[value]})" for value in sorted(places)[:6])
+    more = f" and {len(places) - 6} more" if len(places) > 6 else ""
+    example = ",".join(_named([value]) for value in sorted(places)[:6])
+    return f"masks: have several values, {found}{more}; say which are the nodule, as with --mask-values {example}."
+
+
 def looks_like_a_mask(frame: np.ndarray) -> bool:
-    """Whether an image uint8[h w] holds black and white only, but for traces of compression."""
+    """Whether an image uint8[h w] has few grey values, holds black and white only but for traces of compression, or
+    has one value in over half of what is not background, as a mask with grey edges.
+    """
+    counts = np.sort(np.bincount(frame.ravel(), minlength=256))[::-1]
+    if (counts > 0).sum() <= FEW_VALUES or counts[1] > counts[1:].sum() / 2:
+        return True
     dark, bright = frame <= 16, frame >= 239
     return bool(dark.any() and bright.any() and (dark | bright).mean() > 0.999)
 

@@ -13,6 +13,7 @@ from data_prep.cleaning import STEPS as CLEANING
 from thyroid_jax.errors import InputError
 
 NONE = "none"
+MOST_VALUES = 1 << 16  # of the nodule
 CLASSES = ("benign", "malignant", "normal")
 ROLES = {  # what a column may hold -> the words of its option's help
     "image": "the image's file; without it no table is read",
@@ -32,8 +33,10 @@ class Options:
     findings       columns that become descriptors; ("all",) takes all columns of text
     class_folders  folder name in small letters -> benign, malignant or normal
     mask_words     further words that say "mask" in the name of a file or folder, as "other" in x_other1.png
-    mask_values    label values of the nodule; () takes every value but 0
-    spacing        mm per pixel (rows, columns) of all images
+    mask_values    label values of the nodule; () takes every value but 0, and (0,) means that 0 is the nodule
+    labels         names of what counts as nodule in COCO, Labelme and nnU-Net's dataset.json; () takes a single one
+    sheet          sheet of an Excel table; "" takes the first
+    spacing        mm per pixel (rows, columns) of all images; NaN leaves it unknown, whatever files say
     spacing_unit   "mm" or "cm", the unit of the table's sizes; "" takes mm, or what the column's name says
     missing        further cells of the table that mean "not known"
     ignore         patterns (``*.txt``, ``old/*``) of names or paths that are left out
@@ -51,10 +54,13 @@ class Options:
     grades: tuple[str, ...] = ()
     grade_system: str = ""
     grade_from_folder: bool = False
+    group_from_folder: bool = False
     group_pattern: str = ""
     class_folders: Mapping[str, str] = field(default_factory=lambda: {name: name for name in CLASSES})
     mask_words: tuple[str, ...] = ()
     mask_values: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    sheet: str = ""
     spacing: tuple[float, float] | None = None
     spacing_unit: str = ""
     missing: tuple[str, ...] = ()
@@ -71,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--citation", default="not stated", metavar="TEXT", help="where the images come from")
     add("--licence", default="not stated", metavar="TEXT", help="terms of use")
     add("--table", type=Path, metavar="FILE", help=".csv, .tsv or .xlsx with a row for each image")
+    add("--sheet", default="", metavar="NAME", help="sheet of an Excel table (default: the first)")
     for role, what in ROLES.items():
         add(f"--{role}-column", metavar="COLUMN", help=f"column with {what} ('{NONE}': no column)")
     add("--findings", type=_names, default=(), metavar="COL,COL", help="columns kept as written findings, or 'all'")
@@ -78,7 +85,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--grades", type=_names, default=(), metavar="A,B,C", help="all grades, least suspicious first")
     add("--grade-system", default="", metavar="TEXT", help="name of the grading, as 'ACR TI-RADS'")
     add("--grade", choices=("folder",), help="'folder': the grade is the name of the image's folder")
-    add("--group-pattern", default="", metavar="REGEX", help="finds the patient in a file name: one group in brackets")
+    add("--group", choices=("folder",), help="'folder': the patient is the name of the image's folder")
+    add(
+        "--group-pattern",
+        default="",
+        metavar="REGEX",
+        help="finds the patient in a file name, or in its path if there is a / in REGEX: one group in brackets",
+    )
     add(
         "--class-folders",
         type=_class_folders,
@@ -87,8 +100,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"folders of the classes (default: benign, malignant and normal); '{NONE}' if folders mean nothing",
     )
     add("--mask-words", type=_names, default=(), metavar="WORD,WORD", help="further words that say 'mask' in names")
-    add("--mask-values", type=_values, default=(), metavar="V,V", help="values of the nodule in masks (default: any)")
-    add("--spacing", type=_spacing, metavar="MM[,MM]", help="mm per pixel of all images: rows, columns")
+    add("--mask-values", type=_values, default=(), metavar="V,V-W", help="values of the nodule; 0: masks are inverted")
+    add(
+        "--labels", type=_names, default=(), metavar="NAME,NAME", help="what counts as nodule in COCO, Labelme, nnU-Net"
+    )
+    add(
+        "--spacing",
+        type=_spacing,
+        metavar="MM[,MM]",
+        help=f"mm per pixel of all images: rows, columns ('{NONE}': unknown, whatever files say)",
+    )
     add("--spacing-unit", choices=("mm", "cm"), default="", help="unit of the table's pixel sizes")
     add(
         "--clean",
@@ -105,17 +126,20 @@ def options_of(given: argparse.Namespace) -> Options:
     columns = {role: column for role in ROLES if (column := getattr(given, f"{role}_column")) is not None}
     if given.group_pattern and columns.get("group", NONE) != NONE:
         raise InputError("--group-pattern: cannot be given with --group-column. Choose one of them.")
+    if given.group and (given.group_pattern or columns.get("group", NONE) != NONE):
+        raise InputError("--group folder: cannot be given with --group-column or --group-pattern. Choose one of them.")
     if given.grade == "folder" and columns.get("grade", NONE) != NONE:
         raise InputError("--grade folder: cannot be given with --grade-column. Choose one of them.")
     _check_pattern(given.group_pattern)
-    same = ("name", "source", "title", "citation", "licence", "table", "findings", "grades", "grade_system")
-    more = ("group_pattern", "mask_words", "mask_values", "spacing", "spacing_unit", "missing")
+    same = ("name", "source", "title", "citation", "licence", "table", "findings", "grades", "grade_system", "sheet")
+    more = ("group_pattern", "mask_words", "mask_values", "labels", "spacing", "spacing_unit", "missing")
     folders = {} if given.class_folders is None else {"class_folders": given.class_folders}
     return Options(
         **{name: getattr(given, name) for name in (*same, *more)},
         **folders,
         columns=columns,
         grade_from_folder=given.grade == "folder",
+        group_from_folder=given.group == "folder",
         ignore=tuple(given.ignore),
         clean=tuple(given.clean),
     )
@@ -147,16 +171,24 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _values(text: str) -> tuple[int, ...]:
+    number = lambda word: int(word.strip().replace("#", "0x"), 0)
     try:
-        values = tuple(int(value.strip().replace("#", "0x"), 0) for value in text.split(","))
+        ends = [tuple(map(number, part.split("-"))) for part in text.split(",")]
+        if any(len(end) > 2 or end[-1] < end[0] or end[-1] > 0xFFFFFF for end in ends):
+            raise ValueError("not a range")
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers or colours (0xRRGGBB)") from error
-    if min(values) < 1:
-        raise argparse.ArgumentTypeError("values of the nodule are above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers, ranges or colours (0xRRGGBB)") from error
+    if sum(end[-1] - end[0] for end in ends) > MOST_VALUES:
+        raise argparse.ArgumentTypeError(f"{text!r} has more than {MOST_VALUES} values")
+    values = tuple(value for end in ends for value in range(end[0], end[-1] + 1))
+    if 0 in values and values != (0,):
+        raise argparse.ArgumentTypeError("0 stands alone: it means that 0 is the nodule and every other value is not")
     return values
 
 
 def _spacing(text: str) -> tuple[float, float]:
+    if text == NONE:
+        return math.nan, math.nan
     try:
         sides = [float(side) for side in text.split(",")]
     except ValueError as error:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from data_prep import readers
 from data_prep.folder import drawings
 from data_prep.folder.drawings import Drawing
-from data_prep.folder.layout import SPLITS, Layout, Mask, Pair, Place, listing, natural, paired, stem_of
+from data_prep.folder.layout import Layout, Mask, Pair, Place, listing, natural, paired, split_of, stem_of
 from data_prep.folder.options import Options
 from data_prep.folder.table import Labels, RowFinder, Table, table_of
 from thyroid_jax.data.record import Card, is_name
@@ -24,10 +24,11 @@ from thyroid_jax.errors import InputError
 NO_PATIENTS = (
     "no patient column: images of one patient may be on both sides of a split; give --group-column or --group-pattern"
 )
-GRADE = re.compile(
-    r"(?P<system>(?:acr|bi-?rads|(?:acr[ _-]?|eu-?|k-?)?ti-?rads|tr|grade)?)[ _-]*"
+GRADE = re.compile(  # separators stand only after a word: -1 is no grade
+    r"(?:(?P<system>(?=[a-z])(?:bi[ _-]?rads|grade|(?:acr|eu|k|c)?[ _-]?(?:ti[ _-]?rads)?[ _-]?(?:tr)?))[ _-]*)?"
     r"(?P<number>[0-9]{1,2})(?:\.0)?(?P<letter>[a-z]?)"
 )
+HIGHEST_GRADE = 6  # of BI-RADS; a larger number is a code, or points
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def plan_of(options: Options) -> Plan:
         heading = f"{options.source}: no image was found in it. Known are PNG, JPEG, BMP, TIFF, DICOM, NIfTI, npy."
         raise InputError("\n  ".join([heading, *layout.faults]))
     table = table_of(options, layout)
-    return planned(options, layout, table, _coco(options, layout))
+    documents = _documents(options, layout)
+    options = _with_nnunet(options, layout, documents)
+    return planned(options, layout, table, _coco(options, layout, documents))
 
 
 def _check_name(name: str) -> None:
@@ -88,22 +91,55 @@ def _check_name(name: str) -> None:
         raise InputError(f"--name {name}: is the name of a built-in data set. Give another.")
 
 
-def _coco(options: Options, layout: Layout) -> dict[str, Drawing]:
-    """The drawing of each image that a COCO file names, by the image's path."""
-    finder = RowFinder([pair.image for pair in layout.pairs])
-    found: dict[str, Drawing] = {}
+def _documents(options: Options, layout: Layout) -> dict[str, Any]:
+    """The JSON files that no image claims, by their path: those of COCO, and nnU-Net's dataset.json."""
+    found: dict[str, Any] = {}
     for path in layout.documents:
-        faults: list[str] = []
         try:
             document = drawings.read_json(options.source / path)
         except InputError as error:
             layout.faults.append(f"{path}: {error}; replace the file, or leave it out with --ignore.")
             continue
-        if not drawings.is_coco(document):
+        if drawings.is_coco(document) or drawings.is_nnunet(document):
+            found[path] = document
+        else:
             layout.remarks.add("JSON files that are neither COCO nor named after an image are not read", path)
+    return found
+
+
+def _with_nnunet(options: Options, layout: Layout, documents: Mapping[str, Any]) -> Options:
+    """The options, with the mask values that ``--labels`` means in nnU-Net's dataset.json; several need a choice."""
+    for path, document in documents.items():
+        if not drawings.is_nnunet(document) or options.mask_values:
             continue
-        for name, drawing in drawings.coco(document, faults, options.mask_values).items():
-            images = finder.find(name)
+        try:
+            labels = drawings.nnunet_labels(document)
+        except InputError as error:
+            layout.faults.append(f"{path}: {error}; mend the file, or leave it out with --ignore.")
+            continue
+        listed = ", ".join(f"{name} {' '.join(map(str, values))}" for name, values in labels.items())[:200]
+        if options.labels and not set(options.labels) <= labels.keys():
+            layout.faults.append(f"{path}: labels: has {listed}, not all of --labels {','.join(options.labels)}.")
+        elif options.labels:
+            options = replace(options, mask_values=tuple(v for name in options.labels for v in labels[name]))
+        elif len(labels) > 1:
+            layout.faults.append(
+                f"{path}: labels: has {listed}; say which are the nodule, as with --labels {list(labels)[-1]}."
+            )
+    return options
+
+
+def _coco(options: Options, layout: Layout, documents: Mapping[str, Any]) -> dict[str, Drawing]:
+    """The drawing of each image that a COCO file names, by the image's path; one beside the file comes first."""
+    finder = RowFinder([pair.image for pair in layout.pairs])
+    found: dict[str, Drawing] = {}
+    for path, document in documents.items():
+        faults: list[str] = []
+        if not drawings.is_coco(document):
+            continue
+        for name, drawing in drawings.coco(document, faults, options.mask_values, options.labels).items():
+            beside = finder.find(f"{path.rpartition('/')[0]}/{name}")
+            images = beside if len(beside) == 1 else finder.find(name)
             if not images:
                 layout.dropped.append((f"{path}: {name[:80]!r}", "there is no such image"))
             elif len(images) > 1 or images[0].path in found:
@@ -115,8 +151,11 @@ def _coco(options: Options, layout: Layout) -> dict[str, Drawing]:
                 found[images[0].path] = drawing
         layout.faults += [f"{path}: {fault}; mend the file." for fault in faults]
     labels = sorted({label for drawing in found.values() for label in drawing.labels})
-    if len(labels) > 1:
-        layout.remarks.add(f"categories of COCO, all of which count as nodule: {', '.join(labels)[:200]}")
+    if len(labels) > 1 and not options.labels and not options.mask_values:
+        layout.faults.append(
+            f"COCO: outlines have several categories, {', '.join(labels)[:200]}; say which are the nodule, as with "
+            f"--labels {labels[0]}."
+        )
     return found
 
 
@@ -128,15 +167,16 @@ class _Known(NamedTuple):
     table: Table
     coco: Mapping[str, Drawing]
     grade_of: Mapping[str, int]
+    patients: frozenset[str]
 
 
 def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, Drawing]) -> Plan:
     """The plan, from what the names, the table and the COCO files say. New faults are added to those of ``layout``."""
     cases = _cases([pair.image for pair in layout.pairs])
     grades, grade_of = _grades(options, layout, table)
-    known = _Known(options, layout, table, coco, grade_of)
+    known = _Known(options, layout, table, coco, grade_of, _patients(layout, table))
     items = [_item(pair, cases[pair.image.path], known) for pair in layout.pairs]
-    by_patient = "group" in table.columns or bool(options.group_pattern)
+    by_patient = "group" in table.columns or bool(options.group_pattern) or options.group_from_folder
     if not by_patient:
         layout.remarks.add(NO_PATIENTS)
     card = Card(
@@ -153,6 +193,17 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
         holds=tuple(name for name, there in _kinds(layout, items).items() if there) or ("images",),
     )
     return Plan(options, card, items, layout, table)
+
+
+def _patients(layout: Layout, table: Table) -> frozenset[str]:
+    """The patients of the table; a remark names those that may be one."""
+    patients = frozenset(labels.group for labels in table.labels.values() if labels.group)
+    alike: dict[str, list[str]] = defaultdict(list)
+    for patient in sorted(patients):
+        alike[patient.casefold().strip().removesuffix(".0")].append(patient)
+    if twins := [" = ".join(names) for names in alike.values() if len(names) > 1]:
+        layout.remarks.add("patients that differ only in capitals or .0 count as different", *twins)
+    return patients
 
 
 def _kinds(layout: Layout, items: Sequence[Item]) -> dict[str, bool]:
@@ -220,7 +271,7 @@ def _malignant(image: Place, labels: Labels | None, known: _Known) -> bool | Non
 
 def _is_test(image: Place, labels: Labels | None, known: _Known) -> bool:
     """Whether folder or table say "test"; a fault when only one of two does."""
-    told = SPLITS.get(labels.split, labels.split) if labels else ""
+    told = (split_of(labels.split) or "") if labels else ""
     if labels and told and image.split and (told == "test") != (image.split == "test"):
         place = f"{known.table.place(labels, 'split')}: {labels.split[:40]!r}"
         known.layout.faults.append(
@@ -237,8 +288,15 @@ def _folder_grade(image: Place, options: Options) -> str:
 
 def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str:
     """The patient; an image whose patient is not known is a group of its own."""
-    if pattern := known.options.group_pattern:
-        match = re.search(pattern, stem_of(image.path.rpartition("/")[2]))
+    if known.options.group_from_folder:
+        classes = known.options.class_folders
+        folders = [folder for folder in image.dirs if split_of(folder) is None and folder not in classes]
+        if folders:
+            return folders[-1]
+        known.layout.faults.append(f"{image.path}: --group folder: is in no folder of a patient; move or ignore it.")
+    elif pattern := known.options.group_pattern:
+        path = stem_of(image.path)
+        match = re.search(pattern, path if "/" in pattern else path.rpartition("/")[2])
         if match and match[1]:
             return match[1]
         known.layout.faults.append(
@@ -248,6 +306,8 @@ def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str
         return labels.group
     elif "group" in known.table.columns:
         known.layout.remarks.add("images without patient are groups of their own", image.path)
+    while case in known.patients:
+        case = f"image {case}"
     return case
 
 
@@ -280,13 +340,21 @@ def _guessed_grades(said: Mapping[str, Sequence[str]], layout: Layout) -> tuple[
         return (), {}
     matches = {text: GRADE.fullmatch(text) for text in said}
     odd = sorted(text for text, match in matches.items() if match is None)
-    systems = {match["system"] for match in matches.values() if match}
+    systems = {text: _system(match) for text, match in matches.items() if match}
     order = ", ".join(sorted(said)[:12])
     advice = "give their order with --grades A,B,C, least suspicious first; --missing names what is no grade"
-    if odd or len(systems) > 1:
-        example = said[(odd or sorted(said))[0]][0]
+    if odd or len(set(systems.values())) > 1:
+        examples = {system: text for text, system in sorted(systems.items(), reverse=True)}
+        strange = odd or sorted(examples.values())
         layout.faults.append(
-            f"{example}: the order of the grades {order[:200]} is not known; {advice}, or --grade-column none."
+            f"{said[strange[0]][0]}: the order of the grades {order[:200]} is not known; {advice}, or --grade-column "
+            f"none. {'Not understood' if odd else 'Of several kinds'}: {_with_places(strange, said)}."
+        )
+        return (), {}
+    if high := sorted(text for text, match in matches.items() if match and int(match["number"]) > HIGHEST_GRADE):
+        layout.faults.append(
+            f"{said[high[0]][0]}: a grade above {HIGHEST_GRADE} is no category of TI-RADS or BI-RADS; {advice}. "
+            f"Found: {_with_places(high, said)}."
         )
         return (), {}
     key = {text: (int(match["number"]), match["letter"]) for text, match in matches.items() if match}
@@ -297,8 +365,7 @@ def _guessed_grades(said: Mapping[str, Sequence[str]], layout: Layout) -> tuple[
         )
         return (), {}
     names = {pair: f"{pair[0]}{pair[1]}" for pair in key.values()}
-    system = systems.pop()
-    if system == "tr":
+    if "tr" in systems.values():
         names = {pair: f"TR{name}" for pair, name in names.items()}
     ordered = sorted(names)
     whole = {number for number, letter in ordered if not letter} & {number for number, letter in ordered if letter}
@@ -307,17 +374,45 @@ def _guessed_grades(said: Mapping[str, Sequence[str]], layout: Layout) -> tuple[
     return tuple(names[pair] for pair in ordered), {text: ordered.index(pair) for text, pair in key.items()}
 
 
+def _runs(values: Sequence[int]) -> str:
+    """Whole numbers as text, neighbours as a range: "1, 128-255"."""
+    runs: list[list[int]] = []
+    for value in sorted(set(values)):
+        if runs and runs[-1][1] == value - 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs[:20])
+
+
+def _system(match: re.Match[str]) -> str:
+    """The grading that a text names: BI-RADS 4 and BIRADS 4 are one, and so are TR4, ACR-TR4 and ACR TI-RADS TR4."""
+    word = re.sub(r"[ _-]", "", match["system"] or "")
+    return "tr" if word.endswith("tr") else word
+
+
+def _with_places(texts: Sequence[str], said: Mapping[str, Sequence[str]]) -> str:
+    """Each text with the first places that say it, for a message."""
+    listed = []
+    for text in texts[:8]:
+        more = f" and {len(said[text]) - 3} more" if len(said[text]) > 3 else ""
+        listed.append(f"{text[:40]!r} ({'; '.join(said[text][:3])}{more})")
+    return ", ".join(listed) + (f" and {len(texts) - 8} other texts" if len(texts) > 8 else "")
+
+
 def _labels_sentence(known: _Known, items: Sequence[Item]) -> str:
     """Where outline, grade and malignancy come from; it is kept in the card."""
     options, layout, table, *_ = known
+    named = f" called {', '.join(options.labels)}" if options.labels else ""
     readers_named = sorted({mask.reader for item in items for mask in item.masks if mask.reader}, key=natural)
     sources = [
         "mask files" if any(item.masks for item in items) else "",
         "COCO polygons" if any(item.coco is not None for item in items) else "",
         "Labelme shapes" if any(item.drawing for item in items) else "",
     ]
-    outline = " and ".join(filter(None, sources)) or "none"
-    values = ", ".join(map(str, options.mask_values)) or "any value but 0"
+    outline = (" and ".join(filter(None, sources)) or "none") + named
+    inverted = options.mask_values == (0,)
+    values = "value 0 (inverted masks)" if inverted else _runs(options.mask_values) or "any value but 0"
     parts = [f"Outline: {outline}" + (f", {values}" if any(item.masks for item in items) else "") + "."]
     if readers_named:
         parts.append(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from data_prep.cleaning import clean
 from data_prep.folder import drawings, masks
 from data_prep.folder.layout import Remarks
 from data_prep.folder.planning import Item, Plan
+from data_prep.folder.table import PLAUSIBLE
 from data_prep.reading import fault_of, in_order
 from thyroid_jax.data import formats
 from thyroid_jax.data.record import Notes, Record
@@ -46,68 +48,118 @@ def records(plan: Plan, notes: Notes, remarks: Remarks | None = None) -> Iterato
     notes.counts.update(dict.fromkeys(COUNTED, 0))
     told = remarks if remarks is not None else Remarks()
     told.found.clear()
+    seen = _Seen()
 
-    def made(item: Item, own: Notes) -> tuple[list[Record], Remarks]:
-        said = Remarks()
+    def made(item: Item, own: Notes) -> tuple[list[Record], _Seen]:
+        said = _Seen()
         return _records_of(item, plan, own, said), said
 
     for found, said in in_order(made, plan.items, notes):
-        for text, places in said.found.items():
+        for text, places in said.remarks.found.items():
             told.add(text, *places)
+        seen.add(said)
         yield from found
+    notes.faults += filter(None, (masks.several(seen.values), _several_labels(seen.labels)))
 
 
-def _records_of(item: Item, plan: Plan, notes: Notes, remarks: Remarks) -> list[Record]:
+@dataclass
+class _Seen:
+    """What files say that concerns all of them: values of masks and names of Labelme shapes, each with a file."""
+
+    remarks: Remarks = field(default_factory=Remarks)
+    values: dict[int, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: _Seen) -> None:
+        """Add what other files say; the first file of each value is kept."""
+        self.values = other.values | self.values
+        self.labels = other.labels | self.labels
+
+
+def _several_labels(labels: Mapping[str, str]) -> str:
+    """A fault about shapes of several names, "" for a single one."""
+    if len(labels) < 2:
+        return ""
+    found = ", ".join(f"{label} ({labels[label]})" for label in sorted(labels)[:8])
+    return f"Labelme: shapes have several names, {found}; say which are the nodule, as with --labels {min(labels)}."
+
+
+def _records_of(item: Item, plan: Plan, notes: Notes, seen: _Seen) -> list[Record]:
     """The records of the frames of one file; [] when it or one of its masks cannot be used, which is a fault."""
-    source = plan.options.source
+    source, remarks = plan.options.source, seen.remarks
     picture = None
     with fault_of(item.image, notes, MEND):
-        picture = formats.read_picture(source / item.image)
-        if not item.masks and item.coco is None and all(map(masks.looks_like_a_mask, picture.frames)):
-            raise InputError(
-                "image: is black and white only, which looks like a mask; name it X_mask after its image X"
-            )
+        try:
+            picture = _checked(formats.read_picture(source / item.image), item, plan)
+        except formats.NoPicture:
+            if item.masks:
+                raise
+            notes.dropped.append((item.image, "is a DICOM file without picture, such as a report"))
     outlines, by_reader = None, None
     if picture is not None:
         for text in picture.remarks:
             remarks.add(text, item.image)
         found = len(notes.faults)
-        outlines, by_reader = _outlines(item, picture.frames.shape, plan, notes, remarks)
+        outlines, by_reader = _outlines(item, picture, plan, notes, seen)
         if len(notes.faults) > found:
             return []
     return [] if picture is None else _labelled(item, picture, outlines, by_reader, plan, notes, remarks)
 
 
+def _checked(picture: formats.Picture, item: Item, plan: Plan) -> formats.Picture:
+    """The picture, if it looks like one and its pixel size is plausible or not used."""
+    drawn = [frame for frame in picture.frames if frame.min() < frame.max()]
+    if not drawn:
+        raise InputError("image: is one grey value")
+    if not item.masks and item.coco is None and all(map(masks.looks_like_a_mask, drawn)):
+        raise InputError(
+            "image: has few grey values, or is black and white only, and looks like a mask; name it X_mask after its "
+            "image X, or give --mask-words with a word of its name or folder"
+        )
+    low, high = PLAUSIBLE
+    if item.spacing is None and any(side < low or side > high for side in picture.spacing):
+        rows, columns = picture.spacing
+        raise InputError(
+            f"pixel size: {rows:.4g} x {columns:.4g} mm is not plausible in ultrasound, where it is {low} to {high} "
+            "mm; give --spacing MM, or --spacing none to leave it unknown"
+        )
+    return picture
+
+
 def _outlines(
-    item: Item, shape: tuple[int, ...], plan: Plan, notes: Notes, remarks: Remarks
+    item: Item, picture: formats.Picture, plan: Plan, notes: Notes, seen: _Seen
 ) -> tuple[np.ndarray | None, list[np.ndarray]]:
     """The outline bool[n h w] of the reference, None when nothing outlines it, and those of the readers."""
-    source = plan.options.source
+    source, remarks = plan.options.source, seen.remarks
     found: dict[str, list[np.ndarray]] = {}
     for path, reader in item.masks:
         with fault_of(path, notes, MEND):
-            mask, remark = _mask(source / path, shape, plan.options.mask_values)
-            found.setdefault(reader, []).append(mask)
-            if remark:
-                remarks.add(remark, path)
+            drawn = _mask(source / path, picture, plan.options.mask_values)
+            found.setdefault(reader, []).append(drawn.pixels)
+            seen.values |= {value: path for value in drawn.values if value not in seen.values}
+            if drawn.remark:
+                remarks.add(drawn.remark, path)
     if len(item.masks) > len({reader for _, reader in item.masks}):
         notes.counts["images with several masks, united"] += 1
     united = {reader: masks.united(parts) for reader, parts in found.items()}
     reference = united.pop("", None)
-    drawn = _drawn(item, shape, source, notes, remarks)
-    if drawn is not None and (reference is not None or united):
+    polygons = _drawn(item, picture.frames.shape, plan, notes, seen)
+    if polygons is not None and (reference is not None or united):
         remarks.add("drawings of images that have a mask file are not used", item.image)
-    elif drawn is not None:
-        reference = drawn
+    elif polygons is not None:
+        reference = polygons
     by_reader = list(united.values())
     return (masks.majority(by_reader) if reference is None and by_reader else reference), by_reader
 
 
-def _mask(path: Path, shape: tuple[int, ...], chosen: Sequence[int]) -> tuple[np.ndarray, str]:
-    labels = formats.read_labels(path)
-    if labels.shape != shape:
-        raise InputError(f"size: {_size(labels.shape)}, but the image has {_size(shape)}")
-    return masks.nodule(labels, lossy=path.suffix.lower() in (".jpg", ".jpeg"), chosen=chosen)
+def _mask(path: Path, picture: formats.Picture, chosen: Sequence[int]) -> masks.Nodule:
+    stored, shape = formats.read_mask(path), picture.frames.shape
+    if stored.values.shape != shape:
+        turned = " (the image was turned as EXIF says; turn the mask, or remove the orientation)"
+        is_turned = formats.TURNED in picture.remarks
+        sizes = f"size: {_size(stored.values.shape)}, but the image has {_size(shape)}"
+        raise InputError(sizes + turned * is_turned)
+    return masks.nodule(stored, chosen=chosen)
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -115,16 +167,19 @@ def _size(shape: tuple[int, ...]) -> str:
     return f"{width} x {height}" + (f" in {frames} frames" if frames > 1 else "")
 
 
-def _drawn(item: Item, shape: tuple[int, ...], source: Path, notes: Notes, remarks: Remarks) -> np.ndarray | None:
+def _drawn(item: Item, shape: tuple[int, ...], plan: Plan, notes: Notes, seen: _Seen) -> np.ndarray | None:
     """The outline bool[1 h w] that a COCO or Labelme file draws; None without one. Boxes are counted."""
+    source, remarks = plan.options.source, seen.remarks
     found = [("a COCO file", item.coco)] if item.coco is not None else []
     boxes = 0
     if item.drawing:
         with fault_of(item.drawing, notes, MEND):
-            drawing, image = drawings.labelme(drawings.read_json(source / item.drawing))
+            drawing, image = drawings.labelme(drawings.read_json(source / item.drawing), plan.options.labels)
             found.append((item.drawing, drawing))
             for label in drawing.labels:
-                remarks.add(f"Labelme shapes called {label} count as nodule", item.drawing)
+                remarks.add(f"Labelme shapes called {label!r} count as nodule", item.drawing)
+                if not plan.options.labels:
+                    seen.labels.setdefault(label, item.drawing)
             if image and image.replace("\\", "/").rpartition("/")[2] != item.image.rpartition("/")[2]:
                 remarks.add("Labelme files name another image than the one that they are called after", item.drawing)
     if item.boxes:
@@ -135,7 +190,7 @@ def _drawn(item: Item, shape: tuple[int, ...], source: Path, notes: Notes, remar
         boxes += drawing.boxes
         for kind in sorted(set(drawing.others)):
             remarks.add(f"shapes of kind {kind} are no outline", item.image)
-        if not drawing.boxes or drawing.polygons or drawing.runs or drawing.circles:
+        if drawings.has_outline(drawing):
             with fault_of(f"{item.image}: {place}" if item.coco is not None else place, notes, MEND):
                 if shape[0] > 1:
                     raise InputError(f"frames: the image has {shape[0]}, a drawing is of one")
@@ -163,10 +218,13 @@ def _labelled(
     count = len(picture.frames)
     notes.counts["image files"] += 1
     spacing = item.spacing or picture.spacing
-    if not any(map(math.isnan, picture.spacing)) and not np.allclose(spacing, picture.spacing, rtol=0.02):
+    if not any(map(math.isnan, (*spacing, *picture.spacing))) and not np.allclose(spacing, picture.spacing, rtol=0.02):
         remarks.add("the pixel size in the file differs from the one given, which is used", item.image)
     made = []
     for number, frame in enumerate(picture.frames):
+        if frame.min() == frame.max():
+            remarks.add("frames of one grey value are left out", f"{item.image} frame {number + 1}")
+            continue
         with fault_of(item.image, notes, MEND):
             cleaned = clean(frame, plan.options.clean)
         if notes.faults:

@@ -127,6 +127,8 @@ def _table_lines(table: Table) -> list[tuple[str, str]]:
         (f"  {role}", f"{column.name}{' (guessed from its name)' if column.guessed else ''}")
         for role, column in table.columns.items()
     ]
+    if table.splits:
+        lines.append(("  split words", ", ".join(f"{word}: {table.splits[word]}" for word in sorted(table.splits)[:8])))
     more = {"reader grades": table.readers, "findings": table.findings, "unused": table.unused}
     return lines + [(f"  {label}", ", ".join(names)) for label, names in more.items() if names]
 
@@ -146,6 +148,8 @@ def _malignancy_line(items: Sequence[Item]) -> str:
 
 
 def _group_source(options: Options, table: Table) -> str:
+    if options.group_from_folder:
+        return "folder of the image"
     if options.group_pattern:
         return f"--group-pattern {options.group_pattern}"
     return f"column {table.columns['group'].name}" if "group" in table.columns else "each image is its own"

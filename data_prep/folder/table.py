@@ -12,25 +12,26 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
-from data_prep.folder.layout import PERSON, Layout, Place, natural, stem_of
+from data_prep.folder.layout import PERSON, Layout, Place, composed, natural, split_of, stem_of
 from data_prep.folder.options import NONE, Options
 from data_prep.tables import by_column, table_rows
 from thyroid_jax.errors import InputError
 
 GUESSES = {  # role -> names of its column without spaces, _ and -, the likeliest first
     "image": "image imagefile imagefilename imagename imageid file filename name id case caseid",
-    "group": "patient patientid group groupid subject subjectid caseid case",
-    "malignant": "malignant malignancy benignmalignant pathology diagnosis classification class label",
-    "grade": "grade tirads biradscategory tiradscategory birads category acr acrtirads",
-    "spacing": "spacing pixelsize pixelspacing mmperpixel spacingmm pixelsizemm spacingcm pixelsizecm",
-    "spacing rows": "spacingrow spacingrows",
-    "spacing columns": "spacingcolumn spacingcolumns",
+    "group": "patient patientid patientno patientnumber subject subjectid subjectno caseid case",
+    "malignant": "malignant malignancy malignancy01 benignmalignant pathology diagnosis classification class label",
+    "grade": "grade tirads biradscategory tiradscategory tiradslevel biradslevel birads category acr acrtirads",
+    "spacing": "spacing pixelsize pixelspacing mmperpixel spacingmm pixelsizemm pixelspacingmm spacingcm pixelsizecm "
+    "pixelspacingcm",
+    "spacing rows": "spacingrow spacingrows spacingy pixelspacingy pixelsizey",
+    "spacing columns": "spacingcolumn spacingcolumns spacingx pixelspacingx pixelsizex",
     "split": "split part set subset fold",
 }
-READER_GRADE = re.compile(rf"(?:grade|tirads|birads|category|acr)(?:{PERSON}|r)([a-z0-9]{{1,20}})")
+READER_GRADE = re.compile(rf"(?:grade|tirads|birads|category|acr)(?:{PERSON}([0-9]{{1,3}}|[a-z])|r([0-9]{{1,3}}))")
+LOOKS_LIKE = re.compile(r"tirads|birads|acr|grade|patient|subject|malignan|histolog|patholog|spacing|pixelsize|split")
 MISSING = frozenset(("", "-", "?", "na", "n/a", "nan", "none", "null", "unknown", "not available", "not applicable"))
 TRUTHS = {
     **dict.fromkeys(("1", "1.0", "malignant", "m", "yes", "true"), "malignant"),
@@ -68,7 +69,9 @@ class Column(NamedTuple):
 
 @dataclass
 class Table:
-    """A table that has been understood. ``labels`` are by the path of the image."""
+    """A table that has been understood. ``labels`` are by the path of the image, ``splits`` count the words of the
+    split column.
+    """
 
     file: str = ""
     rows: int = 0
@@ -76,6 +79,7 @@ class Table:
     readers: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    splits: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Labels] = field(default_factory=dict)
 
     def place(self, labels: Labels, role: str) -> str:
@@ -92,8 +96,9 @@ def table_of(options: Options, layout: Layout) -> Table:
     Raises :class:`InputError` when the table cannot be read, a column is not there, or no row names an image.
     """
     path = _path(options, layout.tables)
-    if others := [name for name in layout.tables if path is None or name != path.name]:
-        layout.remarks.add("tables that are not read", *others)
+    every = [*layout.tables, *layout.inner_tables]
+    if others := [name for name in every if path is None or options.source / name != path]:
+        layout.remarks.add("tables that are not read; --table FILE chooses one", *others)
     if path is None:
         asked = [f"--{role}-column" for role, name in options.columns.items() if name.lower() != NONE]
         if asked or options.findings:
@@ -102,15 +107,35 @@ def table_of(options: Options, layout: Layout) -> Table:
             )
         return Table()
     try:
-        rows = table_rows(path, layout.faults)
+        rows = table_rows(path, layout.faults, sheet=options.sheet, keep_breaks=True)
         names = Counter(rows[0][1])
         columns = [name for name, times in names.items() if name and times == 1]
+        twice = [name for name, times in names.items() if name and times > 1]
         if not all(name.isprintable() and len(name) <= LONGEST_CELL for name in columns):
             raise InputError("row 1: names of columns are printed characters, at most 200; mend them")
         found = by_column(rows, columns) if columns else []
-        return understood(path.name, columns, found, options, layout)
+        table = understood(path.name, columns, found, options, layout, twice)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        said = _sheet_read(path, options)
+        raise InputError(f"{path}: {error}{'; ' * bool(said)}{said}") from error
+    if said := _sheet_read(path, options):
+        layout.remarks.add(said, path.name)
+    return table
+
+
+def _sheet_read(path: Path, options: Options) -> str:
+    """Which of several sheets of an Excel table was read, "" where there is only one."""
+    if path.suffix.lower() != ".xlsx":
+        return ""
+    from data_prep.excel import sheet_names
+
+    try:
+        names = sheet_names(path)
+    except InputError:
+        return ""
+    read = options.sheet or names[0]
+    others = ", ".join(name[:40] for name in names if name != read)
+    return f"the sheet {read[:40]} is read, others are {others[:200]}; --sheet NAME chooses" if others else ""
 
 
 def _path(options: Options, tables: Sequence[str]) -> Path | None:
@@ -127,26 +152,60 @@ def _path(options: Options, tables: Sequence[str]) -> Path | None:
     return options.source / tables[0] if tables else None
 
 
-def understood(file: str, columns: Sequence[str], rows: Rows, options: Options, layout: Layout) -> Table:
-    """The table whose ``rows`` have these ``columns``. Raises :class:`InputError`, which does not name the file."""
+def understood(
+    file: str, columns: Sequence[str], rows: Rows, options: Options, layout: Layout, twice: Sequence[str] = ()
+) -> Table:
+    """The table whose ``rows`` have these ``columns``; names that are there ``twice`` are not among them.
+
+    Raises :class:`InputError`, which does not name the file.
+    """
+    _refuse_twice(twice, options)
     table = Table(file, len(rows))
     finder = RowFinder([pair.image for pair in layout.pairs])
     table.columns = _columns(columns, rows, options, finder)
     used = {column.name for column in table.columns.values()}
     table.readers = _reader_columns([name for name in columns if name not in used], options)
     rest = [name for name in columns if name not in used and name not in table.readers]
+    layout.faults += [
+        f"{file}: row 1: two columns are called {name}, which may be the {role}; rename one of them."
+        for name in twice
+        if (role := _unfilled(name, table, options))
+    ]
     if options.findings == ("all",):
         table.findings = [name for name in rest if _is_text(text[name] for _, text in rows)]
     else:
         table.findings = [_named(name, columns, "--findings") for name in options.findings]
-    table.unused = [name for name in rest if name not in table.findings]
+    table.unused = [name for name in rest if name not in table.findings] + [f"{name} (twice)" for name in twice]
+    if likely := [name for name in table.unused if LOOKS_LIKE.search(_plain(name))]:
+        layout.remarks.add("unused columns look like labels; options like --grade-column take them", *likely)
     matched = _matched(table, rows, finder, layout)
     table.labels = {path: _labels(table, number, text, options, layout) for path, (number, text) in matched.items()}
+    table.splits = Counter(labels.split for labels in table.labels.values() if labels.split)
+    if numbers := [word for word in table.splits if split_of(word) == ""]:
+        layout.remarks.add("numbers of the split column mean nothing, least of all a test part", *sorted(numbers))
     _check_spacing(table, options, layout)
     rowless = [pair.image.path for pair in layout.pairs if pair.image.path not in table.labels]
     if rowless:
         layout.remarks.add("images without a row of the table", *rowless)
     return table
+
+
+def _refuse_twice(twice: Sequence[str], options: Options) -> None:
+    """Raise :class:`InputError` for a name that an option asks for and that two columns have."""
+    asked = [(f"--{role}-column", name) for role, name in options.columns.items()]
+    for option, name in [*asked, *(("--findings", name) for name in options.findings)]:
+        if any(_plain(name) == _plain(other) for other in twice):
+            raise InputError(f"{option} {name}: no such single column; two are called so. Rename one of them.")
+
+
+def _unfilled(name: str, table: Table, options: Options) -> str:
+    """The role that a column of this name would have, if no other column has it and the user has not refused it."""
+    if READER_GRADE.fullmatch(_plain(name)) and "grade" not in _roles_off(options):
+        return "grade of a reader"
+    for role, words in GUESSES.items():
+        if _plain(name) in words.split() and role not in table.columns and role.split()[0] not in _roles_off(options):
+            return role
+    return ""
 
 
 def _reader_columns(columns: Sequence[str], options: Options) -> list[str]:
@@ -156,10 +215,9 @@ def _reader_columns(columns: Sequence[str], options: Options) -> list[str]:
     column_of: dict[str, str] = {}
     for name in columns:
         if match := READER_GRADE.fullmatch(_plain(name)):
-            if (first := column_of.setdefault(match[1], name)) != name:
-                raise InputError(
-                    f"columns {first} and {name} are both grades of reader {match[1]}. Rename one of them."
-                )
+            reader = match[1] or match[2]
+            if (first := column_of.setdefault(reader, name)) != name:
+                raise InputError(f"columns {first} and {name} are both grades of reader {reader}. Rename one of them.")
     return [column_of[reader] for reader in sorted(column_of, key=natural)]
 
 
@@ -170,10 +228,7 @@ def _columns(columns: Sequence[str], rows: Rows, options: Options, finder: RowFi
         for role, name in options.columns.items()
         if name.lower() != NONE
     }
-    off = [role for role, name in options.columns.items() if name.lower() == NONE]
-    off += ["group"] if options.group_pattern else []
-    off += ["grade"] if options.grade_from_folder else []
-    off += ["spacing"] if options.spacing else []
+    off = _roles_off(options)
     for role, words in GUESSES.items():
         if role in found or role.split()[0] in off:
             continue
@@ -200,8 +255,16 @@ def _columns(columns: Sequence[str], rows: Rows, options: Options, finder: RowFi
     return found
 
 
+def _roles_off(options: Options) -> list[str]:
+    """The roles for which no column is guessed."""
+    off = [role for role, name in options.columns.items() if name.lower() == NONE]
+    off += ["group"] if options.group_pattern or options.group_from_folder else []
+    off += ["grade"] if options.grade_from_folder else []
+    return off + (["spacing"] if options.spacing else [])
+
+
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _named(name: str, columns: Sequence[str], option: str) -> str:
@@ -234,7 +297,7 @@ class RowFinder:
         self._folded: dict[str, list[Place]] = defaultdict(list)
         self._numbers: dict[int, list[Place]] = defaultdict(list)
         for image in images:
-            full = stem_of(image.path.rpartition("/")[2])
+            full = stem_of(composed(image.path).rpartition("/")[2])
             for stem in {image.stem, full}:
                 self._exact[stem].append(image)
                 self._folded[stem.casefold()].append(image)
@@ -244,7 +307,9 @@ class RowFinder:
 
     def find(self, text: str) -> list[Place]:
         """The images that fit; more than one when the text is ambiguous."""
-        *folders, name = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")] or [""]
+        *folders, name = [part for part in composed(text).replace("\\", "/").split("/") if part not in ("", ".")] or [
+            ""
+        ]
         stem = stem_of(name)
         found = self._exact.get(stem) or self._folded.get(stem.casefold()) or []
         if not found and _is_number(stem):
@@ -264,7 +329,7 @@ def _is_number(text: str) -> bool:
 
 
 def _dirs(image: Place) -> tuple[str, ...]:
-    return tuple(image.path.lower().split("/")[:-1])
+    return tuple(composed(image.path).lower().split("/")[:-1])
 
 
 def _is_end(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -283,7 +348,9 @@ def _matched(table: Table, rows: Rows, finder: RowFinder, layout: Layout) -> dic
         elif len(images) > 1:
             names = ", ".join(image.path for image in images[:3])
             layout.faults.append(f"{cell}: {text[column][:80]!r} may be {names}; write the folder before the name.")
-        elif (path := images[0].path) in found:
+        elif found.get(path := images[0].path, (0, None))[1] == text:
+            layout.remarks.add("rows that repeat another one are not needed", f"row {number}")
+        elif path in found:
             layout.faults.append(f"{cell}: {path} has row {found[path][0]} already; an image has one row.")
         else:
             found[path] = number, text
@@ -313,6 +380,11 @@ def _labels(table: Table, number: int, text: Mapping[str, str], options: Options
         findings={name: text[name] for name in table.findings if not is_missing(text[name], options)},
     )
     spacing = None
+    if split_of(labels.split) is None:
+        layout.faults.append(
+            f"{table.place(labels, 'split')}: {labels.split[:40]!r} must be a word for train, validation or test, or "
+            "the number of a fold; mend it, or give --split-column none."
+        )
     if told := known.get("malignant", ""):
         if told.casefold() not in TRUTHS:
             layout.faults.append(
@@ -333,6 +405,8 @@ def _unit(table: Table, role: str, options: Options) -> float:
 
 
 def _millimetres(table: Table, labels: Labels, role: str, text: str, options: Options, layout: Layout) -> float | None:
+    if re.fullmatch(r"[0-9]*,[0-9]+", text):  # a decimal comma
+        text = text.replace(",", ".")
     try:
         side = float(text) * _unit(table, role, options)
     except ValueError:
@@ -346,11 +420,24 @@ def _millimetres(table: Table, labels: Labels, role: str, text: str, options: Op
 
 
 def _check_spacing(table: Table, options: Options, layout: Layout) -> None:
-    known = [side for labels in table.labels.values() if labels.spacing for side in labels.spacing]
+    """Pixel sizes that are not plausible: faults, or a remark where the user has given the unit."""
     low, high = PLAUSIBLE
-    if known and not options.spacing_unit and not low <= median(known) <= high:
-        name = next(column.name for role, column in table.columns.items() if role.startswith("spacing"))
-        layout.faults.append(
-            f"{table.file}: column {name}: a pixel of {median(known):.4g} mm (median) is not plausible in ultrasound, "
-            f"where it has {low} to {high} mm; give the unit with --spacing-unit cm or mm, or --spacing-column none."
-        )
+    odd = [
+        (labels.row, side)
+        for labels in table.labels.values()
+        for side in (labels.spacing or ())[:2]
+        if not low <= side <= high
+    ]
+    if not odd:
+        return
+    name = next(column.name for role, column in table.columns.items() if role.startswith("spacing"))
+    rows = sorted({row for row, _ in odd})
+    if options.spacing_unit:
+        layout.remarks.add(f"pixel sizes are not from {low} to {high} mm", *(f"row {row}" for row in rows))
+        return
+    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+    layout.faults.append(
+        f"{table.file}: column {name}: a pixel of {odd[0][1]:.4g} mm is not plausible in ultrasound, where it has "
+        f"{low} to {high} mm (row {', '.join(map(str, rows[:8]))}{more}); mend the table, give the unit with "
+        "--spacing-unit cm or mm, or --spacing-column none."
+    )

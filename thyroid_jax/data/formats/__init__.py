@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thyroid_jax.data.formats import dicom, limits, nifti, numpy_files, pillow
+from thyroid_jax.data.formats._shared import NoPicture as NoPicture
 from thyroid_jax.data.formats._shared import Stored, quiet
 from thyroid_jax.data.formats.values import to_grey, to_labels
 from thyroid_jax.errors import InputError
@@ -33,6 +34,7 @@ _READERS: dict[str, Callable[..., Stored]] = {
     "numpy": numpy_files.read,
 }
 SUFFIXES: tuple[str, ...] = tuple(_KINDS)
+TURNED = pillow.TURNED
 
 
 class Picture(NamedTuple):
@@ -45,6 +47,18 @@ class Picture(NamedTuple):
     frames: np.ndarray
     spacing: tuple[float, float]
     remarks: tuple[str, ...]
+
+
+class Labels(NamedTuple):
+    """Label values of a mask file, int32[n h w] as :func:`read_labels` gives them, and what else may matter of it.
+
+    lossy    True where the file's compression does not keep values, whatever the file is called
+    colours  0xRRGGBB of each pixel, 0 where it is transparent, for values that are a palette's indices; else None
+    """
+
+    values: np.ndarray
+    lossy: bool = False
+    colours: np.ndarray | None = None
 
 
 def kind_of(path: Path) -> str | None:
@@ -72,9 +86,9 @@ def read_picture(path: Path) -> Picture:
     Colour becomes luma (ITU-R 601), transparent parts become black. Integers of 16 bits are scaled by 1/257, fractions
     in [0, 1] by 255, one bit becomes 0 and 255. A DICOM file is shown as its rescaling and its first window say. An
     orientation in EXIF is applied. An npy array is [h w], [n h w], [h w c] or [n h w c] with c of 1, 3 or 4; a last
-    axis of 1, 3 or 4 is always taken as c. For the axes of NIfTI see :mod:`~thyroid_jax.data.formats.nifti`. Raises
-    :class:`InputError`, which does not name the file, for any file that cannot be read, is over a limit, or holds
-    values whose grey level is not certain.
+    axis of 1, 3 or 4 is always taken as c; three frames are refused, because they may be colours. For the axes of NIfTI
+    see :mod:`~thyroid_jax.data.formats.nifti`. Raises :class:`InputError`, which does not name the file, for any file
+    that cannot be read, is over a limit, or holds values whose grey level is not certain.
     """
     with np.errstate(all="ignore"):
         stored = _read(path, exact=False)
@@ -89,8 +103,19 @@ def read_labels(path: Path) -> np.ndarray:
     rescaling of a DICOM file is applied. In a TIFF whose zero is white, one to eight bits are given as displayed.
     Raises :class:`InputError` as :func:`read_picture` does, and for values that are no whole numbers of 32 bits.
     """
+    return read_mask(path).values
+
+
+def read_mask(path: Path) -> Labels:
+    """The label values of a mask file as :func:`read_labels` gives them, with the colours of its palette.
+
+    Raises :class:`InputError` as it does.
+    """
     with np.errstate(all="ignore"):
-        return to_labels(_read(path, exact=True))
+        stored = _read(path, exact=True)
+        values = to_labels(stored)
+        colours = None if stored.palette is None else to_labels(stored._replace(values=stored.palette[stored.values]))
+    return Labels(values, stored.lossy, colours)
 
 
 def _read(path: Path, *, exact: bool) -> Stored:

@@ -20,12 +20,21 @@ Convert = Callable[[np.ndarray], np.ndarray]
 
 
 class Stored(NamedTuple):
-    """Values of a file: [n h w] or [n h w 3] in display orientation, and how opaque each pixel is, in the same unit."""
+    """Values of a file: [n h w] or [n h w 3] in display orientation, and how opaque each pixel is, in the same unit.
+
+    ``palette`` is uint8[256 3] where the values are its indices; ``lossy`` says that compression has changed values.
+    """
 
     values: np.ndarray
     alpha: np.ndarray | None = None
     spacing: tuple[float, float] = UNKNOWN
     remarks: tuple[str, ...] = ()
+    palette: np.ndarray | None = None
+    lossy: bool = False
+
+
+class NoPicture(InputError):
+    """A file that is whole and holds no picture, such as a report in DICOM."""
 
 
 # Plain arrays, as npy and NIfTI hold them
@@ -54,6 +63,12 @@ def split_channels(values: np.ndarray, **more: Any) -> Stored:
 
 
 # Sizes
+
+
+def refuse_colours(frames: int) -> None:
+    """Raise InputError for three frames of a plain array, which may be the red, green and blue of one picture."""
+    if frames == 3:
+        raise InputError("shape: three frames look like the colours of one picture; save it as PNG, a clip as TIFF")
 
 
 def pixel_size(rows: float, columns: float) -> tuple[tuple[float, float], list[str]]:

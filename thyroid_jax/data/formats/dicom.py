@@ -16,6 +16,7 @@ from thyroid_jax.errors import InputError
 
 MARK_END = 132  # bytes up to the end of the mark of a DICOM file
 _RLE = "1.2.840.10008.1.2.5"
+_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))
 _JP2 = b"\0\0\0\x0cjP  "  # the first box before a JPEG 2000 stream
 
 
@@ -47,7 +48,7 @@ def read(content: bytes, *, exact: bool) -> Stored:
         more.append(COLOURED)
     if layout.scaling in more and largest < layout.low + (layout.high - layout.low) / 16:
         more.append("no value reaches a sixteenth of the range: the picture stays dark")
-    return Stored(frames, spacing=spacing, remarks=(*remarks, *more))
+    return Stored(frames, spacing=spacing, remarks=(*remarks, *more), lossy=syntax in _LOSSY)
 
 
 # Compression

@@ -10,7 +10,7 @@ import re
 from typing import Any, NamedTuple
 
 from thyroid_jax.data.formats import limits
-from thyroid_jax.data.formats._shared import UNKNOWN, pixel_size
+from thyroid_jax.data.formats._shared import UNKNOWN, NoPicture, pixel_size
 from thyroid_jax.errors import InputError
 
 _NEEDED = """SOPClassUID SequenceOfUltrasoundRegions PixelSpacing SharedFunctionalGroupsSequence
@@ -77,6 +77,8 @@ def dataset_of(content: bytes, pydicom: Any) -> Any:
     _check_elements(dataset)
     if dataset.get("SOPClassUID") == _SEGMENTATION:
         raise InputError("DICOM: a segmentation object; save the mask as PNG or NIfTI")
+    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData", "Rows"} & set(dataset.dir()):
+        raise NoPicture("DICOM: holds no picture")
     if "PixelData" not in dataset:
         raise InputError("DICOM: holds no pixels of whole numbers")
     return dataset

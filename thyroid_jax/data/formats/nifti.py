@@ -26,6 +26,7 @@ from thyroid_jax.data.formats._shared import (
     listed,
     package,
     pixel_size,
+    refuse_colours,
     split_channels,
 )
 from thyroid_jax.errors import InputError
@@ -54,6 +55,8 @@ def read(content: bytes, *, exact: bool) -> Stored:
     names = header.dtype.names
     across, down, frames, channels = _axes(header.shape, coloured=bool(names))
     limits.check_size(down, across, frames)
+    if not exact and not names and header.shape[-1] == 3:
+        refuse_colours(frames)
     values = array(content, header.dtype, header.shape, int(header.offset), "F")
     if names:
         values = np.stack([values[name] for name in names], axis=-1)

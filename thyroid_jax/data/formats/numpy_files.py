@@ -6,7 +6,15 @@ import io
 
 import numpy as np
 
-from thyroid_jax.data.formats._shared import Stored, array, check_type, faults_of, listed, split_channels
+from thyroid_jax.data.formats._shared import (
+    Stored,
+    array,
+    check_type,
+    faults_of,
+    listed,
+    refuse_colours,
+    split_channels,
+)
 from thyroid_jax.data.formats.limits import check_size
 from thyroid_jax.errors import InputError
 
@@ -28,6 +36,8 @@ def read(content: bytes, *, exact: bool) -> Stored:
         raise InputError(f"shape: {listed(shape)}; known are [h w], [n h w] and either with a last axis of 1, 3 or 4")
     frames, h, w = (1, *plain) if len(plain) == 2 else plain
     check_size(h, w, frames)
+    if not exact and not channels:
+        refuse_colours(frames)
     values = array(content, dtype, shape, file.tell(), "F" if by_columns else "C")
     remarks = ("frames along the first axis",) if frames > 1 else ()
     return split_channels(values.reshape(frames, h, w, channels or 1), remarks=remarks)

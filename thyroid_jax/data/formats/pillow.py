@@ -24,6 +24,7 @@ _TURNS: dict[int, Convert] = {  # EXIF's orientation, what brings it upright
     7: lambda page: page[::-1, ::-1].swapaxes(0, 1),
     8: lambda page: page[:, ::-1].swapaxes(0, 1),
 }
+TURNED = "turned as EXIF says"
 _ORIENTATION, _BITS, _PHOTOMETRIC, _DESCRIPTION = 274, 258, 262, 270  # tags of EXIF and TIFF
 
 
@@ -40,6 +41,7 @@ def read(content: bytes, *, exact: bool) -> Stored:
     from PIL import Image
 
     pages: list[_Page] = []
+    palettes: list[np.ndarray | None] = []
     pixels = 0
     with faults_of("picture"), Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "BMP", "TIFF")) as image:
         first = _words(image)
@@ -50,6 +52,11 @@ def read(content: bytes, *, exact: bool) -> Stored:
             limits.check_size(image.height, image.width, number + 1, pixels)
             _check_colours(image, content, exact)
             pages.append(_upright_page(image, content, exact))
+            palettes.append(_palette(image) if exact else None)
+        known = [palette for palette in palettes if palette is not None]
+        if any(not np.array_equal(palette, known[0]) for palette in known):
+            raise InputError("pages: have different palettes; save the mask as grey")
+        lossy = image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
         if len({page.values.shape for page in pages}) != 1:
             raise InputError("pages: EXIF turns some pages of the file and not others")
         remarks = dict.fromkeys(remark for page in pages for remark in page.remarks)
@@ -59,7 +66,17 @@ def read(content: bytes, *, exact: bool) -> Stored:
     if opaque and len(opaque) != len(pages):
         raise InputError("pages: some are transparent and others are not")
     values, alpha = np.stack([page.values for page in pages]), np.stack(opaque) if opaque else None
-    return Stored(values, alpha, remarks=tuple(remarks))
+    return Stored(values, alpha, remarks=tuple(remarks), palette=known[0] if known else None, lossy=lossy)
+
+
+def _palette(image: Any) -> np.ndarray | None:
+    """The colours uint8[256 3] of a picture's palette, black where it has fewer; None without palette."""
+    if image.mode != "P":
+        return None
+    table = np.zeros((256, 3), np.uint8)
+    colours = np.frombuffer(bytes(image.getpalette("RGB") or b""), np.uint8)[:768].reshape(-1, 3)
+    table[: len(colours)] = colours
+    return table
 
 
 def _words(image: Any) -> str:
@@ -85,6 +102,8 @@ def _page_numbers(image: Any) -> Iterator[int]:
 
 
 def _check_colours(image: Any, content: bytes, exact: bool) -> None:
+    if image.mode == "CMYK" and image.format == "JPEG" and not exact:
+        return
     if image.mode not in _MODES:
         kind = "CMYK (colours of print)" if image.mode == "CMYK" else f"of PIL's mode {image.mode}"
         raise InputError(f"colours: {kind}; save the picture as grey or RGB")
@@ -108,12 +127,14 @@ def _depth(image: Any, content: bytes) -> int:
 def _upright_page(image: Any, content: bytes, exact: bool) -> _Page:
     """The page that ``image`` is at, turned as its EXIF orientation says."""
     remarks = []
+    if image.mode == "CMYK":
+        remarks.append("colours of print (CMYK) turned to RGB")
     if not exact and image.mode == "RGB" and _depth(image, content) == 16:
         remarks.append("16 bits of colour cut to 8")
     orientation = (image.tag_v2 if image.format == "TIFF" else image.getexif()).get(_ORIENTATION)
     values, alpha, _ = _page(image, content, exact)  # PIL forgets the orientation of a TIFF when it loads the pixels
     if orientation in _TURNS:
-        remarks.append("turned as EXIF says")
+        remarks.append(TURNED)
         if image.format != "TIFF":  # PIL turns TIFF by itself
             turn = _TURNS[orientation]
             values, alpha = turn(values), None if alpha is None else turn(alpha)
@@ -122,6 +143,8 @@ def _upright_page(image: Any, content: bytes, exact: bool) -> _Page:
 
 def _page(image: Any, content: bytes, exact: bool) -> _Page:
     """The page that ``image`` is at, as it is stored."""
+    if image.mode == "CMYK":
+        return _Page(np.asarray(image.convert("RGB")), None)
     values = np.asarray(image)
     if image.mode == "LA":
         return _Page(values[..., 0], values[..., 1])
