@@ -126,6 +126,8 @@ LAYOUTS = {
     "a dot": (["x.png", "x.mask.png"], ["x"]),
     "nothing but the word": (["P1/image.png", "P1/mask.png"], ["P1/image"]),
     "nothing but another word": (["P1/us.png", "P1/Ground Truth.png"], ["P1/us"]),
+    "an image's name is a word and a number": (["images/seg_1.png", "masks/seg_1.png"], ["seg_1"]),
+    "the same without folders": (["seg_1.png", "seg_1_mask.png"], ["seg_1"]),
     "one letter in two ways": (["images/Mu\u0308ller.png", "masks/M\u00fcller.png"], ["M\u00fcller"]),
     "patients called like readers": (["images/r1/x.png", "masks/r1/x.png"], ["r1/x"]),
     "words in an image's name": (["images/a_tumor.png", "masks/a_tumor.png"], ["a_tumor"]),
@@ -360,6 +362,8 @@ def test_patients_in_folders(tmp_path):
     assert notes.faults == [] and not any("no patient column" in text for text in remarks)
     found, notes, _ = read(tmp_path, group_pattern=r"(?:train|benign)/(P\d)/")
     assert notes.faults == [] and [record.group for record in found.values()] == ["P2", "P1", "P1"]
+    add(tmp_path, "17/a.png")
+    assert read(tmp_path, group_from_folder=True)[0]["17/a"].group == "17"
     add(tmp_path, "c.png", "train/d.png")
     _, notes, _ = read(tmp_path, group_from_folder=True)
     assert [fault.split(":")[0] for fault in notes.faults] == ["c.png", "train/d.png"]
@@ -748,6 +752,7 @@ def test_what_a_user_gets_wrong(tmp_path, capsys):
         ("--name", "mine", *given, "--mask-values", "9-3"): "whole numbers, ranges or colours",
         ("--name", "mine", *given, "--mask-values", "1-2-3"): "whole numbers, ranges or colours",
         ("--name", "mine", *given, "--mask-values", "1-99999"): "more than 65536 values",
+        ("--name", "mine", *given, "--labels", "nodule"): "--labels: there is no COCO or Labelme file",
         ("--name", "mine", *given, "--group", "folder", "--group-pattern", "(a)"): "cannot be given with",
         ("--name", "mine", *given, "--group", "folder", "--group-column", "b"): "cannot be given with",
         ("--name", "mine", *given, "--class-folders", "bad=x"): "benign=NAME",

@@ -172,6 +172,8 @@ def test_names_of_labelme_must_be_chosen(tmp_path):
     found, notes, _ = read(tmp_path, labels=("nodule",))
     assert notes.faults == [] and found["b"].mask is None
     np.testing.assert_array_equal(found["a"].mask, box() == 255)
+    _, notes, _ = read(tmp_path, labels=("Nodule", "thyroid"))
+    assert notes.faults == ["Labelme: no outline is called Nodule; mend --labels."]
     found, notes, _ = read(tmp_path, labels=("nodule", "thyroid"))
     assert notes.faults == [] and found["b"].mask.sum() == 32 * 20
 

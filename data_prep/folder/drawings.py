@@ -239,11 +239,16 @@ def labelme(document: Any, names: Collection[str] = ()) -> tuple[Drawing, str]:
         else:
             others.append(ascii(kind)[:40])
             continue
-        labels.append(ascii(label)[1:-1][:40] if isinstance(label, str) else "")
+        labels.append(shown(label) if isinstance(label, str) else "")
     size = _size(document.get("imageHeight"), document.get("imageWidth"))
     name = document.get("imagePath")
     drawing = Drawing(size, tuple(polygons), tuple(circles), (), boxes, tuple(others), _once(labels))
     return drawing, name if isinstance(name, str) else ""
+
+
+def shown(label: str) -> str:
+    """The name of a shape for messages, without characters that would disturb a terminal."""
+    return ascii(label)[1:-1][:40]
 
 
 def read_boxes(path: Path) -> int:

@@ -351,18 +351,26 @@ def _told_apart(places: Sequence[Place], words: Words, layout: Layout) -> tuple[
 
 
 def _without_bare(places: Sequence[Place], words: Words) -> tuple[list[Place], list[Place]]:
-    """The other pictures, and the masks that are called just "mask", each named after the one picture beside it."""
+    """The other pictures, and the masks that are called just "mask", each named after the one picture beside it.
+
+    Such a picture among several others is a mask without image; but it is an image if its name has a number or its
+    folder holds images.
+    """
     beside: dict[str, list[Place]] = defaultdict(list)
-    bare = [place for place in places if words.bare.fullmatch(place.stem)]
-    others = [place for place in places if not words.bare.fullmatch(place.stem)]
-    for place in others:
-        beside[place.path.rpartition("/")[0]].append(place)
-    named = []
-    for place in bare:
+    for place in places:
+        tail = words.tail.fullmatch(place.stem)  # seg_1_mask is the mask of an image called seg_1
+        if not words.bare.fullmatch(place.stem) and not (tail and words.bare.fullmatch(tail["base"])):
+            beside[place.path.rpartition("/")[0]].append(place)
+    others, bare = [], []
+    for place in places:
         images = beside[place.path.rpartition("/")[0]]
-        stem = images[0].stem if len(images) == 1 else place.stem
-        named.append(place._replace(role="mask", stem=stem))
-    return others, named
+        if words.bare.fullmatch(place.stem) and len(images) == 1:
+            bare.append(place._replace(role="mask", stem=images[0].stem))
+        elif words.bare.fullmatch(place.stem) and place.role != "image" and not place.stem[-1].isdigit():
+            bare.append(place._replace(role="mask"))
+        else:
+            others.append(place)
+    return others, bare
 
 
 def _without_twins(images: Iterable[Place], layout: Layout) -> list[Place]:

@@ -80,6 +80,8 @@ def plan_of(options: Options) -> Plan:
         raise InputError("\n  ".join([heading, *layout.faults]))
     table = table_of(options, layout)
     documents = _documents(options, layout)
+    if options.labels and not documents and not any(pair.drawing for pair in layout.pairs):
+        raise InputError("--labels: there is no COCO or Labelme file and no dataset.json of nnU-Net. Leave it out.")
     options = _with_nnunet(options, layout, documents)
     return planned(options, layout, table, _coco(options, layout, documents))
 
@@ -290,7 +292,7 @@ def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str
     """The patient; an image whose patient is not known is a group of its own."""
     if known.options.group_from_folder:
         classes = known.options.class_folders
-        folders = [folder for folder in image.dirs if split_of(folder) is None and folder not in classes]
+        folders = [folder for folder in image.dirs if not split_of(folder) and folder not in classes]
         if folders:
             return folders[-1]
         known.layout.faults.append(f"{image.path}: --group folder: is in no folder of a patient; move or ignore it.")

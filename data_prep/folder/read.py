@@ -12,6 +12,7 @@ import numpy as np
 from data_prep.cleaning import clean
 from data_prep.folder import drawings, masks
 from data_prep.folder.layout import Remarks
+from data_prep.folder.options import Options
 from data_prep.folder.planning import Item, Plan
 from data_prep.folder.table import PLAUSIBLE
 from data_prep.reading import fault_of, in_order
@@ -59,7 +60,8 @@ def records(plan: Plan, notes: Notes, remarks: Remarks | None = None) -> Iterato
             told.add(text, *places)
         seen.add(said)
         yield from found
-    notes.faults += filter(None, (masks.several(seen.values), _several_labels(seen.labels)))
+    is_labelme = any(item.drawing for item in plan.items)
+    notes.faults += filter(None, (masks.several(seen.values), _labels_fault(seen.labels, plan.options) * is_labelme))
 
 
 @dataclass
@@ -76,9 +78,11 @@ class _Seen:
         self.labels = other.labels | self.labels
 
 
-def _several_labels(labels: Mapping[str, str]) -> str:
-    """A fault about shapes of several names, "" for a single one."""
-    if len(labels) < 2:
+def _labels_fault(labels: Mapping[str, str], options: Options) -> str:
+    """A fault about Labelme shapes of several names, or of none that the user has chosen; "" without one."""
+    if missing := [name for name in options.labels if drawings.shown(name) not in labels]:
+        return f"Labelme: no outline is called {', '.join(missing)}; mend --labels."
+    if len(labels) < 2 or options.labels:
         return ""
     found = ", ".join(f"{label} ({labels[label]})" for label in sorted(labels)[:8])
     return f"Labelme: shapes have several names, {found}; say which are the nodule, as with --labels {min(labels)}."
@@ -178,8 +182,7 @@ def _drawn(item: Item, shape: tuple[int, ...], plan: Plan, notes: Notes, seen: _
             found.append((item.drawing, drawing))
             for label in drawing.labels:
                 remarks.add(f"Labelme shapes called {label!r} count as nodule", item.drawing)
-                if not plan.options.labels:
-                    seen.labels.setdefault(label, item.drawing)
+                seen.labels.setdefault(label, item.drawing)
             if image and image.replace("\\", "/").rpartition("/")[2] != item.image.rpartition("/")[2]:
                 remarks.add("Labelme files name another image than the one that they are called after", item.drawing)
     if item.boxes:
