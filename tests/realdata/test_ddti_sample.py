@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep import cleaning, scan
 from data_prep.readers import ddti
 from thyroid_jax.data.duplicates import merge_groups
 from thyroid_jax.data.record import Notes
@@ -104,10 +105,10 @@ def test_nothing_drawn_is_left(sample):
     """No orientation mark, bright or faint, near the top and no calliper cross anywhere in any crop."""
     left = []
     for record in sample[0]:
-        crosses = ddti.scan.drawn_marks(record.image, ddti.CALLIPERS, alike=0.7).any()
+        crosses = scan.drawn_marks(record.image, cleaning.CALLIPERS, alike=0.7).any()
         top = record.image[:40]
-        bright = ddti.scan.stamps(top, [ddti.ORIENTATION], noise=28).any()
-        faint = ddti.scan.stamps(top, [ddti.FAINT], noise=11).any()
+        bright = scan.stamps(top, [ddti.ORIENTATION], noise=28).any()
+        faint = scan.stamps(top, [ddti.FAINT], noise=11).any()
         if crosses or bright or faint:
             left.append(record.case)
     assert left == []
@@ -117,11 +118,11 @@ def test_marks_lie_where_the_machine_draws_them(sample):
     """A bright one at one of three places, and in split screens a faint one at the other of two of these."""
     places: Counter[tuple[int, ...]] = Counter()
     for record in sample[0]:
-        page = ddti.scan.to_grey(ddti._screenshot(SOURCE / record.source))[17:31]
+        page = scan.to_grey(ddti._screenshot(SOURCE / record.source))[17:31]
         lefts = [
             int(np.flatnonzero(found.any(0))[0])
             for drawing, noise in ((ddti.ORIENTATION, ddti.ORIENTATION_NOISE), (ddti.FAINT, ddti.FAINT_NOISE))
-            if (found := ddti.scan.stamps(page, [drawing], noise=noise, reach=0)).any()
+            if (found := scan.stamps(page, [drawing], noise=noise, reach=0)).any()
         ]
         places[tuple(lefts)] += 1
     assert {place for place in places if len(place) == 2} == {(494, 248), (248, 494)}
