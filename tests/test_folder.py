@@ -783,7 +783,7 @@ def test_options_of_the_command(tmp_path, capsys):
         "malignancy benign: 1, malignant: 1, unknown: 0",
         "2 images whose pixel size is known",
         "masks have values outside --mask-values: 9 (1: 4a/M/a_bw.png)",
-        "equal images have different labels (1: 2/B/b = 4a/M/a)",
+        "2/B/b: equal to 4a/M/a, but their labels differ",
         "1 files left out by --ignore",
         "labels are kept as: Outline: mask files, 2, 7. Grade: folder. Malignancy: folder of the class.",
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from data_prep.folder.options import Options
 from data_prep.folder.planning import Item, Plan, plan_of
 from data_prep.folder.read import records
 from data_prep.folder.table import Table
-from thyroid_jax.data.record import Entry, Notes, Record
+from thyroid_jax.data.record import Notes, Record
 from thyroid_jax.errors import InputError
 
 MOST_DROPPED = 20
@@ -40,22 +40,8 @@ def run(options: Options, out: Path | None, *, overwrite: bool = False) -> None:
     except InputError:
         print(summary(plan, counted, remarks))
         raise
-    for cases in contradictions(survey.entries):
-        remarks.add("equal images have different labels", " = ".join(cases))
     print(summary(plan, survey.notes, remarks))
     print("nothing was written: this was a dry run" if out is None else f"built: {out / options.name}")
-
-
-def contradictions(entries: Sequence[Entry]) -> list[list[str]]:
-    """The cases of each image that is there several times with different grades or malignancy; unknown is different."""
-    same: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        same[entry.content].append(entry)
-    return [
-        [entry.case for entry in equal]
-        for equal in same.values()
-        if len({(entry.grade, entry.malignant) for entry in equal}) > 1
-    ]
 
 
 def summary(plan: Plan, notes: Notes, remarks: Remarks) -> str:
@@ -70,6 +56,8 @@ def summary(plan: Plan, notes: Notes, remarks: Remarks) -> str:
     if dropped:
         lines += [f"left out: {len(dropped)}", *(f"  {what}: {why}" for what, why in dropped[:MOST_DROPPED])]
         lines += [f"  and {len(dropped) - MOST_DROPPED} more"] * (len(dropped) > MOST_DROPPED)
+    if notes.remarks:
+        lines += [f"to know: {len(notes.remarks)}", *(f"  {what}: {why}" for what, why in notes.remarks)]
     told = {**plan.layout.remarks.found}
     for text, places in remarks.found.items():
         told[text] = [*told.get(text, ()), *places]

@@ -24,6 +24,7 @@ def test_records_are_those_of_the_reader(name):
     folder, options, images = SETS[name]
     source = next((Path(place) / folder for place in PLACES if place and (Path(place) / folder).is_dir()), None)
     if source is None:
+        # Original images are not part of the project; who has them runs this test.
         pytest.skip(f"no sample: set THYROID_JAX_DATA to the folder that holds {folder}/")
     notes = Notes()
     planned = plan_of(Options(source=source, name="mine", **options))
@@ -43,6 +44,7 @@ def test_busi_as_a_stranger_would():
     places = [Path(place) / "busi" / "Dataset_BUSI_with_GT" for place in PLACES if place]
     source = next((place for place in places if place.is_dir()), None)
     if source is None:
+        # As above.
         pytest.skip("no BUSI: set THYROID_JAX_DATA to the folder that holds busi/")
     notes = Notes()
     found = list(records(plan_of(Options(source=source, name="mine")), notes))

@@ -62,7 +62,7 @@ def _decoder(syntax: str) -> Any:
     uid = UID(syntax)
     try:
         decoder = get_decoder(uid)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # raised by pydicom for a syntax that it does not know
         name = uid.name if uid.is_transfer_syntax else "an unknown one"
         raise InputError(f"compression: {name} is not read; export the picture uncompressed") from error
     if not decoder.is_available:
