@@ -1,6 +1,7 @@
 """The per-case table survives a round trip, and a spoiled one is refused with every fault named."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.cases import Case, columns, escape, grades, read_cases, unescape, write_cases
 
+NAN = float("nan")
 CHARACTERS = st.characters(exclude_categories=("Cs",))
 # Any text, and often enough text that a spreadsheet would take for a formula.
 TEXT = st.one_of(
@@ -58,12 +60,38 @@ def test_round_trip(tmp_path_factory, table):
     assert [file.name for file in path.parent.iterdir()] == ["cases.csv"]
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    assert header == columns(grades(table))
+    assert header == columns(grades(table), table)
     for column, *cells in zip(header, *rows):
         if column in ("case", "group", "part", "grade_truth", "grade_predicted"):
             assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
         else:
             assert all(cell == "" or np.isfinite(float(cell)) for cell in cells)
+
+
+def test_what_only_some_cases_have(tmp_path):
+    path = tmp_path / "cases.csv"
+    full = Case(
+        "a",
+        "p1",
+        precision=0.5,
+        nsd_1mm=0.25,
+        guidance={"solidity": 0.5, "a.b": -1.0},
+        target={"solidity": 0.75},
+        reader_dice=(0.5, NAN, 0.25),
+        reader_grades=("3", ""),
+        about={"device": "=cmd", "margin": "ill-defined, lobulated"},
+    )
+    empty = Case("b", "p2")
+    write_cases(path, [empty, full])
+    head, first, second = path.read_text().splitlines()
+    assert head.endswith(
+        ",p_malignant,precision,nsd_1mm,guidance_solidity,guidance_a.b,target_solidity,reader0_dice,reader1_dice,"
+        "reader2_dice,reader0_grade,reader1_grade,reader2_grade,about_device,about_margin"
+    )
+    assert first == "b,p2" + "," * (head.count(",") - 1)
+    assert second.endswith(""",0.5,0.25,0.5,-1.0,0.75,0.5,,0.25,3,,,'=cmd,"ill-defined, lobulated\"""")
+    back = dataclasses.replace(full, reader_grades=("3",))  # a missing grade at the end is not told from none
+    assert [repr(case) for case in read_cases(path)] == [repr(empty), repr(back)]
 
 
 def test_layout(tmp_path):

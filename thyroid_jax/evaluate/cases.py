@@ -2,10 +2,17 @@
 
 The columns, in this order: ``case, group, part, dice, iou, hd95_px, hd95_mm, predicted_area_px, reference_area_px,
 grade_truth, grade_predicted``, then ``p_<grade>`` for every grade in ascending order of risk, then ``malignant_truth,
-p_malignant``. An empty cell is a value that does not exist.
+p_malignant``. An empty cell is a value that does not exist. After them stand those that any case has:
 
-Case, group, part and grades are arbitrary text, and a spreadsheet executes a cell that begins like a formula. Such text
-is written with an apostrophe before it (:func:`escape`); reading removes the apostrophe. Numbers are not changed.
+- ``precision, recall, assd_px, assd_mm, nsd_2px, nsd_1mm, boundary_f_2px``, more measures of the outline,
+- ``predicted_area_mm2, reference_area_mm2, contrast_to_noise``, the outline's size and the nodule's contrast,
+- ``guidance_<name>`` and ``target_<name>``, radiomics values that the model predicts, and measured on the reference,
+- ``reader<i>_dice`` and ``reader<i>_grade``, each reader beside the model,
+- ``about_<name>``, findings, device, and what else divides the cases into subgroups.
+
+Case, group, part, grades and ``about`` are arbitrary text, and a spreadsheet executes a cell that begins like a
+formula. Such text is written with an apostrophe before it (:func:`escape`); reading removes the apostrophe. Numbers are
+not changed.
 """
 
 from __future__ import annotations
@@ -28,12 +35,21 @@ FLOATS = ("dice", "iou", "hd95_px", "hd95_mm")
 COUNTS = ("predicted_area_px", "reference_area_px")
 GRADES = ("grade_truth", "grade_predicted")
 MALIGNANCY = ("malignant_truth", "p_malignant")
+MEASURED = (
+    *("precision", "recall", "assd_px", "assd_mm", "nsd_2px", "nsd_1mm", "boundary_f_2px"),
+    *("predicted_area_mm2", "reference_area_mm2", "contrast_to_noise"),
+)
 PROBABILITY = "p_"  # prefix of a grade's column; the grades' order is the columns' order
 OLD_PROBABILITY = "prob_"
+GUIDANCE, TARGET, ABOUT = "guidance_", "target_", "about_"
+READER_DICE, READER_GRADE = "reader{}_dice", "reader{}_grade"
 
 ESCAPE = "'"
 # A spreadsheet may take these for the beginning of a formula (the wide forms in East Asian locales), or strip them.
 RISKY = (*"=+-@\uff1d\uff0b\uff0d\uff20\t\r\n", ESCAPE)
+
+
+Cell = str | float | int | None
 
 
 @dataclass(frozen=True)
@@ -42,10 +58,16 @@ class Case:
 
     ``case``, ``group`` (the patient, or another unit that is not split) and ``part`` (train, validation, test, or the
     name of a fold) are any text. ``dice, iou, hd95_px, hd95_mm`` are NaN without a reference or a predicted mask; HD95
-    also when one of the two masks is empty, and in mm when the pixel spacing is unknown. Areas are in pixels, None
-    without such a mask. Grades are names, "" when unknown. ``probability`` maps every grade, in ascending order of
-    risk, to its probability; it is empty when no grade is predicted. ``malignant_truth`` is None when unknown,
-    ``p_malignant`` is NaN when it is not predicted.
+    also when one of the two masks is empty, and in mm when the pixel spacing is unknown. The other measures of the
+    outline are those of :mod:`thyroid_jax.evaluate.metrics`, NaN likewise. Areas in pixels are None without such a
+    mask. Grades are names, "" when unknown. ``probability`` maps every grade, in ascending order of risk, to its
+    probability; it is empty when no grade is predicted. ``malignant_truth`` is None when unknown, ``p_malignant`` is
+    NaN when it is not predicted.
+
+    ``guidance`` and ``target`` map names of radiomics values to what the model predicts and what was measured on the
+    reference. ``reader_dice`` is the predicted outline's Dice with each reader's (NaN where a reader drew none),
+    ``reader_grades`` the grade that each reader gave ("" where none); missing values at their end are not written.
+    ``about`` holds findings and other facts by name.
 
     Raises ValueError for a grade named "malignant" (its column would be that of the probability of malignancy), a
     ``malignant_truth`` other than None, 0 and 1, or a ``p_malignant`` outside [0, 1].
@@ -65,6 +87,21 @@ class Case:
     probability: Mapping[str, float] = field(default_factory=dict)
     malignant_truth: bool | None = None
     p_malignant: float = NAN
+    precision: float = NAN
+    recall: float = NAN
+    assd_px: float = NAN
+    assd_mm: float = NAN
+    nsd_2px: float = NAN
+    nsd_1mm: float = NAN
+    boundary_f_2px: float = NAN
+    predicted_area_mm2: float = NAN
+    reference_area_mm2: float = NAN
+    contrast_to_noise: float = NAN
+    guidance: Mapping[str, float] = field(default_factory=dict)
+    target: Mapping[str, float] = field(default_factory=dict)
+    reader_dice: tuple[float, ...] = ()
+    reader_grades: tuple[str, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if any(PROBABILITY + name in MALIGNANCY for name in self.probability):
@@ -88,9 +125,21 @@ def grades(cases: Sequence[Case]) -> tuple[str, ...]:
     return found.pop() if found else ()
 
 
-def columns(names: Sequence[str]) -> list[str]:
-    """The table's header for grades of these names, in ascending order of risk."""
-    return [*TEXTS, *FLOATS, *COUNTS, *GRADES, *(PROBABILITY + name for name in names), *MALIGNANCY]
+def columns(names: Sequence[str], cases: Sequence[Case] = ()) -> list[str]:
+    """The table's header for grades of these names, in ascending order of risk, and for what these cases have."""
+    readers = max((max(len(case.reader_dice), len(case.reader_grades)) for case in cases), default=0)
+    return [
+        *(*TEXTS, *FLOATS, *COUNTS, *GRADES, *(PROBABILITY + name for name in names), *MALIGNANCY),
+        *(name for name in MEASURED if any(not np.isnan(getattr(case, name)) for case in cases)),
+        *(prefix + name for prefix in (GUIDANCE, TARGET) for name in _keys(cases, prefix)),
+        *(column.format(i) for column in (READER_DICE, READER_GRADE) for i in range(readers)),
+        *(ABOUT + name for name in _keys(cases, ABOUT)),
+    ]
+
+
+def _keys(cases: Sequence[Case], prefix: str) -> list[str]:
+    """The names that any of the cases has, in order of appearance."""
+    return list(dict.fromkeys(name for case in cases for name in getattr(case, prefix.removesuffix("_"))))
 
 
 def write_cases(path: Path | str, cases: Sequence[Case]) -> None:
@@ -99,20 +148,15 @@ def write_cases(path: Path | str, cases: Sequence[Case]) -> None:
     Floats are written so that reading gives the same bits, truth of malignancy as 0 or 1; NaN and None are empty cells.
     Without a case only the header is written. Raises ValueError for cases that were graded on different scales.
     """
-    names = grades(cases)
-    write_text(path, "".join(_line(row) for row in [columns(names), *(_row(case, names) for case in cases)]))
-
-
-Cell = str | float | int | None
+    header = columns(grades(cases), cases)
+    rows = ([_text(_value(case, column)) for column in header] for case in cases)
+    write_text(path, "".join(map(_line, [header, *rows])))
 
 
 def write_table(path: Path | str, header: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> None:
     """Write any table as CSV in one step; texts are escaped for spreadsheets, and None and NaN are empty cells."""
 
-    def cell(value: Cell) -> str:
-        return escape(value) if isinstance(value, str) else _cell(value)
-
-    lines = [list(header), *([cell(row.get(name)) for name in header] for row in rows)]
+    lines = [list(header), *([_text(row.get(name)) for name in header] for row in rows)]
     write_text(path, "".join(map(_line, lines)))
 
 
@@ -162,7 +206,7 @@ def unescape(text: str) -> str:
 
 
 def _header_fault(header: list[str]) -> str:
-    missing = [column for column in columns(()) if column not in header]
+    missing = [column for column in (*TEXTS, *FLOATS, *COUNTS, *GRADES, *MALIGNANCY) if column not in header]
     if any(column.startswith(OLD_PROBABILITY) for column in header):
         return f"has columns {OLD_PROBABILITY}<grade>, the layout of an older version"
     if missing:
@@ -200,17 +244,40 @@ def _case(row: dict[str, str], where: str, problems: list[str]) -> Case:
         problems.append(f"{where}: {len(probability)} of {len(names)} probabilities are filled in; all or none must be")
     counts = {column: number(column, _COUNT) for column in COUNTS}
     malignant = number("malignant_truth", _TRUTH)
-    columns: dict[str, Any] = {
+    floats = [column for column in (*FLOATS, *MEASURED) if column in row]
+    values: dict[str, Any] = {
         **{column: unescape(row[column]) for column in (*TEXTS, *GRADES)},
-        **{column: _or_nan(number(column, _NUMBER)) for column in FLOATS},
+        **{column: _or_nan(number(column, _NUMBER)) for column in floats},
         **{column: None if count is None else int(count) for column, count in counts.items()},
+        **{
+            prefix.removesuffix("_"): {
+                column.removeprefix(prefix): _or_nan(number(column, _NUMBER))
+                for column in row
+                if column.startswith(prefix) and row[column]
+            }
+            for prefix in (GUIDANCE, TARGET)
+        },
     }
+    readers = range(sum(column.startswith("reader") and column.endswith("_dice") for column in row))
     return Case(
-        **columns,
+        **values,
         probability={name: _or_nan(value) for name, value in probability.items()},
         malignant_truth=None if malignant is None else bool(malignant),
         p_malignant=_or_nan(number("p_malignant", _SHARE)),
+        reader_dice=_without_end([_or_nan(number(READER_DICE.format(i), _NUMBER)) for i in readers]),
+        reader_grades=_without_end([unescape(row[READER_GRADE.format(i)]) for i in readers]),
+        about={
+            column.removeprefix(ABOUT): unescape(row[column])
+            for column in row
+            if column.startswith(ABOUT) and row[column]
+        },
     )
+
+
+def _without_end(values: Sequence[Any]) -> tuple[Any, ...]:
+    """The values up to the last one that exists."""
+    there = [place for place, value in enumerate(values, start=1) if value != "" and value == value]
+    return tuple(values[: max(there, default=0)])
 
 
 def _float(cell: str) -> float | None:
@@ -224,19 +291,27 @@ def _or_nan(value: float | None) -> float:
     return NAN if value is None else value
 
 
-def _row(case: Case, names: Sequence[str]) -> list[str]:
-    return [
-        *(escape(getattr(case, column)) for column in TEXTS),
-        *(_cell(getattr(case, column)) for column in (*FLOATS, *COUNTS)),
-        *(escape(getattr(case, column)) for column in GRADES),
-        *(_cell(case.probability.get(name)) for name in names),
-        "" if case.malignant_truth is None else str(int(case.malignant_truth)),
-        _cell(case.p_malignant),
-    ]
+def _value(case: Case, column: str) -> Cell:
+    """The case's value in a column of :func:`columns`; None where it has none."""
+    if column == "malignant_truth":
+        return None if case.malignant_truth is None else int(case.malignant_truth)
+    if column in _FIELDS:
+        return getattr(case, column)
+    if column.startswith("reader"):
+        number, _, kind = column.removeprefix("reader").partition("_")
+        values = case.reader_dice if kind == "dice" else case.reader_grades
+        return values[int(number)] if int(number) < len(values) else None
+    prefix, _, name = column.partition("_")
+    return getattr(case, "probability" if prefix == "p" else prefix).get(name)
 
 
-def _cell(value: float | None) -> str:
-    """A number's cell, empty for None and NaN."""
+_FIELDS = (*TEXTS, *FLOATS, *COUNTS, *GRADES, *MALIGNANCY, *MEASURED)
+
+
+def _text(value: Cell) -> str:
+    """A value's cell: text safe in a spreadsheet, a number in full precision, empty for None and NaN."""
+    if isinstance(value, str):
+        return escape(value)
     if value is None or np.isnan(value):
         return ""
     return repr(float(value)) if isinstance(value, (float, np.floating)) else str(int(value))
