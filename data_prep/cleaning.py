@@ -16,6 +16,7 @@ from thyroid_jax.errors import InputError
 
 STEPS = {
     "scan": "cut to the scan, the largest lit part of a dark page",
+    "colours": "fill in coloured marks on a grey picture",
     "callipers": "fill in crosses of 7 and 9 pixels and the dotted lines between them",
     "text": "fill in bright letters, ticks and arrows with sharp sides",
 }
@@ -40,9 +41,10 @@ class Cleaned(NamedTuple):
     steps: tuple[str, ...]
 
 
-def clean(grey: np.ndarray, steps: Sequence[str]) -> Cleaned:
+def clean(grey: np.ndarray, steps: Sequence[str], *, colour: np.ndarray | None = None) -> Cleaned:
     """Clean a picture uint8[h w] by some of :data:`STEPS`. A step that finds nothing changes nothing and is not named.
 
+    ``colour`` is the largest less the smallest channel of each pixel, uint8[h w], None for a picture without colours.
     The result depends on the pixels alone, never on a label. Raises :class:`InputError` for an unknown step, or when
     the picture is to be cut and shows no scan.
     """
@@ -55,6 +57,8 @@ def clean(grey: np.ndarray, steps: Sequence[str]) -> Cleaned:
         raise InputError("cleaning: no ultrasound scan is found in the picture")
     crop = np.ascontiguousarray(grey[box.slices])
     marks: dict[str, np.ndarray] = {}
+    if "colours" in steps and colour is not None:
+        marks["coloured marks"] = scan.coloured_marks(colour)[box.slices]
     if "callipers" in steps:
         crosses = scan.drawn_marks(crop, CALLIPERS, alike=CALLIPERS_ALIKE)
         marks["callipers"] = crosses | (scan.dots(crop, step=DOTS_STEP) if crosses.any() else crosses)

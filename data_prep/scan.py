@@ -116,18 +116,22 @@ def _covered(extent: np.ndarray) -> tuple[int, int]:
     return int(inside[0]), int(inside[-1]) + 1
 
 
-def coloured_marks(image: np.ndarray, *, at_least: int = 30, reach: int = 3) -> np.ndarray:
-    """Where an RGB screenshot uint8[h w 3] carries coloured marks, as bool[h w]; a grey image has none.
+def colour_of(image: np.ndarray) -> np.ndarray:
+    """Largest less smallest channel of each pixel of an RGB image uint8[h w 3], uint8[h w]; 0 for one channel."""
+    if image.ndim == 2:
+        return np.zeros_like(image)
+    red, green, blue = (image[..., channel] for channel in range(3))
+    return np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+
+
+def coloured_marks(colour: np.ndarray, *, at_least: int = 30, reach: int = 3) -> np.ndarray:
+    """Where a screenshot carries coloured marks, bool[h w], from :func:`colour_of` its pixels uint8[h w].
 
     A mark is a pixel whose channels differ by ``at_least``, grown by ``reach`` pixels because JPEG smears colour. When
     more than a twentieth of the pixels are coloured (Doppler, a tinted grey map), the image itself is coloured, and
     no pixel counts as a mark.
     """
-    if image.ndim == 2:
-        return np.zeros(image.shape, bool)
-    red, green, blue = (image[..., channel] for channel in range(3))
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    coloured = spread >= at_least
+    coloured = colour >= at_least
     if not coloured.any() or coloured.mean() > 0.05:
         return np.zeros(coloured.shape, bool)
     return _grown(coloured, reach)

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from medical_files import dicom
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from data_prep import cleaning
+from data_prep import cleaning, scan
 from data_prep.__main__ import main
+from thyroid_jax.data.formats import read_picture
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError
 
@@ -57,6 +59,28 @@ def test_a_mark_is_filled_in_and_nothing_else_is_touched(mark):
         assert len(cleaning.clean(marked, ["scan", "callipers"]).steps) == 1  # letters are no crosses
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg", "dcm"])
+def test_coloured_marks_are_filled_in_and_a_coloured_picture_is_left(tmp_path, kind):
+    grey = np.repeat(screenshot()[..., None], 3, axis=-1)
+    marked = grey.copy()
+    marked[80:84, 100:180] = marked[80:120, 100:103] = (30, 200, 40)  # an edge as dark as the tissue, and green
+    path = tmp_path / f"shot.{kind}"
+    if kind == "dcm":
+        path.write_bytes(dicom(marked, Rows=240, Columns=340))
+    else:
+        Image.fromarray(marked).save(path, quality=95)
+    picture = read_picture(path)
+    drawn = (marked != grey).any(-1)
+    found = cleaning.clean(picture.frames[0], ["scan", "colours"], colour=picture.colour[0])
+    cut = found.box.slices
+    assert [step.split(":")[0] for step in found.steps] == ["cut to the scan", "coloured marks filled in"]
+    changed = found.image != picture.frames[0][cut]
+    assert changed[drawn[cut]].mean() > 0.9 and changed.sum() < 4 * drawn.sum()
+    tinted = np.clip(grey * np.array([1.0, 0.7, 0.3]), 0, 255).astype(np.uint8)
+    assert cleaning.clean(picture.frames[0], ["colours"], colour=scan.colour_of(tinted)).steps == ()
+    assert cleaning.clean(picture.frames[0], ["colours"]).steps == ()  # no colour, no mark
+
+
 def test_without_a_step_a_picture_stays_as_it_is():
     page = screenshot("text", "callipers")
     found = cleaning.clean(page, [])
@@ -67,7 +91,7 @@ def test_without_a_step_a_picture_stays_as_it_is():
 def test_what_cannot_be_cleaned():
     with pytest.raises(InputError, match="no ultrasound scan is found"):
         cleaning.clean(np.zeros((100, 100), np.uint8), ["scan"])
-    with pytest.raises(InputError, match="'crop' is no step; known are scan, callipers, text"):
+    with pytest.raises(InputError, match="'crop' is no step; known are scan, colours, callipers, text"):
         cleaning.clean(screenshot(), ["crop"])
 
 

@@ -161,6 +161,7 @@ def test_a_palette_becomes_luma_and_its_index_is_the_label(put):
         colours = np.stack([index, index * 3, index * 6], -1)
         path = put("a.dcm", dicom(index, **fields))
         expect(path, np.round(colours @ [0.299, 0.587, 0.114]), "palette turned to luma")
+        np.testing.assert_array_equal(read_picture(path).colour, [index * 5])  # of blue and red
         expect_labels(path, index)
     for name in ("Red", "Green", "Blue"):  # the descriptor says 16 bits, the tables have 8
         fields[f"{name}PaletteColorLookupTableData"] = ramp.astype("u1").tobytes()

@@ -53,15 +53,15 @@ def test_around_stays_in_the_image_and_knows_the_inner_box():
 
 def test_coloured_marks_are_found_with_their_smear_but_a_coloured_image_is_left():
     image = np.repeat(tissue(100, 100)[..., None], 3, -1)
-    assert not scan.coloured_marks(image).any()
+    assert not scan.coloured_marks(scan.colour_of(image)).any()
     marked = image.copy()
     marked[40:47, 50] = (60, 200, 200)
-    found = scan.coloured_marks(marked)
+    found = scan.coloured_marks(scan.colour_of(marked))
     assert found[38:49, 49:52].all() and found.sum() < 150
     doppler = image.copy()
     doppler[20:60, 20:80] = (200, 20, 20)
-    assert not scan.coloured_marks(doppler).any()
-    assert not scan.coloured_marks(image[..., 0]).any()
+    assert not scan.coloured_marks(scan.colour_of(doppler)).any()
+    assert not scan.coloured_marks(scan.colour_of(image[..., 0])).any()
 
 
 def test_letters_go_and_bright_foci_stay():

@@ -229,7 +229,8 @@ def _labelled(
             remarks.add("frames of one grey value are left out", f"{item.image} frame {number + 1}")
             continue
         with fault_of(item.image, notes, MEND):
-            cleaned = clean(frame, plan.options.clean)
+            colour = None if picture.colour is None else picture.colour[number]
+            cleaned = clean(frame, plan.options.clean, colour=colour)
         if notes.faults:
             return []
         cut = lambda mask, number=number, box=cleaned.box: np.ascontiguousarray(mask[number][box.slices])

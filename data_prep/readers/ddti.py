@@ -425,7 +425,7 @@ def _without_overlays(
     screen: np.ndarray, grey: np.ndarray, box: scan.Box, notes: Notes
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The crop uint8[h w] of the screenshot, what the machine drew over the scan filled in, and the steps of that."""
-    colour = scan.coloured_marks(screen)
+    colour = scan.coloured_marks(scan.colour_of(screen))
     if colour.any():
         colour[COLOURED_ORIENTATION.slices] = True
     colour = colour[box.slices]

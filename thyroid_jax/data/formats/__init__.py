@@ -42,11 +42,13 @@ class Picture(NamedTuple):
 
     spacing  millimetres per pixel (rows, columns); NaN when unknown
     remarks  what was done to the stored values that a person should know, in words that do not depend on the pixels
+    colour   largest less smallest channel of each pixel, uint8[n h w]; None where no pixel has a colour
     """
 
     frames: np.ndarray
     spacing: tuple[float, float]
     remarks: tuple[str, ...]
+    colour: np.ndarray | None = None
 
 
 class Labels(NamedTuple):
@@ -92,8 +94,8 @@ def read_picture(path: Path) -> Picture:
     """
     with np.errstate(all="ignore"):
         stored = _read(path, exact=False)
-        grey, remarks = to_grey(stored)
-    return Picture(grey, stored.spacing, (*stored.remarks, *remarks))
+        grey, colour, remarks = to_grey(stored)
+    return Picture(grey, stored.spacing, (*stored.remarks, *remarks), colour)
 
 
 def read_labels(path: Path) -> np.ndarray:

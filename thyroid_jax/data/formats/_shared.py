@@ -22,7 +22,8 @@ Convert = Callable[[np.ndarray], np.ndarray]
 class Stored(NamedTuple):
     """Values of a file: [n h w] or [n h w 3] in display orientation, and how opaque each pixel is, in the same unit.
 
-    ``palette`` is uint8[256 3] where the values are its indices; ``lossy`` says that compression has changed values.
+    ``palette`` is uint8[256 3] where the values are its indices; ``lossy`` says that compression has changed values;
+    ``colour`` is uint8[n h w], how far the channels of 8 bits differ, where colours are already turned to grey.
     """
 
     values: np.ndarray
@@ -31,6 +32,7 @@ class Stored(NamedTuple):
     remarks: tuple[str, ...] = ()
     palette: np.ndarray | None = None
     lossy: bool = False
+    colour: np.ndarray | None = None
 
 
 class NoPicture(InputError):

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from thyroid_jax.data.formats import limits
-from thyroid_jax.data.formats._shared import Convert, Stored, faults_of, listed, package
-from thyroid_jax.data.formats.dicom_grey import converter
+from thyroid_jax.data.formats._shared import Stored, faults_of, listed, package
+from thyroid_jax.data.formats.dicom_grey import Conversion, converter
 from thyroid_jax.data.formats.dicom_header import Layout, dataset_of, layout_of, spacing_of, transfer_syntax
-from thyroid_jax.data.formats.values import COLOURED, is_coloured
+from thyroid_jax.data.formats.values import COLOURED
 from thyroid_jax.errors import InputError
 
 MARK_END = 132  # bytes up to the end of the mark of a DICOM file
@@ -42,13 +42,14 @@ def read(content: bytes, *, exact: bool) -> Stored:
             remarks.append("windows and pixel sizes of functional groups are not used")
         if exact and layout.samples == 3 and layout.bits > 8:
             raise InputError(f"BitsStored: {layout.bits} for a mask of colours; save it with 8")
-        convert, more = (None, []) if exact else converter(dataset, layout, syntax)
-        frames, largest, coloured = _decoded(dataset, layout, decoder, convert)
-    if coloured:
+        convert = None if exact else converter(dataset, layout, syntax)
+        more = [] if convert is None else convert.remarks
+        frames, colour, largest = _decoded(dataset, layout, decoder, convert)
+    if layout.samples == 3 and colour is not None:
         more.append(COLOURED)
     if layout.scaling in more and largest < layout.low + (layout.high - layout.low) / 16:
         more.append("no value reaches a sixteenth of the range: the picture stays dark")
-    return Stored(frames, spacing=spacing, remarks=(*remarks, *more), lossy=syntax in _LOSSY)
+    return Stored(frames, spacing=spacing, remarks=(*remarks, *more), lossy=syntax in _LOSSY, colour=colour)
 
 
 # Compression
@@ -105,29 +106,31 @@ def _has_few_boxes(frame: bytes) -> bool:
 
 
 class _Decoded(NamedTuple):
-    """Frames [n h w] or [n h w 3]; the largest stored value, and whether any pixel has a colour."""
+    """Frames [n h w] or [n h w 3]; the difference of their channels, None if there is none; the largest value."""
 
     frames: np.ndarray
+    colour: np.ndarray | None
     largest: int
-    coloured: bool
 
 
-def _decoded(dataset: Any, layout: Layout, decoder: Any, convert: Convert | None) -> _Decoded:
+def _decoded(dataset: Any, layout: Layout, decoder: Any, convert: Conversion | None) -> _Decoded:
     """All frames: grey uint8 after ``convert``; without it as stored, one channel as int32 and colours as uint8."""
     shape: tuple[int, ...] = (layout.frames, layout.rows, layout.columns)
     flat, kind = convert or layout.samples == 1, np.uint8 if convert or layout.samples == 3 else np.int32
     frames: np.ndarray = np.empty(shape if flat else (*shape, 3), kind)
-    number, largest, coloured = 0, layout.low, False
+    colour = np.zeros(shape, np.uint8) if convert and convert.colour else None
+    number, largest = 0, layout.low
     for number, (frame, colours) in enumerate(_decoded_by(decoder, dataset), start=1):
         if number > layout.frames:
             raise InputError(f"NumberOfFrames: {layout.frames}, but there are more frames")
         _check_frame(frame, colours, layout)
         largest = max(largest, int(frame.max()))
-        coloured = coloured or (layout.samples == 3 and is_coloured(frame))
-        frames[number - 1] = frame if convert is None else convert(frame)
+        frames[number - 1] = frame if convert is None else convert.grey(frame)
+        if convert and convert.colour and colour is not None:
+            colour[number - 1] = convert.colour(frame)
     if number != layout.frames:
         raise InputError(f"NumberOfFrames: {layout.frames}, but there are {number}")
-    return _Decoded(frames, largest, coloured)
+    return _Decoded(frames, colour if colour is not None and colour.any() else None, largest)
 
 
 def _check_frame(frame: np.ndarray, colours: Any, layout: Layout) -> None:

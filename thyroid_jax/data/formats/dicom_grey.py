@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from thyroid_jax.data.formats._shared import Convert
 from thyroid_jax.data.formats.dicom_header import Layout
-from thyroid_jax.data.formats.values import luma
+from thyroid_jax.data.formats.values import difference, luma
 from thyroid_jax.errors import InputError
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
-def converter(dataset: Any, layout: Layout, syntax: str) -> tuple[Convert, list[str]]:
-    """What turns a decoded frame into grey [h w] of 0 to 255, and remarks.
+class Conversion(NamedTuple):
+    """What turns a decoded frame into grey [h w] of 0 to 255, and into the difference of its channels; and remarks.
 
-    One channel needs a table of its at most 65536 values only.
+    ``colour`` is None for a picture without colours.
     """
+
+    grey: Convert
+    colour: Convert | None
+    remarks: list[str]
+
+
+def converter(dataset: Any, layout: Layout, syntax: str) -> Conversion:
+    """The conversion that a file's header asks for; one channel needs a table of its at most 65536 values only."""
     scaled = [layout.scaling] if layout.bits > 8 else []
     if layout.samples == 3:
         scale = 255 / layout.high
-        return lambda frame: luma(np.round(frame * scale)), scaled
+        return Conversion(
+            lambda frame: luma(np.round(frame * scale)), lambda frame: difference(np.round(frame * scale)), scaled
+        )
+    colours = None
     if layout.colours == "PALETTE COLOR":
-        table, remarks = _palette(dataset, layout, syntax), ["palette turned to luma"]
+        palette = _palette(dataset, layout, syntax)
+        table, remarks = luma(palette).astype(np.uint8), ["palette turned to luma"]
+        colours = difference(palette).astype(np.uint8)
     else:
         table, remarks = _window(dataset, layout)
         remarks = remarks or scaled
         if layout.colours == "MONOCHROME1":
             table, remarks = 255 - table, [*remarks, "MONOCHROME1 inverted"]
-    return lambda frame: table[frame.astype(np.int32) - layout.low], remarks
+    looked_up = lambda table: lambda frame: table[frame.astype(np.int32) - layout.low]
+    return Conversion(looked_up(table), None if colours is None else looked_up(colours), remarks)
 
 
 def _palette(dataset: Any, layout: Layout, syntax: str) -> np.ndarray:
-    """Luma of all values that can be stored."""
+    """Colours f[n 3] of 0 to 255 of all values that can be stored."""
     from pydicom.pixels import apply_color_lut
 
     if syntax == _BIG_ENDIAN:
@@ -45,7 +59,7 @@ def _palette(dataset: Any, layout: Layout, syntax: str) -> np.ndarray:
     top = (1 << min(bits, 8 * colours.dtype.itemsize)) - 1  # files of 16 bits may hold tables of 8
     if colours.max() > top or (top > 255 and 0 < colours.max() < 256):
         raise InputError(f"LUTDescriptor: a palette of {bits} bits has values up to {colours.max()}; export it as grey")
-    return luma(np.round(colours * (255 / top))).astype(np.uint8)
+    return np.round(colours * (255 / top))
 
 
 def _window(dataset: Any, layout: Layout) -> tuple[np.ndarray, list[str]]:

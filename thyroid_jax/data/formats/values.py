@@ -13,24 +13,34 @@ COLOURED = "colour turned to luma"
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601
 
 
-def to_grey(stored: Stored) -> tuple[np.ndarray, list[str]]:
-    """Grey uint8[n h w] of stored values, and remarks; InputError for values whose grey level is not certain."""
+def to_grey(stored: Stored) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Grey uint8[n h w] of stored values, their :func:`difference` of channels likewise, and remarks.
+
+    The difference is None where no pixel has a colour. InputError for values whose grey level is not certain.
+    """
     grey, remarks = _to_bytes(stored.values)
+    colour = stored.colour
     if grey.ndim == 4:
         if is_coloured(grey):
             remarks.append(COLOURED)
+            colour = _frame_by_frame(difference, grey)
         grey = _frame_by_frame(luma, grey)
     if stored.alpha is not None:
         opaque, _ = _to_bytes(stored.alpha)
         if (opaque < 255).any():
             remarks.append("transparent parts are black")
             grey = _frame_by_frame(lambda frame, part: np.round(frame * (part / 255)), grey, opaque)
-    return np.ascontiguousarray(grey), remarks
+    return np.ascontiguousarray(grey), colour, remarks
 
 
 def is_coloured(values: np.ndarray) -> bool:
     """Whether the channels of [... 3] differ anywhere."""
     return any(bool((values[..., 0] != values[..., channel]).any()) for channel in (1, 2))
+
+
+def difference(colours: np.ndarray) -> np.ndarray:
+    """Largest less smallest channel [...] of colours [... 3]; 0 for grey."""
+    return colours.max(-1) - colours.min(-1)
 
 
 def luma(colours: np.ndarray) -> np.ndarray:
