@@ -69,12 +69,17 @@ class Report:
 def subset(source: Path, images: int, rng: Rng) -> Files:
     """A few files of a data set: ``images`` random pictures, what shares their number, and all tables.
 
-    Tables (CSV, Excel) keep their header and the rows that name one of these pictures; other files are taken whole.
+    Tables (CSV, Excel) keep their header and the rows that name one of these pictures; other files are taken whole, and
+    so are all files of a data set that keeps its pictures in an HDF5 file.
     """
     paths = sorted(path for path in source.rglob("*") if path.is_file() and path.stat().st_size <= LARGEST_FILE)
     drawn = [path for path in paths if path.suffix.lower() in PICTURES]
+    if not drawn and any(path.suffix.lower() == ".hdf5" for path in paths):
+        return {path.relative_to(source).as_posix(): path.read_bytes() for path in paths}
     if not drawn:
-        raise InputError(f"{source}: there is no picture in it. Give the folder of a data set.")
+        raise InputError(
+            f"{source}: there is no picture of at most {LARGEST_FILE} bytes in it. Give the folder of a data set."
+        )
     chosen = [drawn[place] for place in rng.permutation(len(drawn))[:images]]
     kept: list[Path] = []
     for path in chosen:

@@ -51,6 +51,10 @@ def test_a_subset_is_what_belongs_to_a_picture_and_all_tables(source):
     assert seen == {"1", "2", "13"}
     with pytest.raises(InputError, match="no picture"):
         fuzz.subset(source / "none", 1, rng())
+    (source / "none").mkdir()
+    (source / "none" / "data.hdf5").write_bytes(b"pictures")
+    (source / "none" / "table.csv").write_text("ID\n7\n")
+    assert fuzz.subset(source / "none", 1, rng()) == {"data.hdf5": b"pictures", "table.csv": b"ID\n7\n"}
 
 
 def test_a_mutant_is_always_the_same_and_never_the_source(source):
