@@ -83,8 +83,42 @@ def test_nothing_else_counts_in_a_spongiform_nodule():
     assert all(tirads.points("spongiform", *axes[:3], axes[3:]) == 0 for axes in others)
 
 
-def test_an_unknown_word_is_an_error():
-    with pytest.raises(KeyError, match="isoechogenic"):
+def test_an_unknown_word_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(KeyError, match=r"isoechogenic.*hyperechoic, isoechoic, hypoechoic, very hypoechoic"):
         tirads.points("solid", "isoechogenic", "wider than tall", "smooth")
     with pytest.raises(KeyError, match="nonsense"):
         tirads.points("spongiform", "nonsense", "wider than tall", "smooth")
+    for axis, words in enumerate(("composition", "echogenicity", "shape", "margin", "foci")):
+        named = ["solid", "isoechoic", "wider than tall", "smooth", ("none",)]
+        named[axis] = ("nonsense",) if words == "foci" else "nonsense"
+        with pytest.raises(KeyError, match=f"{words}: unknown name 'nonsense'"):
+            tirads.points(*named)
+
+
+SUSPICIOUS_STEPS = {  # axis -> names in the order of suspicion
+    0: ("cystic", "mixed", "solid"),
+    1: ("anechoic", "isoechoic", "hypoechoic", "very hypoechoic"),
+    2: ("wider than tall", "taller than wide"),
+    3: ("smooth", "lobulated or irregular", "extrathyroidal extension"),
+}
+
+
+def test_a_more_suspicious_finding_adds_points_to_every_other_combination():
+    names = [list(getattr(tirads, axis)) for axis in CHART]
+    for axis, steps in SUSPICIOUS_STEPS.items():
+        for low, high in itertools.pairwise(steps):
+            for row in itertools.product(*names):
+                if row[0] != "spongiform":
+                    before, after = list(row), list(row)
+                    before[axis], after[axis] = low, high
+                    assert tirads.points(*after[:4], (after[4],)) > tirads.points(*before[:4], (before[4],))
+
+
+def test_one_more_kind_of_focus_never_lowers_the_points():
+    kinds = [kind for kind in tirads.FOCI if kind != "none"]
+    for count in range(4):
+        for present in itertools.combinations(kinds, count):
+            for more in set(kinds) - set(present):
+                for composition in tirads.COMPOSITION:
+                    axes = (composition, "hypoechoic", "wider than tall", "smooth")
+                    assert tirads.points(*axes, (*present, more)) >= tirads.points(*axes, present)

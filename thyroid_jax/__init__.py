@@ -6,7 +6,7 @@ Pure functions, to be called from scripts, tests and notebooks:
     thyroid_jax.losses     per-example losses, and RLAR's adversarial directions and angular penalty
     thyroid_jax.mtl        multitask methods, from losses or gradients to weights
     thyroid_jax.radiomics  pyradiomics' features on the device, soft shape, and the target that guides the embedding
-    thyroid_jax.tirads     ACR TI-RADS points and levels
+    thyroid_jax.tirads     rule-based risk systems: findings to level, published risk and FNA by size
     thyroid_jax.data       records, splits, batches and views
     thyroid_jax.train      the objective, its gradient, one update, and the loop around it
     thyroid_jax.evaluate   per-case tables, measures with intervals, the report page
