@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from experiments.short_help import short_help
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError
 from thyroid_jax.model import PRESETS
@@ -197,8 +198,9 @@ DEFAULT_METHOD = "rlar_guidance"
 def parse(kind: type[C], argv: Sequence[str], *, prog: str, names: Sequence[str] | None = None) -> C:
     """Parse a script's arguments into ``kind``, a class that adds fields to :class:`Config`.
 
-    The names after ``--config`` (or ``names``) give the defaults; the command line then changes single fields. Raises
-    :class:`InputError` for an unknown name, and where :func:`refuse_unasked_penalties` does.
+    The names after ``--config`` (or ``names``) give the defaults; the command line then changes single fields.
+    ``--help`` prints the options that most runs need, ``--help-all`` all of them. Raises :class:`InputError` for an
+    unknown name, and where :func:`refuse_unasked_penalties` does.
     """
     import tyro
 
@@ -206,15 +208,14 @@ def parse(kind: type[C], argv: Sequence[str], *, prog: str, names: Sequence[str]
     start = named(chosen if names is None else names)
     fields = {field.name: getattr(start, field.name) for field in dataclasses.fields(Config)}
     own = {field.name: _default(field) for field in dataclasses.fields(kind) if field.name not in fields}
-    text = f"{kind.__doc__} --config SIZE [METHOD] [OPTION ...] chooses the defaults of all fields. "
+    about = f"{kind.__doc__} --config SIZE [METHOD] [OPTION ...] chooses the defaults of all fields. "
     lists = " ".join(f"{kind.capitalize()}s: {', '.join(entries)}." for kind, entries in KINDS.items())
-    arguments = tyro.cli(
-        kind,
-        args=rest,
-        prog=prog,
-        description=text + lists,
-        default=kind(**own, **fields),
-    )
+    default = kind(**own, **fields)
+    if {"-h", "--help"} & set(rest):
+        print(short_help(kind, default, prog, about=about + lists))
+        raise SystemExit(0)
+    rest = ["--help" if word == "--help-all" else word for word in rest]
+    arguments = tyro.cli(kind, args=rest, prog=prog, description=about + lists, default=default)
     refuse_unasked_penalties(arguments, start, rest)
     return arguments
 
