@@ -28,7 +28,8 @@ from thyroid_jax import model, runs
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.data.pipeline import DataConfig, evaluation_batches, load
 from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.evaluate import metrics, paired
+from thyroid_jax.evaluate import paired
+from thyroid_jax.evaluate import summary as summaries
 from thyroid_jax.evaluate.cases import Case, read_cases
 from thyroid_jax.files import read_json, write_bytes, write_json, write_text
 from thyroid_jax.predict import Trained
@@ -93,7 +94,7 @@ def run(name: str, fold: int, arguments: Arguments) -> dict[str, Any]:
     """Train one variant on one fold and measure it on its validation fold."""
     folder, config = folder_of(name, fold, arguments), configure(name, fold, arguments)
     cases = runs.held_out_cases(config, folder, part="validation", checkpoint="last", echo=lambda text: None)
-    summary = metrics.summary(cases, samples=20)
+    summary = summaries.summary(cases, samples=20)
     row = {"variant": name, "fold": fold}
     row |= {key: summary[key]["value"] for key in ("dice", "accuracy", "macro_auroc", "quadratic_kappa")}
     trained, parts = runs.open_finished(folder, "last")
@@ -186,7 +187,7 @@ def compared(variant: str, rows: Sequence[dict[str, Any]], arguments: Arguments)
     """Each measure of a variant, pooled over the folds, with the paired difference to plain training."""
     folds = [row["fold"] for row in rows if row["variant"] == variant]
     common = [fold for fold in folds if any(row["variant"] == "plain" and row["fold"] == fold for row in rows)]
-    summary = metrics.summary(pooled(variant, folds, arguments), samples=20)
+    summary = summaries.summary(pooled(variant, folds, arguments), samples=20)
     cells = {}
     for _, key in COMPARED:
         cells[key] = f"{summary[key]['value']:.3f}"

@@ -10,8 +10,8 @@ from experiments import evidence_probe
 from experiments.evidence_probe import Arguments, predicted
 from thyroid_jax import model
 from thyroid_jax.data.storage import open_records
-from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import read_cases
+from thyroid_jax.evaluate.summary import summary
 from thyroid_jax.model.encoders import efficientnet
 
 
@@ -76,7 +76,7 @@ def test_the_tables_hold_every_image_with_an_outline_once_beside_its_own_truth(
     for name, record in records.items():
         assert kept[name].group == record.group and kept[name].malignant_truth == record.malignant
         assert kept[name].grade_truth == ("" if record.grade is None else card.grades[record.grade])
-    assert metrics.summary(list(kept.values()), samples=50)["malignant_auroc"]["value"] > 0.95
+    assert summary(list(kept.values()), samples=50)["malignant_auroc"]["value"] > 0.95
     with pytest.raises(SystemExit):
         evidence_probe.main([*command.split(), "--data.fold", "1"])
     assert "every fold is predicted" in " ".join(capsys.readouterr().err.split())

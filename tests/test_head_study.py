@@ -8,8 +8,8 @@ from experiments import head_study as study
 from thyroid_jax import runs
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.data.storage import open_records
-from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import read_cases
+from thyroid_jax.evaluate.summary import summary
 from thyroid_jax.fitting import class_weights
 from thyroid_jax.radiomics import clinical
 
@@ -59,7 +59,7 @@ def test_every_image_with_an_outline_is_predicted_once_beside_its_own_truth(draw
             record = records[case.case]
             assert case.group == record.group and case.malignant_truth == record.malignant
             assert case.grade_truth == ("" if record.grade is None else card.grades[record.grade])
-        assert metrics.summary(cases, samples=50)["malignant_auroc"]["value"] > 0.9
+        assert summary(cases, samples=50)["malignant_auroc"]["value"] > 0.9
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])

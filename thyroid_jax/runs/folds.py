@@ -13,8 +13,8 @@ from thyroid_jax.config import Config
 from thyroid_jax.data.pipeline import DataConfig, load
 from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError
-from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import Case
+from thyroid_jax.evaluate.summary import measure
 from thyroid_jax.runs.start import open_parts
 
 
@@ -69,7 +69,7 @@ def scored_case(folds: Folds, row: int, part: str, grades: Any, malignant: float
     ``grades`` f[k] are scores of its grades or None, ``malignant`` is a score of malignancy in [0, 1] or None.
     """
     record, names = folds.records[row], folds.grades
-    return metrics.measure(
+    return measure(
         record.case,
         record.group,
         part=part,
