@@ -1,7 +1,8 @@
-"""Test finished runs on another data set, without fine-tuning: tables of cases, measures with intervals, differences.
+"""Test finished runs on other data sets, without fine-tuning: tables of cases, measures with intervals, differences.
 
-python -m experiments.external --run-dir DIR [DIR ...] --data.name NAME --data.dir DIR
+python -m experiments.external --run-dir DIR [DIR ...] --data.name NAME [NAME ...] --data.dir DIR [--out DIR]
     [--part all|test] [--grades 4a=4 4b=4 4c=4] [--leave-out-shared] [--flip]
+python -m experiments.external --runs METHOD=DIR [DIR ...] OTHER=DIR [DIR ...] --data.name NAME --out DIR
 
 Every image of the other set is predicted by every run, and compared with its reference. Images that a run has trained
 on, or was chosen on, are refused: the same pixels, and shifted, cropped, scaled or marked copies.
@@ -9,51 +10,63 @@ on, or was chosen on, are refused: the same pixels, and shifted, cropped, scaled
 same grades, or as ``--grades`` maps the run's grades to those of the other set. Malignancy is compared as each data
 set's card defines it.
 
-Each run's table is RUN/report/external-NAME/cases.csv, with words for options that change it. With several runs,
-differences are to the first.
+``--run-dir`` takes each run as a method of its own. ``--runs`` takes several runs, of folds and seeds, as one method:
+its row holds the predictions of all of them, and a further row those of all runs together, with averaged outlines and
+probabilities. Differences are to the first method.
+
+Each run's table is RUN/report/external-NAME/cases.csv, with words for options that change it. ``--out`` keeps the
+tables of the comparison: OUT/NAME/table.md, table.tex, table.csv, METHOD.csv and index.html.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tyro
 
+from experiments import results
+from experiments.results import TableOptions
 from experiments.runtime import prepare
-from thyroid_jax import runs
-from thyroid_jax.data.overlap import pictures_of
-from thyroid_jax.data.record import RecordSequence
+from thyroid_jax import extras, runs
+from thyroid_jax.data.overlap import Pictures, pictures_of
+from thyroid_jax.data.record import Card, RecordSequence
 from thyroid_jax.data.source import Subset
 from thyroid_jax.data.storage import Records, open_records
 from thyroid_jax.errors import InputError, exits_cleanly, raise_all
+from thyroid_jax.evaluate import tabulate
 from thyroid_jax.evaluate.cases import Case, write_cases
-from thyroid_jax.evaluate.paired import comparison
+from thyroid_jax.predict import Trained
 from thyroid_jax.runs import external
+from thyroid_jax.runs.ensemble import check_alike, run_label
 
 MOST_NAMED = 20  # shared images that a message names
 
 
 @dataclass(frozen=True)
 class Other:
-    """The data set to test on."""
+    """The data sets to test on."""
 
-    name: str
-    """name of a built data set"""
+    name: tuple[str, ...]
+    """names of built data sets"""
     dir: Path = Path("data")
-    """folder that it is built in"""
+    """folder that they are built in"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Test finished runs on another data set, without fine-tuning."""
+class Arguments(TableOptions):
+    """Test finished runs on other data sets, without fine-tuning."""
 
-    run_dir: tuple[Path, ...]
-    """folders of finished runs; the others are compared to the first"""
+    run_dir: tuple[Path, ...] = ()
+    """folders of finished runs, each a method; the others are compared to the first"""
+    runs: tuple[str, ...] = ()
+    """METHOD=DIR [DIR ...]: runs of folds and seeds that are one method"""
     data: Other
+    out: Path | None = None
+    """folder for the tables of the comparison"""
     run_data_dir: Path | None = None
     """folder of the data that the runs were trained on, if it has moved since"""
     part: Literal["all", "test"] = "all"
@@ -66,8 +79,10 @@ class Arguments:
     """leave out the groups of images that a run has seen, instead of refusing the data set"""
     flip: bool = False
     """average the predictions over each image and its mirror image"""
-    samples: int = 2000
-    """bootstrap replicates"""
+
+
+Methods = dict[str, dict[Path, runs.Finished]]
+"""method -> its opened runs by folder"""
 
 
 def mapping_of(texts: Sequence[str]) -> dict[str, str]:
@@ -79,20 +94,53 @@ def mapping_of(texts: Sequence[str]) -> dict[str, str]:
     return {name: target for name, _, target in pairs}
 
 
-def unseen(arguments: Arguments, finished: Mapping[str, runs.Finished], records: Records) -> RecordSequence:
-    """The records to test on, after a comparison with what the runs have seen."""
+def open_methods(arguments: Arguments) -> Methods:
+    """All runs that are tested, opened, by method."""
+    names = [run_dir.name for run_dir in arguments.run_dir]
+    folders = {name: [run_dir] for name, run_dir in zip(names, arguments.run_dir)}
+    grouped = results.parse_methods(arguments.runs)
+    if len(set(names)) < len(names) or folders.keys() & grouped.keys():
+        raise InputError("--run-dir: two methods have the same folder name, which names their column; rename one.")
+    folders |= grouped
+    if not folders:
+        raise InputError("name the runs to test: --run-dir, or --runs METHOD=DIR.")
+    for name, own in folders.items():
+        if len({run_dir.resolve() for run_dir in own}) < len(own):
+            raise InputError(f"--runs {name}: a run is named twice, and would count twice.")
+    opened = {
+        name: {run_dir: runs.open_finished(run_dir, arguments.checkpoint, arguments.run_data_dir) for run_dir in own}
+        for name, own in folders.items()
+    }
+    for own_runs in opened.values():
+        check_alike({str(run_dir): finished.trained for run_dir, finished in own_runs.items()})
+    return opened
+
+
+# --- images that were seen --------------------------------------------------------------------------------------------
+
+
+def seen_pictures(methods: Methods) -> list[Pictures]:
+    """What the runs have trained on or were chosen on; runs with the same data and split share it."""
+    finished = {
+        one.parts.digest + one.parts.split_digest: one for own_runs in methods.values() for one in own_runs.values()
+    }
+    return [pictures_of(seen) for one in finished.values() for seen in external.seen_by(one)]
+
+
+class Tested(NamedTuple):
+    """The records to test on, and a sentence that says which they are."""
+
+    records: RecordSequence
+    said: str
+
+
+def unseen(arguments: Arguments, name: str, seen: Sequence[Pictures], records: Records) -> Tested:
+    """The records of the data set ``name`` to test on, after a comparison with what the runs have ``seen``."""
     rows = [row for row, entry in enumerate(records.entries) if arguments.part == "all" or entry.official_test]
     if not rows:
-        raise InputError(f"{arguments.data.name} has no official test part; leave out --part.")
-    chosen = Subset(records, rows)
-    others = pictures_of(chosen)
-    known: dict[str, list[external.Shared]] = {}
-    for trained, parts in finished.values():
-        digest = parts.digest + parts.split_digest
-        if digest not in known:
-            sets = external.seen_by(runs.Finished(trained, parts))
-            known[digest] = [match for seen in sets for match in external.shared(pictures_of(seen), others)]
-    matches = {match.case: match for found in known.values() for match in found}
+        raise InputError(f"{name} has no official test part; leave out --part.")
+    others = pictures_of(Subset(records, rows))
+    matches = {match.case: match for pictures in seen for match in external.shared(pictures, others)}
     group_of = {entry.case: entry.group for entry in records.entries}
     groups = {group_of[case] for case in matches}
     left = [row for row in rows if records.entries[row].group not in groups]
@@ -100,21 +148,28 @@ def unseen(arguments: Arguments, finished: Mapping[str, runs.Finished], records:
         named = list(matches.values())[:MOST_NAMED]
         raise_all(
             [f"{match.case}: {match.kind} to {match.seen} (correlation {match.correlation:.2f})" for match in named],
-            f"{arguments.data.name}: {len(matches)} of {len(rows)} images were seen in training; their groups hold "
+            f"{name}: {len(matches)} of {len(rows)} images were seen in training; their groups hold "
             f"{len(rows) - len(left)}. Test on other images, or add --leave-out-shared:",
         )
     if not left:
-        raise InputError(f"{arguments.data.name}: images of every group were seen in training; none is left to test.")
+        raise InputError(f"{name}: images of every group were seen in training; none is left to test.")
+    part = "all images" if arguments.part == "all" else "official test part"
+    said = f"{name}, {part}, without fine-tuning."
     if matches:
-        print(f"left out: {len(rows) - len(left)} of {len(rows)} images, of groups with {len(matches)} that were seen")
-    return Subset(records, left)
+        out = f"left out: {len(rows) - len(left)} of {len(rows)} images, of groups with {len(matches)} that were seen"
+        print(out)
+        said += f" {out[0].upper()}{out[1:]}."
+    return Tested(Subset(records, left), said)
 
 
-def table_of(run_dir: Path, arguments: Arguments) -> Path:
+# --- the tables -------------------------------------------------------------------------------------------------------
+
+
+def table_of(run_dir: Path, name: str, arguments: Arguments) -> Path:
     """Where a run's table is written; what differs from the plain test is in the folder's name."""
     words = [
         "external",
-        arguments.data.name,
+        name,
         *(["test"] if arguments.part == "test" else []),
         *(["last"] if arguments.checkpoint == "last" else []),
         *(["mapped"] if arguments.grades else []),
@@ -124,36 +179,70 @@ def table_of(run_dir: Path, arguments: Arguments) -> Path:
     return run_dir / "report" / "-".join(words) / "cases.csv"
 
 
+def compared_grades(
+    method: str, own_runs: Mapping[Path, runs.Finished], card: Card, mapping: Mapping[str, str]
+) -> tuple[dict[str, str] | None, str]:
+    """The grade of ``card`` that each of the method's grades counts as, or None, and a sentence that says so."""
+    trained = next(iter(own_runs.values())).trained
+    columns = external.grade_columns(trained, card, mapping)
+    if columns is None and trained.facts["grades"] and card.grades:
+        own = " ".join([trained.facts["grade_system"], *trained.facts["grades"]]).strip()
+        theirs = " ".join([card.grade_system, *card.grades]).strip()
+        print(f"{method}: grades are not compared; --grades says which of its grades counts as which.")
+        return None, f"{method}: its grades ({own}) are not those of {card.name} ({theirs}): not compared."
+    changed = [f"{grade} as {target}" for grade, target in (columns or {}).items() if mapping and grade != target]
+    return columns, f"{method}: grades count as those of {card.name}: {', '.join(changed)}." if changed else ""
+
+
+def tables_on(arguments: Arguments, name: str, methods: Methods, seen: Sequence[Pictures]) -> str:
+    """Test all methods on one data set, write the tables, and return those of the comparison as Markdown."""
+    card, records = open_records(arguments.data.dir, name)
+    mapping = mapping_of(arguments.grades)
+    columns = {method: compared_grades(method, own, card, mapping) for method, own in methods.items()}
+    tested = unseen(arguments, name, seen, records)
+    found: dict[str, list[Case]] = {}
+    together: dict[str, list[Case]] = {}
+    for method, own_runs in methods.items():
+        labels = _labels({run_dir: one.trained for run_dir, one in own_runs.items()})
+        trained = {label: own_runs[run_dir].trained for run_dir, label in labels.items()}
+        cases = external.external_cases(trained, card, tested.records, columns=columns[method][0], flip=arguments.flip)
+        for run_dir, own in zip(own_runs, cases.each):
+            table = table_of(run_dir, name, arguments)
+            write_cases(table, [replace(case, part="external") for case in own])
+            print(f"table: {table}")
+        found[method] = [case for own in cases.each for case in own]
+        together |= {method: cases.together} if cases.together else {}
+    notes = [tested.said, *(said for _, said in columns.values() if said)]
+    rows = results.with_ensembles(found, together)
+    if arguments.out is None:
+        return tabulate.markdown(results.compared(rows, arguments, notes))
+    return results.publish(arguments.out / name, rows, arguments, notes)
+
+
+def _labels(trained: Mapping[Path, Trained]) -> dict[Path, str]:
+    """A label for each run of a method: its fold and seed, or its folder where two runs have the same."""
+    labels = {run_dir: run_label(run.config) for run_dir, run in trained.items()}
+    return labels if len(set(labels.values())) == len(labels) else {run_dir: str(run_dir) for run_dir in labels}
+
+
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
+    extras.require(*extras.RECORDS, *extras.STATISTICS)
     prepare()
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.external")
-    names = [run_dir.name for run_dir in arguments.run_dir]
+    results.require(arguments)
+    results.check_options(arguments)
+    names = arguments.data.name
     if len(set(names)) < len(names):
-        raise InputError("--run-dir: two runs have the same folder name, which names their column; rename one.")
-    mapping = mapping_of(arguments.grades)
-    card, records = open_records(arguments.data.dir, arguments.data.name)
-    finished = {
-        run_dir.name: runs.open_finished(run_dir, arguments.checkpoint, arguments.run_data_dir)
-        for run_dir in arguments.run_dir
-    }
-    columns = {name: external.grade_columns(trained, card, mapping) for name, (trained, _) in finished.items()}
-    tested = unseen(arguments, finished, records)
-    tables: dict[str, list[Case]] = {}
-    for run_dir in arguments.run_dir:
-        trained = finished[run_dir.name].trained
-        if columns[run_dir.name] is None and trained.facts["grades"] and card.grades:
-            own = " ".join([trained.facts["grade_system"], *trained.facts["grades"]]).strip()
-            theirs = " ".join([card.grade_system, *card.grades]).strip()
-            print(f"{run_dir.name}: its grades ({own}) are not those of {card.name} ({theirs}): not compared.")
-            print("--grades says which of its grades counts as which.")
-        cases = external.external_cases(trained, card, tested, columns=columns[run_dir.name], flip=arguments.flip)
-        table = table_of(run_dir, arguments)
-        write_cases(table, cases)
-        print(f"table: {table}")
-        tables[run_dir.name] = cases
-    print(comparison(tables, samples=arguments.samples))
+        raise InputError(f"--data.name {' '.join(names)}: name each data set once.")
+    mapping_of(arguments.grades)
+    for name in names:
+        open_records(arguments.data.dir, name)  # one that is missing is named before another is predicted
+    methods = open_methods(arguments)
+    seen = seen_pictures(methods)
+    for name in names:
+        print(tables_on(arguments, name, methods, seen), flush=True)
 
 
 if __name__ == "__main__":

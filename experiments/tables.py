@@ -1,41 +1,74 @@
 """Print the tables of a comparison again, from its pooled predictions.
 
 python -m experiments.tables results/grades/breast_lesions plain plain+lite0+nodule [--samples 2000]
+    [--measures dice quadratic_kappa] [--margin dice=0.02] [--out DIR]
 
-The folder holds METHOD.csv of every method, as ``python -m experiments.compare`` writes them. Differences are to the
-first method.
+The folder holds METHOD.csv of every method, as ``python -m experiments.compare`` writes them. ``NAME=PATH`` takes a
+method from elsewhere: a folder with cases.csv, or such a table. Differences are to the first method. ``--out`` also
+writes table.md, table.tex, table.csv and index.html.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from thyroid_jax.errors import exits_cleanly
-from thyroid_jax.evaluate.cases import read_cases
-from thyroid_jax.evaluate.paired import comparison
+from experiments import results
+from experiments.results import TableOptions
+from thyroid_jax.errors import InputError, exits_cleanly
+from thyroid_jax.evaluate import ensembles, tabulate
+from thyroid_jax.evaluate.cases import Case, read_cases
 
 
-def tables(
-    folder: tyro.conf.Positional[Path], methods: Annotated[tuple[str, ...], tyro.conf.Positional], samples: int = 2000
-) -> None:
-    """Print the tables of a comparison again, from its pooled predictions.
+@dataclass(frozen=True, kw_only=True)
+class Arguments(TableOptions):
+    """Print the tables of a comparison again, from its pooled predictions."""
 
-    Args:
-        folder: holds METHOD.csv of every method.
-        methods: the methods; the others are compared to the first.
-        samples: bootstrap replicates.
-    """
-    print(comparison({method: read_cases(folder / f"{method}.csv") for method in methods}, samples=samples))
+    folder: tyro.conf.Positional[Path]
+    """holds METHOD.csv of every method"""
+    methods: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """the methods, or NAME=PATH; the others are compared to the first"""
+    out: Path | None = None
+    """folder to write the tables into"""
+
+
+def cases_of(folder: Path, method: str) -> tuple[str, list[Case]]:
+    """Name and cases of ``METHOD`` in the folder, or of ``NAME=PATH``."""
+    name, sign, place = method.partition("=")
+    if not sign or (folder / f"{method}.csv").is_file():
+        return method, read_cases(folder / f"{method}.csv")
+    results.check_name(name, "NAME=PATH")
+    path = Path(place)
+    return name, read_cases(path / "cases.csv" if path.is_dir() else path)
+
+
+def kept_ensembles(folder: Path, found: Mapping[str, Sequence[Case]]) -> dict[str, list[Case]]:
+    """Ensembles whose outlines were averaged, by method, from the tables that were kept of them in the folder."""
+    places = {method: folder / f"{ensembles.name_of(method, cases)}.csv" for method, cases in found.items()}
+    kept = {method: read_cases(place) for method, place in places.items() if place.is_file()}
+    return {method: cases for method, cases in kept.items() if any(case.dice == case.dice for case in cases)}
 
 
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
-    tyro.cli(tables, args=argv, prog="python -m experiments.tables")
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.tables")
+    results.require(arguments)
+    results.check_options(arguments)
+    pairs = [cases_of(arguments.folder, method) for method in arguments.methods]
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise InputError(f"{' '.join(arguments.methods)}: name each method once.")
+    rows = results.with_ensembles(found, kept_ensembles(arguments.folder, found))
+    if arguments.out is None:
+        print(tabulate.markdown(results.compared(rows, arguments)))
+    else:
+        print(results.publish(arguments.out, rows, arguments))
 
 
 if __name__ == "__main__":

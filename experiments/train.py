@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.configs import parse, settings_of
 from experiments.runtime import prepare
-from thyroid_jax import runs
+from thyroid_jax import extras, runs
 from thyroid_jax.config import Config
 from thyroid_jax.errors import exits_cleanly
 
@@ -29,6 +29,7 @@ class Arguments(Config):
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
+    extras.require(*extras.TRAINING)
     prepare()
     arguments = parse(Arguments, sys.argv[1:] if argv is None else argv, prog="python -m experiments.train")
     runs.train(settings_of(arguments), arguments.run_dir)

@@ -5,18 +5,25 @@ twice.
 import contextlib
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import QUICK, ROOT
 
 from experiments import compare, tables
-from thyroid_jax.errors import InputError
-from thyroid_jax.evaluate import metrics, paired
-from thyroid_jax.evaluate.cases import Case, read_cases
+from thyroid_jax.evaluate import ensembles, paired
+from thyroid_jax.evaluate.cases import read_cases
+from thyroid_jax.evaluate.summary import summary
+from thyroid_jax.runs import evaluation
 
 METHODS = ("plain", "only_grading")
+MEANS = tuple(f"{method}, seeds averaged" for method in METHODS)
 CELLS = [f"{method}-fold{fold}-seed{seed}" for seed in (0, 1) for fold in (0, 1) for method in METHODS]
 
 
@@ -30,13 +37,18 @@ def printed_by(command):
 def compared(drawn_data, tmp_path_factory):
     """The command, the folder and the printed text of a comparison of two methods over two folds and two seeds."""
     out = tmp_path_factory.mktemp("compared")
-    fields = f"--methods {' '.join(METHODS)} --folds 0 1 --seeds 0 1 --out {out} --samples 50 --config tiny"
+    fields = f"--methods {' '.join(METHODS)} --folds 0 1 --seeds 0 1 --out {out} --samples 50 --page no --config tiny"
     fields += f" --data.name drawn --data.dir {drawn_data} --data.height 24 --data.width 32 --train.epochs 1"
     return fields.split(), out, printed_by(fields.split())
 
 
 def pooled(out, method):
-    return [case for cell in CELLS if cell.startswith(f"{method}-") for case in read_cases(out / cell / "cases.csv")]
+    return [
+        replace(case, part=cell.removeprefix(f"{method}-"))
+        for cell in CELLS
+        if cell.startswith(f"{method}-")
+        for case in read_cases(out / cell / "cases.csv")
+    ]
 
 
 def table_of(printed):
@@ -47,8 +59,9 @@ def table_of(printed):
 
 def test_every_image_is_held_out_once_a_seed_by_a_model_that_did_not_see_its_group(compared):
     _, out, _ = compared
-    assert sorted(path.name for path in out.iterdir() if path.name != "test-flip") == sorted([*CELLS, "test"])
-    assert sorted(path.name for path in (out / "test").iterdir()) == sorted(f"{method}.csv" for method in METHODS)
+    assert {path.name for path in out.iterdir()} - {"test-flip"} == {*CELLS, "test", ".locks"}
+    written = {*(f"{name}.csv" for name in (*METHODS, *MEANS)), "table.md", "table.tex", "table.csv"}
+    assert {path.name for path in (out / "test").iterdir()} - {"ensembles"} == written
     for cell in CELLS:
         method, fold, seed = cell.split("-")
         config = json.loads((out / cell / "config.json").read_text())
@@ -67,34 +80,41 @@ def test_every_image_is_held_out_once_a_seed_by_a_model_that_did_not_see_its_gro
 def test_the_table_is_of_the_pooled_predictions_and_their_paired_differences(compared):
     _, out, printed = compared
     plain, grading = (pooled(out, method) for method in METHODS)
-    measured = metrics.summary(plain, samples=50)
-    first, differences = printed[printed.index("| measure") :].split("\n\n")
-    found = table_of(first)
-    for name in ("dice", "macro_auroc", "malignant_accuracy"):
+    measured = summary(plain, samples=50)
+    blocks = printed[printed.index("| measure") :].split("\n\n")
+    found = table_of(blocks[0])
+    assert found["measure"] == ["predictions", "groups", *METHODS, *MEANS]
+    for name in ("dice", "iou", "malignant_auroc"):
         entry = measured[name]
         value = f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
-        assert found[name][:3] == [f"{entry['n']:.0f}", f"{entry['groups']:.0f}", value]
-    assert found["dice"][3] == "" != found["quadratic_kappa"][3]  # grading alone has no outline
-    differ = table_of(differences)
-    assert differ["difference to plain"] == ["only_grading"]
+        assert value in found[name][2] and found[name][1] == f"{entry['groups']:.0f}"
+    assert found["dice"][3:] == ["", "", ""] != found["quadratic_kappa"][3:]  # grading alone has no outline
+    differ = table_of(blocks[1])
+    assert differ["difference to plain"] == ["pairs", "groups", "only_grading"]
     assert set(differ) == {"difference to plain", "quadratic_kappa", "macro_auroc"}
     gap = paired.difference(grading, plain, "macro_auroc", samples=50)
-    assert differ["macro_auroc"] == [f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"]
+    assert differ["macro_auroc"][2] == f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+    of_means = table_of(blocks[3])
+    gap = paired.difference(ensembles.averaged(grading), ensembles.averaged(plain), "macro_auroc", samples=50)
+    assert of_means["macro_auroc"][2] == f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+    assert "Each" not in blocks[-1] and "folds 0 1, seeds 0 1." in blocks[-1] and "drawn, test part." in blocks[-1]
 
 
 def test_given_again_it_trains_nothing_and_prints_the_same_table(compared, monkeypatch):
-    command, _, printed = compared
+    command, out, printed = compared
     monkeypatch.setattr("thyroid_jax.runs.evaluation.train", None)
-    assert printed_by(command) == printed[printed.index("| measure") :]
+    written = {path.name: path.read_bytes() for path in (out / "test").glob("table.*")}
+    assert printed_by(command) == "8 cells, 8 of them are there\n" + printed[printed.index("| measure") :]
+    assert {path.name: path.read_bytes() for path in (out / "test").glob("table.*")} == written
     other_order = table_of(printed_by([*command, "--methods", *METHODS[::-1], "--folds", "1", "--seeds", "0"]))
-    assert other_order["difference to only_grading"] == ["plain"] and other_order["macro_auroc"]
+    assert other_order["difference to only_grading"][2:] == ["plain"] and other_order["macro_auroc"]
 
 
 def test_the_tables_are_printed_again_from_the_pooled_predictions_alone(compared, capsys):
     command, out, printed = compared
     printed_by(command)  # another test compared fewer folds since
     tables.main([str(out / "test"), *METHODS, "--samples", "50"])
-    assert capsys.readouterr().out == printed[printed.index("| measure") :]
+    assert capsys.readouterr().out == printed[printed.index("| measure") :].replace("drawn, test part.\n", "")
     parts = {case.part for case in read_cases(out / "test" / "plain.csv")}
     assert parts == {f"fold{fold}-seed{seed}" for fold in (0, 1) for seed in (0, 1)}
 
@@ -118,7 +138,7 @@ def test_predictions_averaged_over_mirror_images_are_kept_apart(compared, monkey
 def test_only_an_unfinished_cell_goes_on(compared, monkeypatch):
     command, out, printed = compared
     went_on = []
-    train = compare.runs.evaluation.train
+    train = evaluation.train
 
     def counting(config, run_dir, **options):
         went_on.append(run_dir.name)
@@ -160,25 +180,96 @@ def test_a_misspelt_method_is_named_before_the_first_run_begins(compared, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
-def test_a_measure_that_one_method_lacks_is_compared_for_the_others():
-    rng = np.random.default_rng(0)
-    outlined = [Case(case=str(i), group=str(i), dice=float(rng.uniform())) for i in range(8)]
-    better = [replace(case, dice=min(1.0, case.dice + 0.1)) for case in outlined]
-    without = [replace(case, dice=float("nan")) for case in outlined]
-    text = paired.comparison({"first": outlined, "better": better, "without": without}, samples=20)
-    found = table_of(text.split("\n\n")[1])
-    gap = paired.difference(better, outlined, "dice", samples=20)
-    assert found["dice"] == [f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})", ""]
-    assert "difference" not in paired.comparison({"alone": outlined}, samples=20)
+def test_finished_runs_are_a_method_beside_those_of_the_grid(compared, monkeypatch, tmp_path):
+    """The same runs under another name: every difference is 0, and p is 1."""
+    command, out, _ = compared
+    monkeypatch.setattr("thyroid_jax.runs.evaluation.train", None)
+    own = [str(out / cell) for cell in CELLS if cell.startswith("plain-")]
+    words = [*command, "--methods", "plain", "--out", str(out), "--runs", f"again={own[0]}", *own[1:]]
+    found = [table_of(block) for block in printed_by(words).split("\n\n")]
+    assert found[1]["dice"] == ["22", "6", "+0.000 (+0.000 to +0.000)"] and found[2]["dice"][2] == "1.0000 (1.0000)"
+    alone = ["--runs", f"a={own[0]}", own[2], f"b={own[0]}", own[2], "--out", str(tmp_path), "--samples", "10"]
+    assert "| difference to a | pairs | groups | b |" in printed_by([*alone, "--page", "no"])
+    assert not (tmp_path / ".locks").exists()  # no grid, no locks
 
 
-def test_counts_of_methods_that_differ_are_shown_as_a_range():
-    outlined = [Case(case=str(i), group=str(i), dice=0.5 + i / 20, hd95_px=float(i)) for i in range(6)]
-    one_empty = [replace(outlined[0], hd95_px=float("nan")), *outlined[1:]]
-    found = table_of(paired.comparison({"whole": outlined, "one empty": one_empty}, samples=20).split("\n\n")[0])
-    assert found["hd95_px"][:2] == ["5 to 6", "5 to 6"] and found["dice"][:2] == ["6", "6"]
+def test_runs_of_several_seeds_predict_together(compared, monkeypatch):
+    """Outline, grades and malignancy of an ensemble are those of the averaged probabilities of its two runs."""
+    from thyroid_jax import runs
+
+    command, out, _ = compared
+    monkeypatch.setattr("thyroid_jax.runs.evaluation.train", None)
+    words = [*command, "--methods", "plain", "--folds", "0", "--ensemble"]
+    first = printed_by(words)
+    assert "plain: 2 runs predict together" in first and "of outlines, grades and malignancy" in first
+    assert printed_by(words) == first.replace("plain: 2 runs predict together\n", "")
+    found = read_cases(out / "test" / "plain, seeds averaged.csv")
+    opened = [runs.open_finished(out / f"plain-fold0-seed{seed}") for seed in (0, 1)]
+    predicted = [runs.predicted(finished.trained, finished.parts.test) for finished in opened]
+    for case, (record, one), (_, two) in zip(found, *predicted, strict=True):
+        assert case.case == record.case and case.part == "fold0-ensemble"
+        np.testing.assert_allclose(list(case.probability.values()), (one.grades + two.grades) / 2, atol=1e-6)
+        assert case.p_malignant == pytest.approx((one.malignant + two.malignant) / 2, abs=1e-6)
+        assert case.predicted_area_px == int(((one.probability + two.probability) / 2 >= 0.5).sum())
+        assert np.isnan(case.dice) == (record.mask is None)
+    by_table = ensembles.averaged([case for case in pooled(out, "plain") if case.case in {c.case for c in found}])
+    assert {case.case: case.p_malignant for case in by_table} == pytest.approx(
+        {case.case: case.p_malignant for case in found}, abs=1e-6
+    )
 
 
-def test_nothing_to_compare_is_an_error():
-    with pytest.raises(InputError, match="name a method"):
-        paired.comparison({})
+def test_a_run_that_is_not_finished_is_no_method(compared, monkeypatch, tmp_path, capsys):
+    _, out, _ = compared
+    shutil.copytree(out / CELLS[0], tmp_path / "run")
+    (tmp_path / "run" / "cases.csv").unlink()
+    words = ["--runs", f"a={tmp_path / 'run'}", "--out", str(tmp_path / "out"), "--samples", "5", "--page", "no"]
+    with monkeypatch.context() as changed, pytest.raises(SystemExit):
+        changed.setattr("experiments.results.last_step", lambda folder: 2)
+        compare.main(words)
+    assert "the run is not finished; repeat the command that trains it" in capsys.readouterr().err
+    printed_by(words)  # its table is made where it is missing
+    assert read_cases(tmp_path / "run" / "cases.csv") == read_cases(out / CELLS[0] / "cases.csv")
+
+
+def test_without_several_seeds_there_is_no_ensemble(compared, capsys):
+    command, _, _ = compared
+    with pytest.raises(SystemExit):
+        compare.main([*command, "--seeds", "0", "--ensemble"])
+    assert "no image is held out by several runs of a method" in capsys.readouterr().err
+
+
+def test_a_grid_that_is_killed_three_times_ends_with_the_tables_of_one_that_is_not(drawn_data, tmp_path):
+    """Killed after a checkpoint of the first cell, after the first cell, and after a checkpoint of the second."""
+    environment = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT)}
+    fields = "--methods plain --config tiny --folds 0 1 --samples 20 --page no --data.name drawn"
+    fields += f" --data.dir {drawn_data} --data.height 24 --data.width 32 --train.epochs 2"
+    words = [sys.executable, "-u", "-m", "experiments.compare", *fields.split(), "--out"]
+
+    def run(out, until=None):
+        """The lines that the command prints; killed when one begins with ``until``."""
+        with subprocess.Popen([*words, str(out)], env=environment, stdout=subprocess.PIPE, text=True) as process:
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if until and line.startswith(until):
+                    process.kill()
+                    break
+        return lines
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(whole)
+    run(killed, "plain-fold0-seed0: epoch 1/2")
+    second = run(killed, "cells 1/2 done")
+    assert "plain-fold0-seed0: going on from step 3\n" in second
+    third = run(killed, "plain-fold1-seed0: epoch 1/2")
+    assert third[0] == "2 cells, 1 of them are there\n" and not any("fold0-seed0" in line for line in third)
+    last = run(killed)
+    assert "plain-fold1-seed0: going on from step 3\n" in last and "cells 2/2 done\n" in last
+    for name in ("table.md", "table.tex", "table.csv", "plain.csv"):
+        assert (killed / "test" / name).read_bytes() == (whole / "test" / name).read_bytes(), name
+    for cell in ("plain-fold0-seed0", "plain-fold1-seed0"):
+        logs = [
+            [json.loads(line)["step"] for line in (out / cell / "log.jsonl").read_text().splitlines()]
+            for out in (whole, killed)
+        ]
+        assert logs[0] == logs[1]

@@ -1,5 +1,8 @@
-"""A finished run on another data set: what it has seen is refused, grades are compared as they are mapped."""
+"""Finished runs on other data sets: what they have seen is refused, grades are compared as they are mapped, several
+runs are one method.
+"""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -50,7 +53,7 @@ def run(finished, tmp_path):
 
 def table_of(run, data, name, *more):
     fields = ["--run-dir", str(run), "--data.name", name, "--data.dir", str(data), "--run-data-dir", str(data)]
-    script.main([*fields, "--samples", "50", *more])
+    script.main([*fields, "--samples", "20", *more])
     words = [word for option, word in (("--grades", "mapped"), ("--leave-out-shared", "unshared")) if option in more]
     return read_cases(run / "report" / "-".join(["external", name, *words]) / "cases.csv")
 
@@ -73,10 +76,13 @@ def test_the_table_is_what_the_run_predicts_for_the_other_set(run, data, capsys)
 def test_grades_of_another_system_are_compared_only_as_they_are_mapped(run, data, capsys):
     plain = table_of(run, data, "coarse")
     assert all(not case.probability and not case.grade_truth for case in plain)
-    assert "its grades (low middle high) are not those of coarse (another benign suspicious): not compared" in (
+    printed = capsys.readouterr().out
+    assert "its grades (low middle high) are not those of coarse (another benign suspicious): not compared" in printed
+    assert "--grades says which of its grades counts as which" in printed
+    mapped = table_of(run, data, "coarse", "--grades", "low=benign", "middle=suspicious", "high=suspicious")
+    assert "grades count as those of coarse: low as benign, middle as suspicious, high as suspicious." in (
         capsys.readouterr().out
     )
-    mapped = table_of(run, data, "coarse", "--grades", "low=benign", "middle=suspicious", "high=suspicious")
     whole = table_of(run, data, "strangers")
     for coarse, fine in zip(mapped, whole, strict=True):
         low, middle, high = fine.probability.values()
@@ -133,6 +139,16 @@ def test_what_cannot_be_tested(run, data, capsys):
     with pytest.raises(SystemExit):
         table_of(run, data, "strangers", "--run-dir", str(run), str(run))
     assert "same folder name" in capsys.readouterr().err
+    for more, message in (
+        (("--runs", f"whole={run}", str(run)), "a run is named twice"),
+        (("--runs", f"one={run}", "--data.name", "strangers", "strangers"), "name each data set once"),
+        ((), "name the runs to test"),
+        (("--runs", f"one={run}", "--margin", "dice=-1"), "above 0"),
+        (("--runs", f"one={run}", "--data.name", "strangers", "nowhere"), "has not been built there"),
+    ):
+        with pytest.raises(SystemExit):
+            script.main(["--data.name", "strangers", "--data.dir", str(data), *more])
+        assert message in capsys.readouterr().err
 
 
 def test_copies_and_added_data_sets_count_as_seen(finished, data, tmp_path):
@@ -150,8 +166,83 @@ def test_copies_and_added_data_sets_count_as_seen(finished, data, tmp_path):
     trained, _ = runs.open_finished(finished, "best", data)
     config = replace(trained.config, data=replace(trained.config.data, dir=str(folder), also=("strangers",)))
     run = runs.Finished(trained, runs.open_parts(config))
-    arguments = script.Arguments(run_dir=(finished,), data=script.Other("copies", folder), leave_out_shared=True)
-    left = script.unseen(arguments, {"run": run}, open_records(folder, "copies")[1])
+    arguments = script.Arguments(run_dir=(finished,), data=script.Other(("copies",), folder), leave_out_shared=True)
+    seen = script.seen_pictures({"run": {finished: run}})
+    left, said = script.unseen(arguments, "copies", seen, open_records(folder, "copies")[1])
     assert [record.case for record in left] == ["s5"]  # the copy of an image that the added set keeps for testing
-    own = script.Arguments(run_dir=(finished,), data=script.Other("strangers", folder), part="test")
-    assert [record.case for record in script.unseen(own, {"run": run}, open_records(folder, "strangers")[1])] == ["s5"]
+    assert said.endswith("without fine-tuning. Left out: 5 of 6 images, of groups with 5 that were seen.")
+    own = script.Arguments(run_dir=(finished,), data=script.Other(("strangers",), folder), part="test")
+    left, said = script.unseen(own, "strangers", seen, open_records(folder, "strangers")[1])
+    assert [record.case for record in left] == ["s5"] and "official test part" in said
+
+
+# --- several runs of a method -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_runs(finished, tmp_path_factory):
+    """The finished run, and a copy of it that answers otherwise and is said to have another seed."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in ("one", "two"):
+        shutil.copytree(finished, folder / name)
+    config = json.loads((folder / "two" / "config.json").read_text())
+    config["train"]["seed"] = 5
+    (folder / "two" / "config.json").write_text(json.dumps(config))
+    shutil.rmtree(folder / "two" / "checkpoints" / "best")
+    return folder
+
+
+def run_script(two_runs, data, out, *more):
+    words = ["--runs", f"both={two_runs / 'one'}", str(two_runs / "two"), f"second={two_runs / 'two'}"]
+    words += [
+        "--data.dir",
+        str(data),
+        "--run-data-dir",
+        str(data),
+        "--out",
+        str(out),
+        "--samples",
+        "20",
+        "--page",
+        "no",
+    ]
+    script.main([*words, "--data.name", *more])
+
+
+def test_runs_of_a_method_are_rows_of_their_own_and_together(two_runs, data, tmp_path, capsys):
+    run_script(two_runs, data, tmp_path, "strangers", "coarse")
+    printed = capsys.readouterr().out
+    assert "strangers, all images, without fine-tuning." in printed
+    assert "Not compared, because they have more or fewer predictions: second." in printed
+    assert {path.name for path in (tmp_path / "strangers").iterdir()} == {
+        *("table.md", "table.tex", "table.csv", "both.csv", "second.csv", "both, seeds averaged.csv")
+    }
+    assert (tmp_path / "coarse" / "table.md").is_file()
+    each, together = (read_cases(tmp_path / "strangers" / f"{name}.csv") for name in ("both", "both, seeds averaged"))
+    assert [case.part for case in each] == ["fold0-seed0"] * 12 + ["fold0-seed5"] * 12
+    finished = [runs.open_finished(two_runs / name, "best", data) for name in ("one", "two")]
+    _, records = open_records(data, "strangers")
+    predictions = [runs.predicted(trained, records) for trained, _ in finished]
+    differ = 0
+    for row, (mean, (record, one), (_, two)) in enumerate(zip(together, *predictions, strict=True)):
+        assert mean.case == each[row].case == each[row + 12].case == record.case and mean.part == "ensemble"
+        for case, found in ((each[row], one), (each[row + 12], two)):
+            np.testing.assert_allclose(list(case.probability.values()), found.grades, atol=1e-6)
+        np.testing.assert_allclose(list(mean.probability.values()), (one.grades + two.grades) / 2, atol=1e-6)
+        assert mean.p_malignant == pytest.approx((one.malignant + two.malignant) / 2, abs=1e-6)
+        assert mean.predicted_area_px == int(((one.probability + two.probability) / 2 >= 0.5).sum())
+        differ += abs(one.malignant - two.malignant) > 1e-4
+    assert differ  # else the test would show nothing
+
+
+def test_runs_that_are_not_of_one_method_are_refused(two_runs, data, tmp_path, finished):
+    one = runs.open_finished(two_runs / "one", "best", data)
+    other = one.trained._replace(facts=one.trained.facts | {"grades": ["a", "b"]})
+    with pytest.raises(InputError, match=r"two: its grades .* are not those of one"):
+        external.external_cases({"one": one.trained, "two": other}, CARD, [], columns=None)
+
+
+def test_runs_with_the_same_fold_and_seed_are_told_apart_by_their_folders(two_runs, data):
+    one = runs.open_finished(two_runs / "one", "best", data).trained
+    places = [two_runs / name for name in ("one", "two")]
+    assert list(script._labels(dict(zip(places, (one, one)))).values()) == [str(place) for place in places]

@@ -1,4 +1,4 @@
-"""A finished run on a data set that it was not trained on, without fine-tuning; images that both share are refused."""
+"""Finished runs on another data set, without fine-tuning; images that it shares with the training are refused."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from thyroid_jax.data import source
 from thyroid_jax.data.overlap import Pictures, shared_images
-from thyroid_jax.data.record import Card, Record, RecordSequence
+from thyroid_jax.data.record import Card, RecordSequence
 from thyroid_jax.errors import InputError
-from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.predict import Prediction, Trained
-from thyroid_jax.runs.evaluation import Finished, predicted
+from thyroid_jax.predict import Trained
+from thyroid_jax.runs.ensemble import check_alike, predicted_case, predicted_together
+from thyroid_jax.runs.evaluation import Finished
 
 
 class Shared(NamedTuple):
@@ -67,33 +67,34 @@ def grade_columns(trained: Trained, card: Card, mapping: Mapping[str, str]) -> d
     return whole
 
 
+class MethodCases(NamedTuple):
+    """The per-case tables of a method's runs on another data set: of each run, and of all runs together."""
+
+    each: list[list[Case]]
+    together: list[Case]
+
+
 def external_cases(
-    trained: Trained, card: Card, records: RecordSequence, *, columns: Mapping[str, str] | None, flip: bool = False
-) -> list[Case]:
-    """The per-case table of another data set's records. ``columns`` as :func:`grade_columns` gives them.
+    runs: Mapping[str, Trained],
+    card: Card,
+    records: RecordSequence,
+    *,
+    columns: Mapping[str, str] | None,
+    flip: bool = False,
+) -> MethodCases:
+    """The per-case tables of another data set's records, for the runs of one method by label (their ``part``).
 
-    The probability of a grade of ``card`` is the sum over the run's grades that count as it; one that no grade counts
-    as has probability 0. Malignancy is compared as each of the two cards defines it.
+    ``columns`` as :func:`grade_columns` gives them. The probability of a grade of ``card`` is the sum over the runs'
+    grades that count as it; one that no grade counts as has probability 0. Malignancy is compared as each of the two
+    cards defines it. Together, outline and probabilities are means over the runs; they are empty for a single run.
+    Raises :class:`InputError` unless all runs have the same tasks and grades.
     """
-    return [_case(card, record, found, columns) for record, found in predicted(trained, records, flip=flip)]
-
-
-def _case(card: Card, record: Record, found: Prediction, columns: Mapping[str, str] | None) -> Case:
-    probability: dict[str, float] | None = None
-    if columns is not None and found.grades is not None:
-        probability = dict.fromkeys(card.grades, 0.0)
-        for share, target in zip(found.grades.tolist(), columns.values(), strict=True):
-            probability[target] += share
-    graded = probability is not None and record.grade is not None
-    return metrics.measure(
-        record.case,
-        record.group,
-        part="external",
-        predicted=None if found.probability is None else found.probability >= 0.5,
-        reference=record.mask,
-        spacing=record.spacing,
-        probability=probability,
-        grade_truth=card.grades[record.grade] if graded and record.grade is not None else "",
-        p_malignant=found.malignant,
-        malignant_truth=record.malignant,
-    )
+    check_alike(runs)
+    each: list[list[Case]] = [[] for _ in runs]
+    together: list[Case] = []
+    for record, found in predicted_together(list(runs.values()), records, flip=flip):
+        for cases, own, part in zip(each, found.each, runs):
+            cases.append(predicted_case(record, card, own, columns, part))
+        if len(runs) > 1:
+            together.append(predicted_case(record, card, found.together, columns, "ensemble"))
+    return MethodCases(each, together)
