@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 
-.PHONY: demo test bench lint format requirements clean
+.PHONY: demo test bench lint format docs requirements clean
 demo: .venv/ready
 	$(PY) -m experiments.demo
 
@@ -16,6 +16,10 @@ lint: .venv/ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs: .venv/ready
+	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 format: .venv/ready
 	$(PY) -m ruff check --fix .

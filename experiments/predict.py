@@ -1,15 +1,17 @@
 """Predict outline, grade and malignancy of your own images with one finished run, or with several together.
 
 python -m experiments.predict --run-dir DIR [DIR ...] --out DIR INPUT [INPUT ...]
-    [--spacing 0.1 0.1] [--clean scan callipers text] [--flip] [--no-overlays]
+    [--spacing 0.1 0.1] [--clean scan colours callipers text] [--flip] [--ood] [--dicom-seg] [--no-overlays]
 
 An input is a picture (PNG, JPEG, BMP, TIFF, DICOM, NIfTI, npy) or a folder, which is searched for them. Every frame of
-a clip is predicted. Images should look like the training data: ``--clean scan text callipers`` cuts screenshots to the
-scan and fills in what the machine drew over it. Several runs are averaged, and the table says how far they agree. A
-file that cannot be read is named and left out; the others are predicted.
+a clip is predicted. Images should look like the training data: ``--clean scan colours callipers text`` cuts screenshots
+to the scan and fills in what the machine drew over it. Several runs are averaged, and the table says how far they
+agree. A file that cannot be read is named and left out; the others are predicted.
 
-Written to DIR: ``predictions.csv``, ``predictions.json`` with the settings and the files that failed,
-``masks/NAME.png`` (0 and 255, of the image's own size, turned as it is shown), ``overlays/NAME.png``. For research: it
+Written to DIR: ``predictions.csv``; ``predictions.json`` with the same, what each column means, the settings and the
+files that failed; ``masks/NAME.png`` (0 and 255, of the image's own size, turned as it is shown);
+``overlays/NAME.png``; and ``index.html``, a page of all images. Nothing of a DICOM file's patient is written, unless
+``--dicom-seg`` asks for segmentation objects. After Ctrl-C the images that are done are in the table. For research: it
 is no advice about a patient.
 """
 
@@ -17,26 +19,29 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
 import thyroid_jax
-from data_prep.cleaning import Cleaned, clean
 from experiments.runtime import prepare
+from thyroid_jax import extras
 from thyroid_jax.data import formats
 from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.evaluate import report
-from thyroid_jax.evaluate.cases import write_table
-from thyroid_jax.files import read_json, write_bytes, write_json
-from thyroid_jax.runs import apply
+from thyroid_jax.evaluate.calibration import to_dict
+from thyroid_jax.evaluate.cases import Cell, write_table
+from thyroid_jax.files import write_bytes, write_json
+from thyroid_jax.predict import Trained, check_spacing
+from thyroid_jax.runs import apply, gallery, inputs, ood, outputs, prediction_table, quality, segments
+
+if TYPE_CHECKING:
+    from data_prep.cleaning import Cleaned
 
 RESEARCH_USE = "Research use only: these predictions are no advice about a patient."
 
@@ -55,26 +60,49 @@ class Arguments:
     """the best by the run's validation measure, or the last"""
     spacing: tuple[float, float] | None = None
     """mm per pixel (rows, columns) of all images; by default what a file says of itself"""
-    clean: tuple[Literal["scan", "callipers", "text"], ...] = ()
-    """clean screenshots: cut to the scan, fill in callipers, fill in text"""
+    clean: tuple[Literal["scan", "colours", "callipers", "text"], ...] = ()
+    """clean screenshots: cut to the scan, fill in coloured marks, callipers, text"""
     flip: bool = False
     """average the predictions over each image and its mirror image"""
+    calibrate: bool = True
+    """scale the probabilities by each run's calibration.json, where all runs have one; it is fitted for the best
+    checkpoint without --flip, so it is not used with another"""
+    ood: bool = False
+    """say how unlike the training images each image is. What is needed of the training data is computed once and kept
+    in the run folder; where it is there already, this option is not needed"""
+    data_dir: Path | None = None
+    """folder of the runs' data set, if it has moved since the training; for --ood"""
+    dicom_seg: bool = False
+    """also write a DICOM segmentation object for each DICOM image; it holds the patient's name and number"""
     overlays: bool = True
-    """draw the outline on each image"""
+    """draw the outline on each image, and write the page"""
     batch_size: int = 8
     """images that are predicted at once"""
     overwrite: bool = False
     """replace predictions that are already in --out"""
 
 
+class Models(NamedTuple):
+    """The runs and the digest of their parameters, the reference of each to compare images with, or none at all, and
+    the columns of the table.
+    """
+
+    runs: list[Trained]
+    digest: str
+    references: list[ood.Reference]
+    columns: dict[str, str]
+
+
 class Seen(NamedTuple):
-    """A picture to predict: its file as the table names it, its frame from 1, the name of its mask.
+    """A picture to predict: its file and the file's name in the output, its frame from 1 of so many, its mask's name.
 
     ``frame`` is the whole picture and ``cleaned`` the part of it that is predicted.
     """
 
+    path: Path
     file: str
     number: int
+    frames: int
     name: str
     frame: np.ndarray
     cleaned: Cleaned
@@ -82,107 +110,194 @@ class Seen(NamedTuple):
     remarks: str
 
 
-def files_of(inputs: Sequence[Path]) -> dict[str, Path]:
-    """Name in the output -> file, of all pictures that the inputs name or hold, in the order of the inputs.
+@dataclass
+class Done:
+    """What is predicted so far: rows of the table, names of masks and segmentations, and files left out with reasons.
 
-    A name is the path inside its input folder, or the file's name, without suffix; with it where two would be equal.
-    Raises :class:`InputError` for an input that is not there, a name that is still there twice, or no picture at all.
+    ``unsegmented`` are files without a segmentation object, with reasons.
     """
-    found: list[tuple[Path, Path]] = []
-    for given in inputs:
-        if given.is_dir():
-            inside = (path for path in sorted(given.rglob("*")) if not _hidden(path.relative_to(given)))
-            found += [(path.relative_to(given), path) for path in inside if path.is_file() and formats.kind_of(path)]
-        elif given.exists():
-            found.append((Path(given.name), given))
-        else:
-            raise InputError(f"{given}: no such file or folder.")
-    short = Counter(_stem(place) for place, _ in found)
-    names = {(_stem(place) if short[_stem(place)] == 1 else place.as_posix()): path for place, path in found}
-    if not found:
-        raise InputError(f"{' '.join(map(str, inputs))}: no picture there; known are {' '.join(formats.SUFFIXES)}.")
-    if len(names) < len(found):
-        twice = Counter(place.as_posix() for place, _ in found).most_common(1)[0][0]
-        raise InputError(f"{twice}: two inputs hold a picture of this name; predict them into two folders.")
-    return names
 
-
-def _hidden(place: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in place.parts)
-
-
-def _stem(place: Path) -> str:
-    suffix = next((suffix for suffix in formats.SUFFIXES if place.name.lower().endswith(suffix)), "")
-    return place.as_posix()[: -len(suffix) or None]
-
-
-def pictures(arguments: Arguments, failed: dict[str, str]) -> Iterator[Seen]:
-    """The frames of all files, one file in memory at a time. A file that cannot be used is put into ``failed``."""
-    files = files_of(arguments.inputs)
-    for name, path in tqdm(files.items(), unit=" files", disable=not sys.stderr.isatty(), leave=False):
-        try:
-            picture = formats.read_picture(path)
-            cleaned = [clean(frame, arguments.clean) for frame in picture.frames]
-        except InputError as error:
-            failed[str(path)] = str(error)
-            print(f"left out: {path}: {error}", file=sys.stderr)
-            continue
-        spacing = arguments.spacing or picture.spacing
-        for number, (frame, part) in enumerate(zip(picture.frames, cleaned), start=1):
-            mask = name if len(cleaned) == 1 else f"{name}#{number:04d}"
-            yield Seen(str(path), number, mask, frame, part, spacing, "; ".join((*picture.remarks, *part.steps)))
-
-
-def predictions(
-    arguments: Arguments, failed: dict[str, str]
-) -> tuple[list[str], list[dict[str, apply.Cell]], list[str]]:
-    """Columns and rows of the table, and the names of the masks, which are written on the way."""
-    runs = apply.load_all(arguments.run_dir, checkpoint=arguments.checkpoint)
-    seen = pictures(arguments, failed)
-    rows, masks = [], []
-    while batch := list(islice(seen, arguments.batch_size)):
-        images, spacings = [each.cleaned.image for each in batch], [each.spacing for each in batch]
-        found = apply.apply(runs, images, spacings, batch_size=arguments.batch_size, flip=arguments.flip)
-        for each, applied in zip(batch, found, strict=True):
-            about = {"file": each.file, "frame": each.number, "remarks": each.remarks}
-            rows.append(about | apply.row_of(runs[0], applied, each.spacing))
-            if applied.together.probability is not None:
-                masks.append(each.name)
-                write_pictures(arguments, each, applied.together.probability >= 0.5)
-    return apply.columns(runs[0], len(runs)), rows, masks
-
-
-def write_pictures(arguments: Arguments, seen: Seen, outline: np.ndarray) -> None:
-    """Write the mask of the whole picture, and the picture with the outline bool[h w] of its cleaned part drawn in."""
-    whole = np.zeros(seen.frame.shape, bool)
-    whole[seen.cleaned.box.slices] = outline
-    write_bytes(arguments.out / "masks" / f"{seen.name}.png", report.png(np.where(whole, np.uint8(255), np.uint8(0))))
-    if arguments.overlays:
-        drawn = report.overlay(seen.frame, None, whole)
-        write_bytes(arguments.out / "overlays" / f"{seen.name}.png", report.png(drawn))
+    failed: dict[str, str]
+    rows: list[dict[str, Cell]] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)
+    shown: list[gallery.Shown] = field(default_factory=list)
+    segmentations: list[str] = field(default_factory=list)
+    unsegmented: dict[str, str] = field(default_factory=dict)
 
 
 def check(arguments: Arguments) -> None:
-    """Raise :class:`InputError` for arguments that cannot be used."""
+    """Raise :class:`InputError` for arguments that cannot be used, packages that are missing, and a folder ``out`` that
+    cannot be written into, before any work is done.
+    """
     if arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: it is at least 1.")
-    if arguments.spacing and not all(math.isfinite(side) and side > 0 for side in arguments.spacing):
-        raise InputError("--spacing: give two sizes in mm above 0, of rows and columns.")
-    inside = [given for given in arguments.inputs if arguments.out.resolve().is_relative_to(given.resolve())]
-    if inside:
-        raise InputError(f"--out {arguments.out}: lies inside the input {inside[0]}, which is never written into.")
-    if (arguments.out / "predictions.csv").exists() and not arguments.overwrite:
-        raise InputError(f"{arguments.out}: predictions are already there. Add --overwrite, or give another --out.")
+    if arguments.spacing:
+        try:
+            check_spacing(arguments.spacing, "--spacing")
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        if math.isnan(arguments.spacing[0]):
+            raise InputError("--spacing: give two sizes in mm above 0, of rows and columns.")
+    if arguments.data_dir is not None and not arguments.ood:
+        raise InputError("--data-dir is used by --ood only; add --ood, or leave it out.")
+    extras.require("scipy", *(extras.RECORDS if arguments.ood else ()))
+    if arguments.dicom_seg:
+        segments.require_highdicom()
+    outputs.check(arguments.out, arguments.inputs, overwrite=arguments.overwrite)
 
 
-def remove_older(out: Path) -> None:
-    """Remove the masks and overlays that the table of earlier predictions in ``out`` names."""
-    if (out / "predictions.json").is_file():
-        for name in read_json(out / "predictions.json").get("masks", []):
-            for folder in ("masks", "overlays"):
-                place = out / folder / f"{name}.png"
-                if place.resolve().is_relative_to(out.resolve()):
-                    place.unlink(missing_ok=True)
+def load(arguments: Arguments) -> Models:
+    """The runs, and where the images are to be compared with the training images, the runs' references."""
+    calibrated = not why_uncalibrated(arguments)
+    runs = apply.load_all(arguments.run_dir, checkpoint=arguments.checkpoint, calibrate=calibrated)
+    if arguments.dicom_seg and "segmentation" not in runs[0].facts["tasks"]:
+        raise InputError(f"{arguments.run_dir[0]}: was not trained to outline; leave out --dicom-seg.")
+    found = [ood.of_run(run_dir, run) for run_dir, run in zip(arguments.run_dir, runs)]
+    if arguments.ood:
+        found = [
+            reference or ood.fit_and_keep(run_dir, run, arguments.checkpoint, arguments.data_dir, echo=print)
+            for run_dir, run, reference in zip(arguments.run_dir, runs, found)
+        ]
+    references = [reference for reference in found if reference is not None]
+    references = references if len(references) == len(runs) else []
+    columns = prediction_table.describe(runs[0], len(runs), ood=bool(references))
+    return Models(runs, apply.digest(runs), references, columns)
+
+
+def why_uncalibrated(arguments: Arguments) -> str:
+    """Why the probabilities are not calibrated; "" when they are."""
+    if not arguments.calibrate:
+        return "uncalibrated: --no-calibrate was given"
+    if arguments.flip or arguments.checkpoint != "best":
+        return "uncalibrated: a calibration is fitted for the best checkpoint without --flip"
+    without = [run_dir for run_dir in arguments.run_dir if apply.calibration_in(run_dir) is None]
+    return f"uncalibrated: {inputs.printable(without[0])} has no {apply.CALIBRATION}" if without else ""
+
+
+def pictures(arguments: Arguments, files: dict[str, Path], failed: dict[str, str]) -> Iterator[Seen]:
+    """The frames of all files, one file in memory at a time. A file that cannot be used is put into ``failed``."""
+    from data_prep.cleaning import clean
+
+    for name, path in tqdm(files.items(), unit=" files", disable=not sys.stderr.isatty(), leave=False):
+        try:
+            picture = formats.read_picture(path)
+            names = inputs.frame_names(name, len(picture.frames), files)
+            colours = [None] * len(picture.frames) if picture.colour is None else picture.colour
+            cleaned = [clean(frame, arguments.clean, colour=colour) for frame, colour in zip(picture.frames, colours)]
+        except InputError as error:
+            failed[inputs.printable(path)] = str(error)
+            print(f"left out: {inputs.printable(path)}: {error}", file=sys.stderr)
+            continue
+        spacing = arguments.spacing or picture.spacing
+        for number, (mask, frame, part) in enumerate(zip(names, picture.frames, cleaned), start=1):
+            remarks = "; ".join((*picture.remarks, *part.steps))
+            yield Seen(path, name, number, len(names), mask, frame, part, spacing, remarks)
+
+
+def predict_all(arguments: Arguments, models: Models, files: dict[str, Path], done: Done) -> None:
+    """Predict all files batch by batch, write masks and pictures on the way, and note in ``done`` what is done."""
+    seen = pictures(arguments, files, done.failed)
+    outlines: list[np.ndarray] = []  # of the frames of one file, for its segmentation object
+    while batch := list(islice(seen, arguments.batch_size)):
+        images, spacings = [each.cleaned.image for each in batch], [each.spacing for each in batch]
+        at_once = arguments.batch_size
+        found = list(apply.apply(models.runs, images, spacings, batch_size=at_once, flip=arguments.flip))
+        distances = ood.measure(models.runs, models.references, images, spacings, batch_size=at_once)
+        if not done.rows:
+            outputs.remove_older(arguments.out)
+        for each, applied, distance in zip(batch, found, distances, strict=True):
+            row = row_of(models, each, applied, distance)
+            if applied.together.probability is not None:
+                outline = whole_outline(each, applied.together.probability >= 0.5)
+                done.masks.append(each.name)
+                write_pictures(arguments, each, outline)
+                if arguments.dicom_seg:
+                    outlines = [*(outlines if each.number > 1 else []), outline]
+                    write_segmentation(arguments, models, each, outlines, done)
+                if arguments.overlays:
+                    done.shown.append(gallery.Shown(f"{outputs.OVERLAYS}/{each.name}.png", *outline.shape, row))
+            done.rows.append(row)
+
+
+def row_of(models: Models, seen: Seen, applied: apply.Applied, distance: tuple[float, ...]) -> dict[str, Cell]:
+    """A picture's row of the table; ``distance`` is its distance and percentile, or ()."""
+    config = models.runs[0].config.data
+    checks = quality.of_image(seen.cleaned.image, (config.height, config.width), seen.spacing)
+    if distance and distance[1] >= 100 - ood.UNLIKE:
+        checks.append("unlike the training images")
+    about = {"file": inputs.printable(seen.path), "frame": seen.number, "remarks": seen.remarks}
+    row = prediction_table.row_of(models.runs[0], applied, seen.spacing, checks=checks)
+    return about | row | dict(zip(prediction_table.OOD, distance))
+
+
+def whole_outline(seen: Seen, outline: np.ndarray) -> np.ndarray:
+    """The outline bool[h w] of a picture's cleaned part, in the whole picture."""
+    whole = np.zeros(seen.frame.shape, bool)
+    whole[seen.cleaned.box.slices] = outline
+    return whole
+
+
+def write_pictures(arguments: Arguments, seen: Seen, outline: np.ndarray) -> None:
+    """Write the mask of the whole picture, and the picture with the outline drawn in."""
+    from thyroid_jax.evaluate import report
+
+    mask = np.where(outline, np.uint8(255), np.uint8(0))
+    write_bytes(arguments.out / outputs.MASKS / f"{seen.name}.png", outputs.png(mask))
+    if arguments.overlays:
+        drawn = report.overlay(seen.frame, None, outline)
+        write_bytes(arguments.out / outputs.OVERLAYS / f"{seen.name}.png", outputs.png(drawn))
+
+
+def write_segmentation(
+    arguments: Arguments, models: Models, seen: Seen, outlines: Sequence[np.ndarray], done: Done
+) -> None:
+    """Write the segmentation object of a DICOM file after its last frame, or note why there is none."""
+    file = inputs.printable(seen.path)
+    if formats.kind_of(seen.path) != "dicom":
+        done.unsegmented[file] = "file: is no DICOM file"
+    elif seen.number == seen.frames:
+        try:
+            content = segments.segmentation(seen.path, outlines, model=models.digest)
+        except InputError as error:
+            done.unsegmented[file] = str(error)
+            print(f"no segmentation: {file}: {error}", file=sys.stderr)
+            return
+        done.segmentations.append(seen.file)
+        write_bytes(arguments.out / outputs.SEGMENTATIONS / f"{seen.file}.dcm", content)
+
+
+def calibration_of(arguments: Arguments, models: Models) -> Any:
+    """What the probabilities were scaled by, for each run; or why they were not. A mean of runs is not scaled again."""
+    scaled = [run.calibration for run in models.runs if run.calibration is not None]
+    return [to_dict(calibration) for calibration in scaled] or why_uncalibrated(arguments)
+
+
+def write_tables(arguments: Arguments, models: Models, done: Done, *, finished: bool) -> None:
+    """Write the table as CSV and JSON, and the page."""
+    header = list(models.columns)
+    about: dict[str, Any] = {
+        "note": RESEARCH_USE,
+        "version": thyroid_jax.__version__,
+        "finished": finished,
+        "runs": [inputs.printable(run_dir) for run_dir in arguments.run_dir],
+        "checkpoint": arguments.checkpoint,
+        "flip": arguments.flip,
+        "clean": list(arguments.clean),
+        "calibration": calibration_of(arguments, models),
+        "out_of_distribution": ood.describe(models.references),
+        "columns": models.columns,
+        "checks": quality.CHECKS,
+        "predictions": [{name: row.get(name) for name in header} for row in done.rows],
+        "masks": done.masks,
+        "segmentations": done.segmentations,
+        "without_segmentation": done.unsegmented,
+        "failed": done.failed,
+    }
+    if done.shown:
+        shown = {name: models.columns[name] for name in prediction_table.brief(models.columns)}
+        write_bytes(arguments.out / outputs.PAGE, gallery.page(done.shown, shown, note=RESEARCH_USE))
+    write_table(arguments.out / outputs.TABLE, header, done.rows)
+    write_json(arguments.out / outputs.ABOUT, about)
 
 
 @exits_cleanly
@@ -191,25 +306,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare()
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.predict")
     check(arguments)
-    failed: dict[str, str] = {}
-    remove_older(arguments.out)
-    header, rows, masks = predictions(arguments, failed)
-    if not rows:
-        raise InputError(f"none of {len(failed)} files could be read; nothing was written.")
-    write_table(arguments.out / "predictions.csv", header, rows)
-    about: dict[str, Any] = {
-        "note": RESEARCH_USE,
-        "version": thyroid_jax.__version__,
-        "runs": [str(run_dir) for run_dir in arguments.run_dir],
-        "checkpoint": arguments.checkpoint,
-        "flip": arguments.flip,
-        "clean": list(arguments.clean),
-        "predictions": [{name: row.get(name) for name in header} for row in rows],
-        "masks": masks,
-        "failed": failed,
-    }
-    write_json(arguments.out / "predictions.json", about)
-    print(f"{len(rows)} images predicted, {len(failed)} files left out: {arguments.out / 'predictions.csv'}")
+    given = inputs.find(arguments.inputs)
+    models = load(arguments)
+    done = Done(given.failed)
+    for path, reason in given.failed.items():
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+    try:
+        predict_all(arguments, models, given.files, done)
+    except BaseException as error:
+        if done.rows:
+            write_tables(arguments, models, done, finished=False)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        written = f"written to {arguments.out / outputs.TABLE}" if done.rows else "nothing was written"
+        print(f"stopped after {len(done.rows)} images: {written}.", file=sys.stderr)
+        sys.exit(130)
+    if not done.rows:
+        raise InputError(f"none of {len(done.failed)} files could be read; nothing was written.")
+    write_tables(arguments, models, done, finished=True)
+    print(f"{len(done.rows)} images predicted, {len(done.failed)} files left out: {arguments.out / outputs.TABLE}")
+    if done.shown:
+        print(f"page: {arguments.out / outputs.PAGE}")
+    if arguments.dicom_seg:
+        print(f"{len(done.segmentations)} DICOM segmentations, {len(done.unsegmented)} files without one.")
+        print(segments.STATEMENT)
     print(RESEARCH_USE)
 
 

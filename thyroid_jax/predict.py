@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from thyroid_jax import checkpoints, model
 from thyroid_jax.config import Config, recipe_of
 from thyroid_jax.data.pipeline import letterbox, undo_letterbox
 from thyroid_jax.errors import InputError
+from thyroid_jax.evaluate.calibration import Calibration, scale_grades, scale_malignancy
 from thyroid_jax.files import read_json
 from thyroid_jax.model import Params
 from thyroid_jax.recipe import Recipe, init_params, measure_evidence
@@ -27,20 +29,27 @@ ABOUT_RUN = "made_from"
 
 
 class Trained(NamedTuple):
-    """A trained model: config, recipe, parameters, a description of its data (``facts``), its checkpoint's step."""
+    """A trained model: config, recipe, parameters, a description of its data (``facts``), its checkpoint's step.
+
+    With a ``calibration``, probabilities of grades and malignancy are scaled by it.
+    """
 
     config: Config
     recipe: Recipe
     params: Params
     facts: dict[str, Any]
     step: int
+    calibration: Calibration | None = None
 
 
 class Prediction(NamedTuple):
     """The model's prediction for one image; None where it was not trained for it.
 
-    ``probability f32[h w]`` of a nodule at the image's own size, ``grades f32[k]`` with sum 1, ``malignant`` a
-    probability, ``answers`` every trained task's answer by name, with the outline at the network's size.
+    probability  f32[h w] in [0, 1], of a nodule at each pixel of the image; the outline is where it is at least 1/2
+    grades       f32[k] in [0, 1] with sum 1, in the order of ``Trained.facts["grades"]``
+    malignant    probability in [0, 1]
+    answers      every trained task's answer by its name, as the network gives it: ``segmentation`` at the network's
+                 size, ``grading`` and ``malignancy`` before any calibration, ``guidance`` f32[r] as z-scores
     """
 
     probability: np.ndarray | None
@@ -69,13 +78,31 @@ def layout(recipe: Recipe) -> Params:
     return jax.eval_shape(partial(init_params, recipe), jax.random.key(0))
 
 
-def load(run_dir: Path | str, *, checkpoint: str = "best", echo: Any = print) -> Trained:
-    """Read a run's ``"best"`` or ``"last"`` checkpoint; a folder without any raises :class:`InputError`.
+CHECKPOINTS = ("best", "last")
 
-    Without a best one, as in a run that was stopped early, the last is taken. Where the newest of several checkpoints
-    is damaged, the one before is read and ``echo`` is called with one line about it. A run keeps one best checkpoint:
-    where that is damaged, :class:`InputError`.
+
+def load(
+    run_dir: Path | str,
+    *,
+    checkpoint: str = "best",
+    calibration: Calibration | None = None,
+    echo: Callable[[str], Any] = print,
+) -> Trained:
+    """Read a finished run.
+
+    Args:
+        run_dir: the run's folder, as `python -m experiments.train` makes it.
+        checkpoint: "best" by the run's validation measure, or "last". Without a best one, as in a run that was stopped
+            early, the last is taken.
+        calibration: scales the predicted probabilities; fit it on this run's validation part.
+        echo: called with one line where the newest of several checkpoints is damaged, and the one before is read. A
+            run keeps one best checkpoint: where that is damaged, :class:`InputError`.
+
+    Raises :class:`InputError` for a folder without config or checkpoint, or a calibration of other grades; ValueError
+    for another ``checkpoint``.
     """
+    if checkpoint not in CHECKPOINTS:
+        raise ValueError(f"checkpoint {checkpoint!r}: choose one of {', '.join(CHECKPOINTS)}.")
     run_dir = Path(run_dir)
     config, _ = read_config(run_dir / "config.json")
     folder = run_dir / "checkpoints"
@@ -91,7 +118,18 @@ def load(run_dir: Path | str, *, checkpoint: str = "best", echo: Any = print) ->
     if saved is None:
         raise InputError(f"{folder}: the run was stopped before its first checkpoint; run the training command again.")
     recipe = recipe_from_facts(config, saved.facts).replace(fitted=jax.device_get(saved.arrays["fitted"]))
-    return Trained(config, recipe, saved.arrays["params"], saved.facts, saved.step)
+    if calibration is not None and calibration.grade is not None and [*calibration.names] != saved.facts["grades"]:
+        raise InputError(f"{run_dir}: its grades are not those of the calibration, {' '.join(calibration.names)}.")
+    return Trained(config, recipe, saved.arrays["params"], saved.facts, saved.step, calibration)
+
+
+def fingerprint(trained: Trained) -> str:
+    """SHA-256 of the trained parameters and of the values fitted with them, in hexadecimal."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((trained.params, trained.recipe.fitted)):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 @jax.jit
@@ -118,34 +156,116 @@ def forward_both_ways(params: Params, recipe: Recipe, image: Array) -> dict[str,
 
 def predict(
     trained: Trained,
-    images: Sequence[np.ndarray],
+    images: Sequence[np.ndarray] | np.ndarray,
     *,
     spacings: Sequence[tuple[float, float]] | None = None,
     batch_size: int = 8,
     flip: bool = False,
 ) -> Iterator[Prediction]:
-    """Predict uint8[h w] images of any sizes, one after the other, in batches of one compiled shape.
+    """Predict grey images of any sizes, one after the other, in batches of one compiled shape.
 
-    Each image should be cropped to the scan, as the training data were. ``spacings`` are (row, column) sizes of an
-    image's pixels, NaN where unknown: pixels that are not squares are resampled to squares first. With ``flip``,
-    probabilities are averaged over an image and its mirror image, at twice the time.
+    Args:
+        trained: a run, as :func:`load` reads it.
+        images: list of uint8[h w] in [0, 255], or one uint8[n h w]. Crop each to the scan, as the training data were.
+        spacings: (row, column) sizes of each image's pixels in mm, (NaN, NaN) where unknown. An image whose pixels are
+            not squares is resampled to squares first. Without ``spacings`` all pixels are taken as squares.
+        batch_size: images that are predicted at once. The last batch is filled up, so that it needs no new program.
+        flip: average the probabilities over an image and its left-right mirror image, at twice the time.
+
+    Yields a :class:`Prediction` for each image, in their order. An image's prediction does not depend on the others.
+    All arguments are checked before the first image is predicted. Raises ValueError for an image that is not
+    uint8[h w] (fractions, 16 bits, colours, a mask) and says how to convert it; for another number of spacings than of
+    images; for sizes that are not above 0, or of which only one is known; and for a ``batch_size`` below 1.
     """
-    answer = forward_both_ways if flip else forward
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size}: it is at least 1.")
+    for place, image in enumerate(images):
+        check_grey(image, f"image {place}")
+    sides = [(math.nan, math.nan)] * len(images) if spacings is None else list(spacings)
+    if len(sides) != len(images):
+        raise ValueError(f"{len(sides)} spacings for {len(images)} images; give (row, column) in mm for each.")
+    for place, spacing in enumerate(sides):
+        check_spacing(spacing, f"spacing {place}")
+    return _in_batches(trained, images, sides, batch_size, forward_both_ways if flip else forward)
+
+
+def _in_batches(
+    trained: Trained,
+    images: Sequence[np.ndarray] | np.ndarray,
+    spacings: Sequence[tuple[float, float]],
+    batch_size: int,
+    answer: Callable[..., dict[str, Array]],
+) -> Iterator[Prediction]:
     size = (trained.config.data.height, trained.config.data.width)
-    unknown = (math.nan, math.nan)
     for start in range(0, len(images), batch_size):
-        chunk = images[start : start + batch_size]
-        sides = [unknown] * len(chunk) if spacings is None else list(spacings[start : start + batch_size])
-        batch = np.zeros((batch_size, *size, 1), np.uint8)
-        for row, (image, spacing) in enumerate(zip(chunk, sides)):
-            batch[row, ..., 0] = letterbox(image, size, spacing)
-        answers = jax.device_get(answer(trained.params, trained.recipe, batch))
+        chunk, sides = images[start : start + batch_size], spacings[start : start + batch_size]
+        answers = jax.device_get(answer(trained.params, trained.recipe, letterboxed(chunk, sides, size, batch_size)))
         for row, (image, spacing) in enumerate(zip(chunk, sides)):
             found = {name: values[row] for name, values in answers.items()}
             outline = found.get("segmentation")
-            yield Prediction(
+            plain = Prediction(
                 probability=None if outline is None else undo_letterbox(outline, image.shape, spacing),
                 grades=found.get("grading"),
                 malignant=None if "malignancy" not in found else float(found["malignancy"]),
                 answers=found,
             )
+            yield plain if trained.calibration is None else calibrated(plain, trained.calibration)
+
+
+def calibrated(found: Prediction, calibration: Calibration) -> Prediction:
+    """The prediction with probabilities of grades and malignancy scaled; what has no scaling stays as it is."""
+    if calibration.grade is not None and found.grades is not None:
+        found = found._replace(grades=scale_grades(calibration.grade, found.grades).astype(np.float32))
+    if calibration.malignant is not None and found.malignant is not None:
+        scaled = scale_malignancy(calibration.malignant, np.array(found.malignant))
+        found = found._replace(malignant=float(scaled))
+    return found
+
+
+def letterboxed(
+    images: Sequence[np.ndarray] | np.ndarray,
+    spacings: Sequence[tuple[float, float]],
+    size: tuple[int, int],
+    rows: int,
+) -> np.ndarray:
+    """A batch uint8[rows h w 1] of the network's ``size`` from at most ``rows`` images uint8[h w]; the rest is 0."""
+    batch = np.zeros((rows, *size, 1), np.uint8)
+    for row, (image, spacing) in enumerate(zip(images, spacings, strict=True)):
+        batch[row, ..., 0] = letterbox(image, size, spacing)
+    return batch
+
+
+def check_grey(image: Any, name: str) -> None:
+    """Raise ValueError, which starts with ``name`` and says how to convert it, unless ``image`` is uint8[h w]."""
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"{name}: is of type {type(image).__name__}; give a numpy array uint8[h w]: np.asarray(image)."
+        )
+    if image.ndim == 1:
+        raise ValueError(f"{name}: has one axis; a single picture is given as a list, [picture].")
+    said = f"{name}: is {image.dtype}{list(image.shape)}"
+    if image.ndim == 3 and image.shape[-1] in (3, 4):
+        raise ValueError(f"{said}, a colour picture; give its grey levels: np.asarray(PIL_image.convert('L')).")
+    if image.ndim != 2:
+        raise ValueError(f"{said}; give uint8[h w], such as image[..., 0] of one channel, or a list of frames.")
+    if image.size == 0:
+        raise ValueError(f"{said}, without a pixel.")
+    if image.dtype != np.uint8:
+        raise ValueError(f"{said}; {_ADVICE_FOR_TYPE.get(image.dtype.kind, _ADVICE_FOR_TYPE['u'])}")
+
+
+_ADVICE_FOR_TYPE = {
+    "f": "give uint8 from 0 to 255. For fractions in [0, 1]: np.round(image * 255).astype(np.uint8).",
+    "b": "this is a mask; give the picture's grey levels, uint8 from 0 to 255.",
+    "u": "give uint8 from 0 to 255. For the full range of 16 bits: np.round(image / 257).astype(np.uint8).",
+}
+
+
+def check_spacing(spacing: Sequence[float], name: str) -> None:
+    """Raise ValueError, which starts with ``name``, unless ``spacing`` is two sizes in mm above 0, or (NaN, NaN)."""
+    sides = [float(side) for side in spacing]
+    unknown = [math.isnan(side) for side in sides]
+    if len(sides) != 2 or any(unknown) != all(unknown):
+        raise ValueError(f"{name}: {spacing}; give (row, column) in mm, or (NaN, NaN) where they are unknown.")
+    if not all(unknown) and not all(0 < side < math.inf for side in sides):
+        raise ValueError(f"{name}: {spacing}; sizes in mm are above 0 and finite.")
