@@ -1,112 +1,26 @@
-"""The page: what stands in it, what must never stand in it, and the drawing of outlines."""
+"""The page: what stands in it, what must never stand in it, and how it is written beside its pictures."""
 
+import base64
+import hashlib
+import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from report_samples import HOSTILE, NAMES, Page, disc, sample_report
 
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.evaluate.metrics import measure, summary
-from thyroid_jax.evaluate.report import (
-    PREDICTED_COLOUR,
-    REFERENCE_COLOUR,
-    Picture,
-    Report,
-    best_median_worst,
-    overlay,
-    overlay_grid,
-    png,
-    render,
-    training_curves,
-    write_report,
-)
+from thyroid_jax.evaluate.report import BUDGET, Picture, Report, Thumbnail, render, thumbnail, write_report
+from thyroid_jax.evaluate.report.page import link_to
+from thyroid_jax.evaluate.subgroups import Characteristic, Estimate, Subgroup
+from thyroid_jax.evaluate.summary import measure, summary
 
-HOSTILE = "<script>alert(1)</script>\" onload='x' & {{ 7*7 }} $\\frac{"
-
-
-class Page(HTMLParser):
-    """Tags, attributes and text; complains about elements left open."""
-
-    VOID = ("meta", "br", "input", "image", "path", "rect", "use")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], [], [], []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes.extend((name, value or "") for name, value in attrs)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes.extend((name, value or "") for name, value in attrs)
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def disc(x, y, radius, shape=(48, 64)):
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    return np.hypot(rows - y, columns - x) < radius
+NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
 def report():
-    random = np.random.default_rng(0)
-    cases, pictures = [], []
-    entry = ("value", "low", "high", "n", "undefined", "groups", "replicates", "replicates_undefined")
-    for i in range(14):
-        name = HOSTILE if i == 3 else f"case-{i:02d}"
-        reference, predicted = disc(30, 24, 12), disc(30 + i, 24, 11)
-        predicted = np.zeros_like(predicted) if i == 9 else predicted
-        probability = dict(zip(("3", "4a", "<5>"), map(float, random.dirichlet(np.ones(3)))))
-        truth = "" if i == 2 else "4a"
-        with_mask = None if i == 6 else reference
-        cases.append(
-            measure(
-                name,
-                f"g{i // 2}",
-                part=f"fold {i % 2}",
-                predicted=predicted,
-                reference=with_mask,
-                spacing=(0.1, 0.2),
-                probability=probability,
-                grade_truth=truth,
-                p_malignant=i / 20,
-                malignant_truth=None if i == 7 else i > 11,
-            )
-        )
-        pictures.append(
-            Picture(name, random.integers(0, 255, (48, 64)).astype(np.uint8), with_mask, predicted.astype(float))
-        )
-    log = [
-        {"step": 10 * e, "epoch": e, "split": split, "loss": 1 / e, HOSTILE: e, "note": "text", "bad": float("nan")}
-        for e in range(1, 6)
-        for split in ("train", HOSTILE)
-    ]
-    return Report(
-        title=f"Run {HOSTILE}",
-        subtitle=HOSTILE,
-        config={HOSTILE: HOSTILE},
-        summary={
-            **summary(cases, samples=200),
-            HOSTILE: dict.fromkeys(entry, 0.5),
-        },
-        counts={HOSTILE: {HOSTILE: 3}, "test": {"images": 14}},
-        cases=cases,
-        log=log,
-        pictures=pictures,
-        notes=[HOSTILE, "Grades are of the Kwak family."],
-    )
+    return sample_report()
 
 
 @pytest.fixture(scope="module")
@@ -114,43 +28,102 @@ def text(report):
     return render(report)
 
 
-def test_page_is_well_formed_and_holds_every_part(report, text):
+def case_data(text):
+    return json.loads(re.search(r'<script type="application/json" id="case-data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def section(text, anchor):
+    """The text of one section."""
+    found = re.search(rf'<section aria-labelledby="{anchor}".*?</section>', text, re.DOTALL)
+    return Page(found[0]).words if found else ""
+
+
+# --- what stands in it ------------------------------------------------------------------------------------------------
+
+
+def test_page_is_well_formed_and_holds_every_section(report, text):
     page = Page(text)
-    words = " ".join("".join(page.text).split())
-    for expected in (
-        "Grades are of the Kwak family.",
-        "Quadratic-weighted kappa",
-        f"{report.summary['dice']['value']:.3f}",
-        f"{report.summary['dice']['low']:.3f} to {report.summary['dice']['high']:.3f}",
-        f"{report.summary['hd95_px']['value']:.1f} px",
-        f"{report.summary['hd95_mm']['value']:.2f} mm",
-        "Malignancy: sensitivity", "truth malignant", "HD95 mm", "P(malignant)", "fold 1",
-        "Lowest Dice", "Around the median", "Highest Dice", "Without a reference outline",
-        "HD95 undefined", "No predicted outline.", "Evaluated cases: 14", "loss by epoch",
-    ):  # fmt: skip
-        assert expected in words, expected
-    table = re.search(r'<table id="cases".*?</table>', text, re.DOTALL)[0]
-    assert table.count("<tr>") == 15
-    heads = re.findall(r'<button type="button">(.*?)</button>', table)
-    assert heads == [
-        "Case", "Group", "Part", "Dice", "IoU", "HD95 px", "HD95 mm", "Reference area", "Predicted area",
-        "True grade", "Predicted grade", "P(grade)", "True malignancy", "P(malignant)",
+    anchors = re.findall(r'<li><a href="#([\w-]+)">', text)
+    assert anchors == [
+        "results", "remarks", "worst", "measures", "classes", "distributions", "subgroups", "readers", "training",
+        "per-case", "counted", "notes", "settings",
     ]  # fmt: skip
+    order = [text.index(f'id="{anchor}"') for anchor in anchors]
+    assert order == sorted(order)
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
 
 
+def test_first_section_has_values_intervals_and_baselines(report, text):
+    words = section(text, "results")
+    for key, digits, unit in (
+        ("dice", 3, ""),
+        ("hd95_mm", 2, " mm"),
+        ("quadratic_kappa", 3, ""),
+        ("malignant_auroc", 3, ""),
+    ):
+        entry = report.summary[key]
+        assert f"{entry['value']:.{digits}f}{unit}".replace("-", "−") in words, key
+        assert f"{entry['low']:.{digits}f} to {entry['high']:.{digits}f}".replace("-", "−") in words, key
+    # 13 references of 437 pixels in images of 48 x 64.
+    share = disc(30, 24, 12).sum() / (48 * 64)
+    assert f"{2 * share / (1 + share):.3f} whole image" in words
+    assert "0.000 chance" in words and "0.500 chance" in words
+
+
+def test_the_worst_are_shown_first_with_their_pictures(report, text):
+    gallery = re.search(r'<section aria-labelledby="worst".*?</section>', text, re.DOTALL)[0]
+    names = [Page(name).words for name in re.findall(r'<span class="name">(.*?)</span>', gallery)]
+    dice = sorted((case.dice, case.case) for case in report.cases if not np.isnan(case.dice))
+    assert names[:5] == [name for _, name in dice[:5]] and names[0] == "case-09"  # the empty prediction
+    assert gallery.count("<image") == len(names) and "HD95 undefined" in Page(gallery).words
+    assert "No predicted outline." in Page(gallery).words
+    assert [f'href="{link_to(name)}"' in gallery or HOSTILE in name for name in names] == [True] * len(names)
+
+
+def test_without_grades_the_worst_calls_are_shown():
+    mask = np.ones((8, 8), bool)
+    cases = [
+        measure(f"{i}", f"{i}", predicted=mask, reference=mask, p_malignant=p, malignant_truth=truth)
+        for i, (p, truth) in enumerate([(0.9, False), (0.6, False), (0.05, True), (0.9, True)])
+    ]
+    words = section(render(Report(title="R", cases=cases)), "worst")
+    assert words.index("Malignancy most surely wrong 2") > words.index("Lowest Dice") and "truth malignant ✗" in words
+
+
+def test_subgroups_readers_calibration_and_provenance(report, text):
+    words = section(text, "subgroups")
+    assert "Exploratory" in words and "true malignancy" in words and "device" not in words  # under ten cases each
+    readers = section(text, "readers")
+    for row in report.readers:
+        assert f"Model and reader {row.reader} {row.dice.value:.3f}" in readers
+    assert "Reader 1 and reader 2 – –" in readers and "mean over pairs 0.870 12" in readers
+    classes = section(text, "classes")
+    assert f"{report.calibration['grade_brier']['value']:.3f}" in classes
+    assert f"{report.calibration_by_chance['grade_brier']['value']:.3f} (" in classes
+    assert section(text, "settings").startswith("Settings and provenance version")
+
+
+def test_a_subgroup_with_its_estimates_and_p():
+    some, none = Estimate(0.5, 0.4, 0.6, 3, 2), Estimate(NAN, NAN, NAN, 2, 2)
+    part = Subgroup("A <b>", 4, 3, {"dice": some, "quadratic_kappa": none})
+    found = [Characteristic("device", (part,), 0.0004, 0.02), Characteristic("side", (part,), NAN, NAN)]
+    words = section(render(Report(title="R", subgroups=found)), "subgroups")
+    assert "Dice Grades: quadratic kappa device equal Dice: p < 0.001, adjusted p = 0.020 A <b>" in words
+    assert "side A <b> 4 3 0.500 (0.400 to 0.600) 3 cases, 2 groups –" in words
+
+
 def row_of(text, name):
-    """Cells of the summary's row of that name, as text."""
+    """Cells of a table's row of that name, as text."""
     rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", text, re.DOTALL)
-    return " ".join("".join(Page(next(row for row in rows if name in row)).text).split())
+    return [Page(row).words for row in rows if Page(row).words.startswith(name)][-1]
 
 
 def test_left_out_replicates_are_remarked_from_one_percent():
     entry = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "undefined": 0, "groups": 9, "replicates": 1000}
     for undefined, remark in ((0, None), (10, None), (11, "1.1 % of the resamples left out"), (1000, "100.0 %")):
         summary = {"macro_f1": entry | {"replicates_undefined": undefined}}
-        row = row_of(render(Report(title="R", summary=summary)), "Macro-F1")
+        row = row_of(render(Report(title="R", summary=summary)), "Grades: macro-F1")
         assert (remark in row) if remark else ("left out" not in row), undefined
 
 
@@ -164,59 +137,20 @@ def test_an_interval_without_spread_is_remarked():
     assert "which is not certainty" not in row_of(render(Report(title="R", summary=found)), "Dice")
 
 
-def test_cells_of_the_case_table(report, text):
-    table = re.search(r'<table id="cases".*?</table>', text, re.DOTALL)[0]
-    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)[1:]
-    cells = [re.findall(r'data-v="(.*?)">(.*?)</td>', row) for row in rows]
-    case = report.cases[5]
-    assert cells[5][6] == (str(case.hd95_mm), f"{case.hd95_mm:.2f}") and cells[9][6] == ("", "–")
-    assert cells[5][-2:] == [("benign", "benign"), ("0.25", "0.25")]
-    assert cells[11][-2:] == [("benign", "benign"), ("0.55", "0.55 ✗")]
-    assert cells[7][-2:] == [("", "–"), ("0.35", "0.35")]
-    assert cells[13][-2:] == [("malignant", "malignant"), ("0.65", "0.65")]
-
-
 def test_what_was_not_measured_is_not_on_the_page():
     mask = np.ones((8, 8), bool)
     cases = [measure(f"{i}", f"{i}", part="test", predicted=mask, reference=mask) for i in range(3)]
     page = render(Report(title="Outlines only", cases=cases, summary=summary(cases, samples=20)))
-    words = " ".join("".join(Page(page).text).split())
+    words = Page(page).words.split("use strict")[0]
     heads = re.findall(r'<button type="button">(.*?)</button>', page)
-    assert heads == ["Case", "Group", "Dice", "IoU", "HD95 px", "Reference area", "Predicted area"]
-    assert " mm" not in words and "Malignancy" not in words and "True malignancy" not in words
-    assert "True grade" not in words
+    assert heads[:5] == ["Case", "Group", "Dice", "HD95 px", "IoU"]
+    assert not any("grade" in head or "malign" in head or "mm" in head for head in heads)
+    assert " mm " not in words and "Malignancy" not in words and "True grade" not in words and "Subgroups" not in words
+    assert "Picture" not in heads and "Picture" not in words.split("Every case")[-1]
 
 
-def test_untrusted_text_is_only_ever_text(text):
-    page = Page(text)
-    assert (
-        page.tags.count("script") == 1 and "<script>alert" not in text and "49" not in re.findall(r"\{\{.*?\}\}", text)
-    )
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert HOSTILE in "".join(page.text)
-    # The policy allows the page's own script by its hash, and nothing that comes over the network.
-    import base64
-    import hashlib
-
-    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = next(value for name, value in page.attributes if value.startswith("default-src"))
-    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-
-
-def test_page_names_no_outside_address(text):
-    assert not re.search(r"""\w+://|["'(]\s*//|@import""", text)
-    for name, value in Page(text).attributes:
-        if name in ("src", "href", "xlink:href"):
-            assert value.startswith(("data:image/png;base64,", "#"))
-
-
-def test_same_report_same_page(report, text):
-    assert render(report) == text
-
-
-def test_empty_reports(tmp_path):
-    words = "".join(Page(render(Report(title="Empty"))).text)
+def test_empty_reports():
+    words = Page(render(Report(title="Empty"))).words
     assert "Nothing was measured" in words and "No case was evaluated." in words
     image, mask = np.zeros((8, 8), np.uint8), np.ones((8, 8), bool)
     # No grade at all; no mask at all; a grade without masks; a case without anything.
@@ -229,11 +163,92 @@ def test_empty_reports(tmp_path):
         Case("x", "p", grade_truth="a"),
         Case("x", "p", malignant_truth=True),
         Case("x", "p", p_malignant=0.2),
+        measure("x", "p", probability={"only": 1.0}, grade_truth="only"),
     ):
         for picture in (Picture("x", image), Picture("x", image, mask, ~mask)):
-            Page(render(Report(title="One", cases=[case], summary=summary([case]), pictures=[picture])))
-    words = "".join(Page(render(Report(title="\udcff"))).text)
+            found = Report(
+                title="One", cases=[case], summary=summary([case], samples=20), pictures=[thumbnail(picture)]
+            )
+            assert Page(render(found)).words.count("1 true cases") == 0
+    words = Page(render(Report(title="\udcff", cases=[Case("\udcff", "p")]))).words
     assert "?" in words
+
+
+# --- what must never stand in it --------------------------------------------------------------------------------------
+
+
+def test_untrusted_text_is_only_ever_text(text):
+    page = Page(text)
+    assert page.tags.count("script") == 2 and "<script>alert" not in text
+    assert "49" not in re.findall(r"\{\{.*?\}\}", text)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert HOSTILE in "".join(page.text)
+    # The policy allows the page's own script by its hash, and nothing that comes over the network.
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(value for name, value in page.attributes if value.startswith("default-src"))
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def test_data_of_the_cases_cannot_end_its_element(report, text):
+    raw = re.search(r'id="case-data">(.*?)</script>', text, re.DOTALL)[1]
+    assert not set("<>&\u2028\u2029") & set(raw)
+    found = case_data(text)
+    assert [one["key"] for one in found] == [case.case for case in report.cases]
+    assert found[3]["key"] == HOSTILE and found[3]["guidance"][0] == [HOSTILE, "4.500", "–"]
+
+
+def test_page_names_no_outside_address(text):
+    assert set(re.findall(r"""\w+://[^\s"'<]*""", text)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
+    assert "@import" not in text
+    for name, value in Page(text).attributes:
+        if name in ("src", "href", "xlink:href"):
+            assert value.startswith(("data:image/webp;base64,", "#"))
+    assert {one["picture"]["href"][:23] for one in case_data(text)} == {"data:image/webp;base64,"}
+
+
+def test_same_report_same_page(report, text):
+    assert render(report) == text
+
+
+# --- the data of a case -----------------------------------------------------------------------------------------------
+
+
+def test_every_row_has_its_own_picture_and_values(report, text):
+    """A row and its data are matched by their place: a mix-up would show the wrong patient."""
+    rows = re.findall(r'<tr data-case="(\d+)">(.*?)</tr>', text, re.DOTALL)
+    assert [int(place) for place, _ in rows] == list(range(14))
+    pictures = {picture.case: picture for picture in report.pictures}
+    for (_, row), one, case in zip(rows, case_data(text), report.cases):
+        cells = re.findall(r'data-v="(.*?)">(.*?)</td>', row)
+        assert Page(f"<p>{cells[0][1]}</p>").words == case.case.replace("  ", " ") == one["key"]
+        assert one["picture"]["href"] == pictures[case.case].data_uri
+        assert one["picture"]["predicted"] == pictures[case.case].predicted
+        assert [bar["name"] for bar in one["bars"]] == list(NAMES)
+        assert [bar["share"] for bar in one["bars"]] == [round(p, 4) for p in case.probability.values()]
+        assert [bar["name"] for bar in one["bars"] if bar["true"]] == ([case.grade_truth] if case.grade_truth else [])
+        assert [bar["name"] for bar in one["bars"] if bar["predicted"]] == [case.grade_predicted]
+        assert one["guidance"][1] == ["elongation", "0.500", "0.250"]
+        reader = case.reader_dice[0]
+        assert one["readers"][0] == ["Reader 1", f"{reader:.3f}", "4a"]
+
+
+def test_cases_of_one_name_keep_links_of_their_own():
+    text = render(Report(title="R", cases=[Case("x", "p", dice=0.5), Case("x", "p", dice=0.25), Case("y", "p")]))
+    assert [one["key"] for one in case_data(text)] == ["x (1)", "x (2)", "y"]
+    assert section(text, "worst").split("Lowest Dice")[1].split()[:2] == ["x", "(2)"]
+
+
+def test_two_pictures_of_one_case_are_refused():
+    picture = thumbnail(Picture("x", np.zeros((8, 8), np.uint8)))
+    with pytest.raises(ValueError, match="two pictures"):
+        Report(title="R", pictures=[picture, picture])
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def test_written_in_one_step(tmp_path, monkeypatch):
@@ -249,67 +264,27 @@ def test_written_in_one_step(tmp_path, monkeypatch):
     assert "Old" in path.read_text() and [file.name for file in path.parent.iterdir()] == ["index.html"]
 
 
-@pytest.mark.parametrize("n", [0, 1, 5, 8, 11, 12, 13, 40])
-def test_best_median_worst(n):
-    order = np.random.default_rng(n).permutation(n)
-    cases = [Case(str(i), "p", dice=i / 100) for i in order] + [Case("none", "p")]
-    chosen = {name: [int(case.case) for case in some] for name, some in best_median_worst(cases).items()}
-    everyone = chosen["worst"] + chosen["median"] + chosen["best"]
-    assert everyone == sorted(everyone) and len(set(everyone)) == len(everyone) == min(n, 12)
-    assert chosen["worst"] == list(range(min(n, 4)))
-    if n >= 8:
-        assert chosen["best"] == list(range(n - 4, n))
-    if n == 40:
-        assert chosen["median"] == [18, 19, 20, 21]
+def test_pictures_above_the_budget_lie_beside_the_page(report, tmp_path):
+    size = sum(len(picture.data_uri) + len(picture.reference) + len(picture.predicted) for picture in report.pictures)
+    inside = write_report(tmp_path, report, budget=size).read_text()
+    assert not (tmp_path / "pictures").exists() and "img-src data:;" in inside
+    path = write_report(tmp_path, report, budget=size - 1)
+    text = path.read_text()
+    assert "img-src data: &#39;self&#39;;" in text and "base64" not in text
+    data = case_data(text)
+    pictures = {picture.case: picture for picture in report.pictures}
+    assert len({one["picture"]["href"] for one in data}) == 14
+    for one in data:
+        assert re.fullmatch(r"pictures/[0-9a-f]{8}-\d{5}\.webp", one["picture"]["href"])
+        assert (tmp_path / one["picture"]["href"]).read_bytes() == pictures[one["key"]].webp
+    # A later, smaller report leaves no picture of the earlier one, and nothing of the user's is removed.
+    (tmp_path / "pictures" / "mine.png").write_bytes(b"x")
+    write_report(tmp_path, Report(title="Later"))
+    assert [file.name for file in (tmp_path / "pictures").iterdir()] == ["mine.png"]
 
 
-def test_overlay_draws_the_boundary_and_nothing_else():
-    image = np.full((48, 64), 100, np.uint8)
-    reference, predicted = disc(20, 24, 8), disc(45, 24, 8)
-    drawn = overlay(image, reference, predicted.astype(float))
-    assert drawn.shape == (48, 64, 3) and drawn.dtype == np.uint8
-    blue, orange = (drawn == REFERENCE_COLOUR).all(axis=-1), (drawn == PREDICTED_COLOUR).all(axis=-1)
-    assert (blue <= reference).all() and (orange <= predicted).all()
-    assert (drawn[~blue & ~orange] == 100).all()
-    # A disc of radius 8 has a 4-connected boundary between 2 pi (r - 1) and 8 r pixels.
-    assert 2 * np.pi * 7 < blue.sum() < 64 and blue.sum() == orange.sum()
-    np.testing.assert_array_equal(overlay(image, None, None, scale=2), np.full((96, 128, 3), 100))
-    for bad in ((image.astype(float), None, None), (image, reference[:-1], None)):
-        with pytest.raises(ValueError, match="uint8"):
-            overlay(*bad)
+def test_350_heaviest_pictures_fit_into_the_budget():
+    from thyroid_jax.evaluate.report.pictures import HEAVIEST
 
-
-def test_overlay_grid_and_png_survive_hostile_captions():
-    picture = Picture(HOSTILE + "甲状腺", np.full((48, 64), 90, np.uint8), disc(30, 24, 10), np.zeros((48, 64)))
-    sheet = overlay_grid([picture] * 3, columns=2, width_px=600)
-    assert sheet.dtype == np.uint8 and sheet.shape[1:] == (600, 3)
-    near_blue = np.abs(sheet.astype(int) - REFERENCE_COLOUR).max(axis=-1) < 12
-    assert near_blue.sum() > 100
-    from io import BytesIO
-
-    from PIL import Image
-
-    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(png(sheet)))), sheet)
-    for bad in ([], None), ([picture], ["one", "two"]):
-        with pytest.raises(ValueError, match="do not make a sheet"):
-            overlay_grid(*bad)
-
-
-def test_outlines_on_the_page_sit_on_the_mask(text):
-    # The reference disc of radius 12 about column 30, row 24: its path in SVG pixels is centred half a pixel further.
-    path = re.search(r'class="outline reference" d="M([^Z]*)Z', text)[1]
-    points = np.array([pair.split(",") for pair in path.split()], float)
-    assert np.hypot(*(points - [30.5, 24.5]).T) == pytest.approx(11.5, abs=0.8)
-
-
-def test_training_curves():
-    log = [{"step": i, "split": "train", "loss": float(i)} for i in range(1000)] + [
-        {"step": 5, "loss": float("inf"), "flag": True}
-    ]
-    (panel,) = training_curves(log)
-    assert panel["name"] == "loss" and panel["x"] == "step" and panel["splits"] == ["train"] and panel["thinned"]
-    assert str(panel["svg"]).startswith("<svg") and "#0102" not in panel["svg"]
-    assert [panel["name"] for panel in training_curves([{"epoch": 1, "a": 1, "b": 2.0}], ["b", "c"])] == ["b"]
-    twice = [{"step": i, "epoch": i // 2, "loss": 1.0} for i in range(4)]
-    assert [panel["x"] for panel in training_curves(twice)] == ["step"]
-    assert training_curves([]) == []
+    heaviest = Thumbnail("x", 512, 512, bytes(HEAVIEST), "1" * 1250, "2" * 1250)
+    assert 350 * (len(heaviest.data_uri) + 2500) < BUDGET

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
+import thyroid_jax
 from thyroid_jax.config import Config
-from thyroid_jax.data import source
+from thyroid_jax.data import pipeline, source
+from thyroid_jax.data.pipeline import letterbox
 from thyroid_jax.data.record import Card, Record, RecordSequence
 from thyroid_jax.errors import InputError
-from thyroid_jax.evaluate import metrics
-from thyroid_jax.evaluate.agreement import agreement, reader_labels, said
+from thyroid_jax.evaluate import calibration, subgroups
+from thyroid_jax.evaluate import summary as summaries
+from thyroid_jax.evaluate.agreement import Agreement, agreement, reader_labels, said
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import write_bytes
 from thyroid_jax.predict import Prediction, Trained, predict, read_config
 from thyroid_jax.predict import load as load_trained
+from thyroid_jax.radiomics import clinical
+from thyroid_jax.runs.apply import unscaled
 from thyroid_jax.runs.folder import Echo, check_claim, check_same_data
 from thyroid_jax.runs.start import open_parts, train
 from thyroid_jax.settings import flat, to_dict
@@ -78,20 +86,50 @@ def predicted(
 
 
 def case_of(trained: Trained, record: Record, found: Prediction, part: str = "") -> Case:
-    """A record's row of the per-case table: what was predicted, beside its reference outline, grade and malignancy."""
+    """A record's row of the per-case table: what was predicted, beside its reference outline, grade and malignancy.
+
+    The radiomics values are there where the run was trained with guidance; the readers' outlines and grades, and the
+    written findings, where the record has them.
+    """
     grades = trained.facts["grades"]
-    return metrics.measure(
+    return summaries.measure(
         record.case,
         record.group,
         part=part,
         predicted=None if found.probability is None else found.probability >= 0.5,
         reference=record.mask,
         spacing=record.spacing,
+        image=record.image,
+        readers=record.reader_masks,
         probability=None if found.grades is None else dict(zip(grades, found.grades.tolist())),
         grade_truth="" if record.grade is None else grades[record.grade],
+        reader_grades=[grades[grade] for grade in record.reader_grades],
         p_malignant=found.malignant,
         malignant_truth=record.malignant,
+        about=record.descriptors,
+        **guidance_of(trained, record, found),
     )
+
+
+def guidance_of(trained: Trained, record: Record, found: Prediction) -> dict[str, dict[str, float]]:
+    """``guidance`` and ``target`` by the names of the radiomics target; {} for a run without guidance.
+
+    ``guidance`` is what the model predicts, in the target's own units. ``target`` is measured on the reference outline
+    at the network's size, as for the training; a value that is undefined there is NaN, and without an outline there is
+    none.
+    """
+    if "guidance" not in found.answers:
+        return {}
+    predicted = unscaled(found, trained).answers["guidance"].tolist()
+    values = {"guidance": dict(zip(clinical.TARGET, predicted))}
+    if record.mask is None:
+        return values
+    size = (trained.config.data.height, trained.config.data.width)
+    image, mask = (
+        letterbox(pixels, size, record.spacing)[None] for pixels in (record.image, 255 * record.mask.astype(np.uint8))
+    )
+    (measured,), (valid,) = pipeline.measure(image, mask, chunk=1)
+    return values | {"target": dict(zip(clinical.TARGET, np.where(valid, measured, np.nan).tolist()))}
 
 
 def table_of(run_dir: Path, part: str = "test", checkpoint: str = "best", flip: bool = False) -> Path:
@@ -124,7 +162,7 @@ def held_out_cases(
         check_claim(run_dir, config, open_parts(config))
         return read_cases(table)
     train(config, run_dir, echo=echo)
-    trained, parts = open_finished(run_dir, checkpoint)
+    trained, parts = open_finished(run_dir, checkpoint, config.data.dir)  # where they lie now
     cases = cases_of(trained, getattr(parts, part), part=part, flip=flip)
     write_cases(table, cases)
     return cases
@@ -134,7 +172,7 @@ class Evaluation(NamedTuple):
     """An evaluated part: its table, its measures with intervals, and the paths of table and page."""
 
     cases: list[Case]
-    summary: metrics.Summary
+    summary: summaries.Summary
     table: Path
     page: Path
 
@@ -153,7 +191,7 @@ def evaluate(
 
     Those of the test part by the best checkpoint are the run folder's own ``cases.csv`` and ``report/index.html``;
     others lie in a folder of their own (:func:`table_of`). ``flip`` averages over mirror images. ``picture`` also
-    writes the page's outlines as one PNG.
+    writes the worst, median and best outlines as one PNG. One batch of images is in memory at a time.
     """
     from thyroid_jax.evaluate import report
 
@@ -161,31 +199,101 @@ def evaluate(
     table = table_of(run_dir, part, checkpoint, flip)
     page = run_dir / "report" if table.parent == run_dir else table.parent
     records = getattr(parts, part)
-    cases = cases_of(trained, records, part=part, flip=flip)
-    shown = {case.case for group in report.best_median_worst(cases).values() for case in group}
-    chosen = [record for record in records if record.case in shown]  # predicted again, to save memory
-    pictures = [
-        report.Picture(record.case, record.image, record.mask, found.probability >= 0.5)
-        for record, found in predicted(trained, chosen, flip=flip)
-        if found.probability is not None
-    ]
-    if picture is not None and pictures:
-        captions = [report_caption(case) for case in cases if case.case in shown]
-        write_bytes(picture, report.png(report.overlay_grid(pictures, captions)))
-    summary = metrics.summary(cases, samples=samples)
+    cases, thumbnails, labels, outlines = [], [], [], []
+    for record, found in predicted(trained, records, flip=flip):
+        outline = None if found.probability is None else found.probability >= 0.5
+        cases.append(case_of(trained, record, found, part))
+        thumbnails.append(report.thumbnail(report.Picture(record.case, record.image, record.mask, outline)))
+        labels.append(reader_labels(record))
+        outlines.append(None if picture is None or outline is None else np.packbits(outline))
+    if picture is not None:
+        write_sheet(picture, records, cases, outlines)
+    summary = summaries.summary(cases, samples=samples)
     write_cases(table, cases)
+    between = agreement(labels, len(parts.card.grades))
+    few = min(samples, 1000)
+    counts = {side: part_counts(getattr(parts, side)) for side in source.PARTS}
     contents = report.Report(
         title=f"{parts.card.title}: {part} part",
-        subtitle=f"{checkpoint} checkpoint, step {trained.step}" + (", averaged over mirror images" if flip else ""),
+        facts=page_facts(trained, parts, counts, part, checkpoint, flip),
         config=dict(flat(to_dict(trained.config))),
+        provenance=provenance(trained, samples),
         summary=summary,
-        counts={side: part_counts(getattr(parts, side)) for side in source.PARTS},
+        calibration=calibration.calibration_summary(cases, samples=few),
+        calibration_by_chance=calibration.calibration_by_chance(cases, samples=few),
+        counts=counts,
         cases=cases,
         log=read_log(run_dir / "log.jsonl"),
-        pictures=pictures,
-        notes=(*label_notes(parts.card), *reader_notes(parts.card, records), *NOTES),
+        pictures=thumbnails,
+        subgroups=subgroups.subgroups(cases, samples=few),
+        readers=subgroups.with_readers(cases, samples=few),
+        between_readers=subgroups.between_readers(cases, samples=few),
+        readers_dice=(between.dice, between.outlines) if between.outlines else None,
+        notes=(*label_notes(parts.card), *reader_notes(between), *NOTES),
     )
     return Evaluation(cases, summary, table, report.write_report(page, contents))
+
+
+def write_sheet(
+    path: Path, records: RecordSequence, cases: Sequence[Case], outlines: Sequence[np.ndarray | None]
+) -> None:
+    """Write the worst, median and best outlines as one PNG; nothing where no case has a Dice.
+
+    ``outlines`` are the predicted masks of all records, in bits; the chosen records alone are read again.
+    """
+    from thyroid_jax.evaluate import report
+
+    shown = {case.case for group in report.best_median_worst(cases).values() for case in group}
+    pictures, captions = [], []
+    for place, (case, bits) in enumerate(zip(cases, outlines)):
+        if case.case in shown and bits is not None:
+            record = records[place]
+            mask = np.unpackbits(bits, count=record.image.size).reshape(record.image.shape).astype(bool)
+            pictures.append(report.Picture(record.case, record.image, record.mask, mask))
+            captions.append(report_caption(case))
+    if pictures:
+        write_bytes(path, report.png(report.overlay_grid(pictures, captions)))
+
+
+def page_facts(
+    trained: Trained,
+    parts: source.Parts,
+    counts: Mapping[str, Mapping[str, int]],
+    part: str,
+    checkpoint: str,
+    flip: bool,
+) -> dict[str, str]:
+    """What was trained and evaluated, in words."""
+    recipe, steps = trained.recipe, int(trained.recipe.fitted.total_steps)
+    terms = [*(task.name for task in recipe.tasks), *(penalty.name for penalty in recipe.penalties)]
+    weights = {name: recipe.settings[name].weight for name in terms}
+    named = [name if weight == 1 else f"{name} ({weight:g})" for name, weight in weights.items()]
+    method = f"{recipe.model.encoder} encoder · " + " + ".join(named)
+    if trained.config.mtl.method != "equal":
+        method += f" · {trained.config.mtl.method} on the tasks"
+    of_part = lambda name: f"{counts[name]['images']} images of {counts[name]['groups']} groups"
+    return {
+        "Data": parts.card.name,
+        "Method": method,
+        "Checkpoint": f"{checkpoint}, step {trained.step}"
+        + (f" of {steps}" if steps else "")
+        + (", averaged over mirror images" if flip else ""),
+        "Trained on": " + ".join([of_part("train"), *trained.config.data.also]),
+        "Evaluated on": f"{part} part, {of_part(part)}",
+    }
+
+
+def provenance(trained: Trained, samples: int) -> dict[str, object]:
+    """Where the numbers come from: version, digests, step, parameters, bootstrap replicates."""
+    return {
+        "version that trained": trained.facts["version"],
+        "version that evaluated": thyroid_jax.__version__,
+        "data digest": trained.facts["digest"],
+        "split digest": trained.facts["split"],
+        "step of the checkpoint": trained.step,
+        "parameters": sum(int(np.size(leaf)) for leaf in jax.tree.leaves(trained.params)),
+        "bootstrap replicates": samples,
+    }
 
 
 def report_caption(case: Case) -> str:
@@ -211,13 +319,12 @@ def label_notes(card: Card) -> list[str]:
     return [card.labels + (family if card.grade_system else "")]
 
 
-def reader_notes(card: Card, records: RecordSequence) -> list[str]:
+def reader_notes(found: Agreement) -> list[str]:
     """How far the readers of these records agree with each other: no model can agree much better with one of them."""
-    lines = said(agreement([reader_labels(record) for record in records], len(card.grades)))
-    return [f"Between {line}. A model is compared with the reference." for line in lines]
+    return [f"Between {line}. A model is compared with the reference." for line in said(found)]
 
 
-def print_summary(summary: metrics.Summary, echo: Echo = print) -> None:
+def print_summary(summary: summaries.Summary, echo: Echo = print) -> None:
     """The measures as a short table; the last column counts bootstrap replicates that could not be measured."""
     counted = {"n": "images", "undefined": "undefined", "groups": "groups", "replicates_undefined": "left out"}
     echo(f"{'measure':<28}{'value':>8}   {'95 % interval':<19}" + "".join(f"{head:>11}" for head in counted.values()))

@@ -1,0 +1,81 @@
+"""Baselines against the measures of a table in which every case gets the one answer."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from thyroid_jax.evaluate.cases import Case
+from thyroid_jax.evaluate.metrics import dice, iou
+from thyroid_jax.evaluate.report.baselines import baselines
+from thyroid_jax.evaluate.summary import summary
+
+NAMES = ("a", "b", "c")
+
+
+def graded(truths, malignant=()):
+    rng = np.random.default_rng(0)
+    cases = []
+    for i, truth in enumerate(truths):
+        p = rng.dirichlet(np.ones(3))
+        cases.append(
+            Case(
+                f"{i}",
+                f"{i}",
+                grade_truth=truth,
+                grade_predicted=NAMES[int(p.argmax())],
+                probability=dict(zip(NAMES, p.tolist())),
+                malignant_truth=malignant[i] if malignant else None,
+                p_malignant=float(rng.uniform()) if malignant else float("nan"),
+            )
+        )
+    return cases
+
+
+def test_the_whole_image_as_the_outline():
+    image = np.ones((10, 20), bool)
+    masks = [np.arange(200).reshape(10, 20) < n for n in (10, 100, 200)]
+    cases = [Case(f"{i}", "g", dice=0.5, reference_area_px=int(mask.sum())) for i, mask in enumerate(masks)]
+    found = baselines([*cases, Case("none", "g"), Case("no picture", "g", dice=1.0, reference_area_px=3)],
+                      {"0": 200, "1": 200, "2": 200, "none": 200})  # fmt: skip
+    assert found["dice"].value == pytest.approx(np.mean([dice(image, mask) for mask in masks]))
+    assert found["iou"].value == pytest.approx(np.mean([iou(image, mask) for mask in masks]))
+    assert baselines(cases, {}) == {} == baselines([], {})
+
+
+def test_one_grade_for_all_is_measured_as_such():
+    """The summary of the same table with the most frequent grade given to every case."""
+    cases = graded("aabbbbcb")
+    constant = [
+        dataclasses.replace(case, grade_predicted="b", probability={"a": 0.0, "b": 1.0, "c": 0.0}) for case in cases
+    ]
+    measured, found = summary(constant, samples=20), baselines(cases, {})
+    for key, entry in measured.items():
+        if key != "macro_auprc":
+            assert found[key].value == pytest.approx(entry["value"]), key
+    assert found["accuracy"] == (5 / 8, "b for all")
+    # With all scores equal, the average precision of a class is its share; the shares of three classes average 1/3.
+    assert measured["macro_auprc"]["value"] == pytest.approx(found["macro_auprc"].value) == pytest.approx(1 / 3)
+
+
+def test_on_a_tie_the_higher_grade():
+    assert baselines(graded("aabb"), {})["accuracy"].words == "b for all"
+
+
+def test_one_grade_alone_has_no_chance():
+    found = baselines(graded("bbb"), {})
+    assert found["accuracy"].value == 1 and not {"quadratic_kappa", "macro_auroc", "macro_auprc"} & set(found)
+
+
+def test_one_call_for_all_is_measured_as_such():
+    truths = [True, False, False, True, False]
+    cases = graded("aaaaa", truths)
+    constant = [dataclasses.replace(case, p_malignant=0.1) for case in cases]
+    measured, found = summary(constant, samples=20), baselines(cases, {})
+    assert found["malignant_accuracy"] == (0.6, "benign for all")
+    for key in found:
+        if key.startswith("malignant"):
+            assert found[key].value == pytest.approx(measured[key]["value"]), key
+    assert {"malignant_auroc", "malignant_auprc", "malignant_balanced_accuracy"} <= set(found)
+    only = baselines(graded("aa", [True, True]), {})
+    assert only["malignant_accuracy"] == (1.0, "malignant for all") and "malignant_auroc" not in only
