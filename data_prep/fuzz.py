@@ -85,7 +85,9 @@ def subset(source: Path, images: int, rng: Rng) -> Files:
     for path in chosen:
         related = [other for other in paths if _key(other) == _key(path)]
         kept += [path, *sorted(related, key=lambda other: other.stat().st_size)[:MOST_RELATED]]
-    stems = {path.stem for path in kept}
+    stems = {path.stem for path in kept} | {
+        path.stem.lstrip("0") or "0" for path in kept
+    }  # tables may say 120 of 000120
     numbered = {path.suffix.lower() for path in chosen} | {".xml"}
     kept += [path for path in paths if path.suffix.lower() not in numbered | set(PICTURES)]
     return {path.relative_to(source).as_posix(): _cut(path, stems) for path in dict.fromkeys(kept)}

@@ -63,6 +63,9 @@ class Arguments:
     """of a run: average the predictions over each image and its mirror image"""
     samples: int = 2000
     """bootstrap replicates"""
+    calibrate: bool = True
+    """of a run: with the test part and the best checkpoint, also fit the scaling of probabilities for predictions, on
+    the validation part"""
     picture: Path | None = None
     """of a run: also write the report's outlines as one PNG, for a talk or a README"""
     masks: Path | None = None
@@ -92,7 +95,7 @@ def check(arguments: Arguments) -> None:
     elif arguments.masks is None and arguments.grades is None:
         raise InputError("name --run-dir, or --masks and --grades of results from elsewhere.")
     else:
-        useless = changed & {"data_dir", "checkpoint", "flip", "picture"}
+        useless = changed & {"data_dir", "checkpoint", "flip", "picture", "calibrate"}
         useless |= changed & {"soft", "labels"} if arguments.masks is None else set()
         useless |= changed & {"hard_grades"} if arguments.grades is None else set()
         problem = "" if arguments.data.name and arguments.out else "results from elsewhere need --data.name and --out"
@@ -249,6 +252,8 @@ def evaluate_run(arguments: Arguments, run_dir: Path) -> None:
         picture=arguments.picture,
     )
     runs.print_summary(found.summary)
+    if arguments.calibrate and (arguments.part, arguments.checkpoint, arguments.flip) == ("test", "best", False):
+        print(f"calibration: {runs.calibration_note(runs.calibrate(run_dir, finished))}")
     print(f"page: {found.page}")
 
 

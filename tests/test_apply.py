@@ -72,16 +72,16 @@ def test_a_calibration_is_read_from_each_folder(tmp_path, loaded):
     places = [tmp_path / "a", tmp_path / "b"]
     calibration = Calibration("validation", tuple("12345"), SCALING, None)
     for place in places:
-        place.mkdir()
-    (places[0] / "calibration.json").write_text(json.dumps(to_dict(calibration)))
+        (place / "report").mkdir(parents=True)
+    (places[0] / apply.CALIBRATION).write_text(json.dumps(to_dict(calibration)))
     assert apply.calibration_in(places[0]) == calibration and apply.calibration_in(places[1]) is None
-    with pytest.raises(InputError, match=r"b: has no calibration.json"):
+    with pytest.raises(InputError, match=r"b: has no report/calibration.json"):
         apply.load_all(places, calibrate=True)
     assert [run.calibration for run in apply.load_all(places)] == [None, None]
-    (places[1] / "calibration.json").write_text(json.dumps(to_dict(calibration)))
+    (places[1] / apply.CALIBRATION).write_text(json.dumps(to_dict(calibration)))
     assert [run.calibration for run in apply.load_all(places, calibrate=True)] == [calibration] * 2
-    (places[1] / "calibration.json").write_text('{"part": 1}')
-    with pytest.raises(InputError, match=r"b/calibration.json: expected the fields"):
+    (places[1] / apply.CALIBRATION).write_text('{"part": 1}')
+    with pytest.raises(InputError, match=r"b/report/calibration.json: expected the fields"):
         apply.load_all(places, calibrate=True)
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from io import BytesIO
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,11 +13,14 @@ from PIL import Image
 
 from thyroid_jax import predict, runs
 from thyroid_jax.data import pipeline
+from thyroid_jax.errors import InputError
+from thyroid_jax.evaluate import calibration
 from thyroid_jax.evaluate.agreement import pairwise_dice
 from thyroid_jax.evaluate.cases import read_cases
 from thyroid_jax.evaluate.metrics import dice
 from thyroid_jax.evaluate.report.pictures import svg_path
 from thyroid_jax.radiomics import clinical
+from thyroid_jax.runs import apply, evaluation
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +122,30 @@ def test_the_sheet_is_drawn_of_the_same_outlines(evaluated):
     _, _, sheet = evaluated
     drawn = np.asarray(Image.open(sheet))
     assert drawn.shape[1] == 1200 and (np.abs(drawn.astype(int) - (86, 180, 233)).max(-1) < 12).sum() > 100
+
+
+def test_probabilities_are_scaled_by_what_the_validation_part_says(evaluated, tmp_path, monkeypatch):
+    opened, _, _ = evaluated
+    wanted = {entry.case for entry in opened.parts.validation}
+    seen = []
+
+    def fit(cases):
+        seen.extend(cases)
+        return calibration.fit(cases, least=1)
+
+    monkeypatch.setattr(evaluation, "calibration", SimpleNamespace(fit=fit))
+    fitted = runs.calibrate(tmp_path, opened)
+    assert {case.case for case in seen} == wanted and {case.part for case in seen} == {"validation"}
+    assert apply.calibration_in(tmp_path) == fitted
+    assert f"temperature {(fitted.grade or fitted.malignant).temperature:.2f}" in runs.calibration_note(fitted)
+    apply.check_calibrated(tmp_path, opened.trained)
+    other = opened.trained._replace(params=jax.tree.map(lambda leaf: leaf + 1, opened.trained.params))
+    with pytest.raises(InputError, match=r"report/calibration.json: was fitted before the run went on"):
+        apply.check_calibrated(tmp_path, other)
+
+    def nothing(cases):
+        raise InputError("too few")
+
+    monkeypatch.setattr(evaluation, "calibration", SimpleNamespace(fit=nothing))
+    assert runs.calibrate(tmp_path, opened) is None and not (tmp_path / apply.CALIBRATION).exists()
+    assert "uncalibrated" in runs.calibration_note(None)

@@ -135,7 +135,7 @@ def test_too_few_images_are_said(run, phantoms):
 
 def test_the_file_is_read_as_it_was_written_for_its_own_parameters_only(run, reference, tmp_path, tiny_recipe):
     assert ood.of_run(tmp_path, run) is None
-    ood.write(tmp_path / "ood.npz", reference)
+    ood.write(tmp_path / ood.FILE, reference)
     found = ood.of_run(tmp_path, run)
     for one, other in zip(found, reference, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -146,7 +146,7 @@ def test_the_file_is_read_as_it_was_written_for_its_own_parameters_only(run, ref
 
 
 def test_a_damaged_file_is_refused(run, reference, tmp_path):
-    path = tmp_path / "ood.npz"
+    path = tmp_path / ood.FILE
     ood.write(path, reference)
     whole = path.read_bytes()
     np.savez(path, **(reference._asdict() | {"centre": np.array(["x"], object)}))

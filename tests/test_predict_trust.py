@@ -1,6 +1,5 @@
 """Options of `experiments.predict`: calibrated probabilities, distance to the training images, DICOM segmentations."""
 
-import json
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from script_runs import GRADES, about, load, mask_of, picture, refused, run
 
 from thyroid_jax import runs
 from thyroid_jax.evaluate.calibration import Calibration, Scaling, to_dict
+from thyroid_jax.files import write_json
 from thyroid_jax.runs import apply, evaluation, ood, prediction_table
 
 
@@ -49,7 +49,7 @@ def second(finished, tmp_path):
 def test_probabilities_are_calibrated_where_every_run_has_a_calibration(own, second, inputs, tmp_path):
     fitted = Scaling("temperature", 2.0, 0.0, cases=30, groups=20, nll_before=1.0, nll_after=0.9)
     calibration = to_dict(Calibration("validation", GRADES, fitted, fitted))
-    (own / "calibration.json").write_text(json.dumps(calibration))
+    write_json(own / apply.CALIBRATION, calibration)
     file = inputs / "portrait.png"
     (row,) = run(tmp_path / "a", file, "--run-dir", own)
     (plain,) = run(tmp_path / "b", file, "--run-dir", own, "--no-calibrate")
@@ -64,7 +64,7 @@ def test_probabilities_are_calibrated_where_every_run_has_a_calibration(own, sec
         run(tmp_path / f"c{place}", file, "--run-dir", own, *options)
         assert "fitted for the best checkpoint without --flip" in about(tmp_path / f"c{place}")["calibration"]
     run(tmp_path / "d", file, "--run-dir", own, second)
-    assert about(tmp_path / "d")["calibration"] == f"uncalibrated: {second} has no calibration.json"
+    assert about(tmp_path / "d")["calibration"] == f"uncalibrated: {second} has no report/calibration.json"
 
 
 def test_images_are_compared_with_the_training_images(own, inputs, drawn_data, tmp_path, capsys, monkeypatch):

@@ -45,8 +45,8 @@ def test_training_and_validation_share_a_panel_and_keep_their_style():
 def test_what_matters_first_comes_first():
     log = [{"step": 1, "zebra": 1.0, "malignant_auroc": 0.5, "dice": 0.5, "loss": 1.0, "loss_grading": 1.0}]
     panels = training_curves(log)
-    assert [panel.name for panel in panels] == ["loss", "dice", "malignant_auroc", "zebra", "loss_grading"]
-    assert [panel.is_first_look for panel in panels] == [True] * 3 + [False] * 2
+    assert [panel.name for panel in panels] == ["loss", "loss_grading", "dice", "malignant_auroc", "zebra"]
+    assert [panel.is_first_look for panel in panels] == [True] * 4 + [False]
 
 
 def test_the_line_has_the_points_of_the_log():

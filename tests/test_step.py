@@ -274,6 +274,12 @@ def test_validation_scores_are_those_of_each_task(tiny_recipe, make_batch):
     np.testing.assert_allclose(scores["grading"], jax.nn.softmax(outputs.grade_logits), rtol=1e-5)
     np.testing.assert_allclose(scores["malignancy"], jax.nn.sigmoid(outputs.malignant_logit), rtol=1e-5)
     np.testing.assert_allclose(scores["guidance"], outputs.radiomics, rtol=1e-5, atol=1e-6)
+    _, metrics = objective(params, batch, recipe)
+    for task in recipe.tasks:  # the same losses as those of a step without augmentation
+        total, count = metrics[f"loss_{task.name}"]
+        losses = np.asarray(scores[f"loss_{task.name}"])[np.asarray(task.defined(batch))]
+        np.testing.assert_allclose(losses.sum(), total, rtol=1e-5)
+        assert len(losses) == int(count)
 
 
 def test_a_prediction_both_ways_is_the_mean_over_the_image_and_its_mirror_image(tiny_recipe, make_batch):

@@ -6,6 +6,8 @@ config.json  split.json  log.jsonl  metrics.csv  cases.csv  checkpoints/  report
 from thyroid_jax.runs.evaluation import (
     Evaluation,
     Finished,
+    calibrate,
+    calibration_note,
     cases_of,
     evaluate,
     held_out_cases,
@@ -20,6 +22,8 @@ __all__ = [
     "Data",
     "Evaluation",
     "Finished",
+    "calibrate",
+    "calibration_note",
     "cases_of",
     "evaluate",
     "held_out_cases",

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from thyroid_jax.errors import InputError
-from thyroid_jax.evaluate.calibration import Calibration, from_dict
-from thyroid_jax.files import read_json
+from thyroid_jax.evaluate.calibration import Calibration, from_dict, to_dict
+from thyroid_jax.files import read_json, write_json
 from thyroid_jax.predict import Prediction, Trained, fingerprint, load, predict
 from thyroid_jax.untrusted import is_there
 
 Spacing = tuple[float, float]
-CALIBRATION = "calibration.json"
+CALIBRATION = "report/calibration.json"
 """where a run folder keeps the scaling of its probabilities, fitted on its validation part"""
 
 
@@ -32,6 +32,8 @@ def load_all(run_dirs: Sequence[Path | str], *, checkpoint: str = "best", calibr
     if calibrate and None in found:
         raise InputError(f"{run_dirs[found.index(None)]}: has no {CALIBRATION}; predict without calibration.")
     runs = [load(run_dir, checkpoint=checkpoint, calibration=own) for run_dir, own in zip(run_dirs, found)]
+    for run_dir, run in zip(run_dirs, runs if calibrate else []):
+        check_calibrated(Path(run_dir), run)
     first = runs[0].facts
     for run_dir, run in zip(run_dirs, runs):
         for fact in ("tasks", "grade_system", "grades", "target"):
@@ -46,7 +48,27 @@ def load_all(run_dirs: Sequence[Path | str], *, checkpoint: str = "best", calibr
 def calibration_in(run_dir: Path) -> Calibration | None:
     """The calibration in a run folder, None without one; :class:`InputError` for a damaged file."""
     path = run_dir / CALIBRATION
-    return from_dict(read_json(path), where=str(path)) if is_there(path) else None
+    if not is_there(path):
+        return None
+    values = read_json(path)
+    return from_dict(
+        {key: values[key] for key in values if key != "parameters"} if isinstance(values, dict) else values,
+        where=str(path),
+    )
+
+
+def write_calibration(run_dir: Path, run: Trained, calibration: Calibration) -> None:
+    """Keep the calibration of a run in its folder, with the digest of the parameters that it was fitted for."""
+    write_json(run_dir / CALIBRATION, to_dict(calibration) | {"parameters": fingerprint(run)})
+
+
+def check_calibrated(run_dir: Path, run: Trained) -> None:
+    """Raise :class:`InputError` where the calibration in the folder was fitted for other parameters than the run's."""
+    fitted_for = read_json(run_dir / CALIBRATION).get("parameters")
+    if fitted_for not in (None, fingerprint(run)):
+        raise InputError(
+            f"{run_dir / CALIBRATION}: was fitted before the run went on; run `python -m experiments.evaluate` again."
+        )
 
 
 def digest(runs: Sequence[Trained]) -> str:

@@ -19,12 +19,13 @@ from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import calibration, subgroups
 from thyroid_jax.evaluate import summary as summaries
 from thyroid_jax.evaluate.agreement import Agreement, agreement, reader_labels, said
+from thyroid_jax.evaluate.calibration import Calibration
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import write_bytes
 from thyroid_jax.predict import Prediction, Trained, predict, read_config
 from thyroid_jax.predict import load as load_trained
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.runs.apply import unscaled
+from thyroid_jax.runs.apply import CALIBRATION, unscaled, write_calibration
 from thyroid_jax.runs.folder import Echo, check_claim, check_same_data
 from thyroid_jax.runs.start import open_parts, train
 from thyroid_jax.settings import flat, to_dict
@@ -166,6 +167,36 @@ def held_out_cases(
     cases = cases_of(trained, getattr(parts, part), part=part, flip=flip)
     write_cases(table, cases)
     return cases
+
+
+def calibrate(run_dir: Path | str, finished: Finished) -> Calibration | None:
+    """Fit the scaling of probabilities on the validation part, and keep it in the run folder for predictions.
+
+    The run is that of the best checkpoint. Where nothing can be fitted (too few cases, one class alone), the result is
+    None, and a scaling of earlier times is removed, so that predictions say that they are uncalibrated.
+    """
+    cases = cases_of(finished.trained, finished.parts.validation, part="validation")
+    try:
+        fitted = calibration.fit(cases)
+    except InputError:
+        (Path(run_dir) / CALIBRATION).unlink(missing_ok=True)
+        return None
+    write_calibration(Path(run_dir), finished.trained, fitted)
+    return fitted
+
+
+def calibration_note(fitted: Calibration | None) -> str:
+    """What was fitted, in a line."""
+    if fitted is None:
+        return "probabilities stay uncalibrated: too few labels in the validation part"
+    found = {"grades": fitted.grade, "malignancy": fitted.malignant}
+    parts = [
+        f"{name} temperature {scaling.temperature:.2f} from {scaling.cases} validation cases "
+        f"(NLL {scaling.nll_before:.3f}, scaled {scaling.nll_after:.3f})"
+        for name, scaling in found.items()
+        if scaling is not None
+    ]
+    return "; ".join([*parts, *fitted.remarks])
 
 
 class Evaluation(NamedTuple):
@@ -327,8 +358,10 @@ def reader_notes(found: Agreement) -> list[str]:
 def print_summary(summary: summaries.Summary, echo: Echo = print) -> None:
     """The measures as a short table; the last column counts bootstrap replicates that could not be measured."""
     counted = {"n": "images", "undefined": "undefined", "groups": "groups", "replicates_undefined": "left out"}
-    echo(f"{'measure':<28}{'value':>8}   {'95 % interval':<19}" + "".join(f"{head:>11}" for head in counted.values()))
+    width = max([28, *map(len, summary)])
+    heads = "".join(f"{head:>11}" for head in counted.values())
+    echo(f"{'measure':<{width}}{'value':>8}   {'95 % interval':<19}{heads}")
     for name, entry in summary.items():
         interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
         counts = "".join(f"{entry[key]:>11.0f}" for key in counted)
-        echo(f"{name:<28}{entry['value']:>8.3f}   {interval:<19}{counts}")
+        echo(f"{name:<{width}}{entry['value']:>8.3f}   {interval:<19}{counts}")

@@ -39,7 +39,7 @@ from thyroid_jax.runs.evaluation import open_finished
 from thyroid_jax.shapes import Array, Float
 from thyroid_jax.untrusted import is_there, read_bytes
 
-FILE = "ood.npz"
+FILE = "report/ood.npz"
 """where a run folder keeps its reference"""
 MOST_IMAGES = 500
 """images of each part, drawn at random with a fixed seed, that the distribution is fitted on and compared with"""

@@ -177,17 +177,19 @@ class ProgressBar:
 
 
 def validate(params: Any, validation: Examples, recipe: Recipe, spread: Spread, batch_size: int) -> dict[str, float]:
-    """Every trained task's measures on the validation part, at network size."""
+    """Every trained task's measures and mean loss on the validation part, at network size, without augmentation."""
     params = copy(params, spread.mesh)
-    scores: dict[str, list[np.ndarray]] = {task.name: [] for task in recipe.tasks}
+    scores: dict[str, list[np.ndarray]] = {}
     for batch, cases in evaluation_batches(validation, batch_size):
         found = jax.device_get(evaluate_step(params, deal(batch, spread.mesh), recipe))
         for name, values in found.items():
-            scores[name].append(values[: len(cases)])
+            scores.setdefault(name, []).append(values[: len(cases)])
     quality: dict[str, float] = {}
     for task in recipe.tasks:
         label, where = task.label(validation.batch), task.valid(validation.batch)
         quality |= task.measures(np.concatenate(scores[task.name]), np.asarray(label), np.asarray(where))
+        losses = np.concatenate(scores[f"loss_{task.name}"])[np.asarray(task.defined(validation.batch))]
+        quality[f"loss_{task.name}"] = ratio(losses.sum(dtype=np.float64), len(losses))
     return quality
 
 

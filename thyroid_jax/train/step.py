@@ -16,7 +16,7 @@ from thyroid_jax.losses.reduce import Metrics, summed, whole
 from thyroid_jax.model import PUBLISHED, Params, encoder_levels
 from thyroid_jax.mtl import scalarize
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.recipe import Recipe, encode, init_params, measure_evidence, with_own_evidence
+from thyroid_jax.recipe import Recipe, encode, example_losses, init_params, measure_evidence, with_own_evidence
 from thyroid_jax.shapes import Array, Float, Int, Key
 from thyroid_jax.train.gradient import gradient, loss_vector
 from thyroid_jax.train.objective import evaluate
@@ -162,11 +162,15 @@ The old state's buffers are donated: do not use it again.
 
 @jax.jit
 def evaluate_step(params: Params, batch: Batch, recipe: Recipe) -> dict[str, Array]:
-    """Each task's score of every example, f32[b ...], at network size and without augmentation."""
+    """Each task's score of every example, f32[b ...], at network size and without augmentation.
+
+    ``loss_<task>`` f32[b] is the task's loss of every example, 0 where it has no label.
+    """
     batch = with_own_evidence(params, in_unit_range(batch), recipe)
     latent = encode(params, batch, recipe)
     scores = {}
     for task in recipe.tasks:
         answer = task.answer(task.head(params, recipe.model, latent), recipe.settings[task.name])
         scores[task.name] = task.score(answer, task.label(batch))
+        scores[f"loss_{task.name}"] = example_losses(task, params, latent, batch, recipe)
     return scores

@@ -11,7 +11,10 @@ import numpy as np
 from thyroid_jax.evaluate.report.drawing import LINE, STYLES, inline_svg
 
 BOOKKEEPING = ("step", "epoch", "split")
-FIRST_LOOK = ("loss", "dice", "quadratic_kappa", "macro_auroc", "malignant_auroc")
+FIRST_LOOK = (
+    *("loss", "loss_segmentation", "loss_grading", "loss_malignancy"),
+    *("dice", "quadratic_kappa", "macro_auroc", "malignant_auroc"),
+)
 """the quantities to look at first; the page folds all others"""
 
 
