@@ -75,7 +75,9 @@ def test_the_command_prints_three_tables(capsys):
     assert capsys.readouterr().out == printed
 
 
-@pytest.mark.parametrize("bad", [["--sets", "0"], ["--groups", "1"], ["--seeds", "1"], ["--samples", "0"]])
+@pytest.mark.parametrize(
+    "bad", [["--sets", "0"], ["--groups", "1"], ["--seeds", "1"], ["--samples", "0"], ["--seed", "-1"]]
+)
 def test_settings_that_cannot_be_simulated(bad, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(bad)

@@ -88,6 +88,13 @@ def test_negative_estimates_are_kept_and_do_not_shrink_the_interval():
     assert found.standard_error >= table.mean(1).std(ddof=1) / 2 - 1e-12 and found.df >= 1
 
 
+def test_pure_noise_leaves_the_least_degrees_of_freedom():
+    # Satterthwaite's formula of three like mean squares: 1 / (1/2 + 1/2 + 1/4) = 0.8, taken as min(G, S) - 1 = 2.
+    random = np.random.default_rng(0)
+    found = [components_of(random.normal(size=(3, 3))) for _ in range(50)]
+    assert min(result.df for result in found) == 2
+
+
 @pytest.mark.parametrize(("seeds", "least", "most"), [(3, 0.92, 0.99), (5, 0.93, 0.985)])
 def test_coverage(seeds, least, most):
     random, hits = np.random.default_rng(seeds), 0

@@ -103,6 +103,17 @@ def test_differences_that_tie_but_for_rounding_are_as_extreme():
     exact = sign_flip_test(np.round(first * 10), np.zeros(6))
     assert sign_flip_test(first, np.zeros(6)).p == exact.p
     assert sign_flip_test(first + 0.7, np.full(6, 0.7)).p == exact.p
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        first, second = random.integers(-6, 9, size=7), random.integers(-3, 5, size=7)
+        whole, tenths = (
+            [swap_test(f, np.arange(7), (first / unit,), (second / unit,), weighted=w).p for f, w in STATISTICS]
+            for unit in (1, 10)
+        )
+        assert tenths == whole
+
+
+STATISTICS = ((weighted_mean, True), (np.mean, False))
 
 
 def rejections(random, by_group):

@@ -30,6 +30,9 @@ def test_normal_pilot_gives_the_closed_form(difference, groups):
 def test_the_pilots_own_difference_and_its_groups():
     shifted = by_pairs(NORMAL + 0.4, ZERO, groups=30, trials=500)
     assert shifted == by_pairs(NORMAL, ZERO, groups=30, difference=0.4, trials=500)
+    assert shifted == by_pairs(
+        NORMAL - 1.3, ZERO, groups=30, difference=0.4, trials=500
+    )  # the pilot's mean is replaced
     twice = np.repeat(NORMAL, 2) + 0.4 + np.tile([-1.0, 1.0], 200)
     grouped = by_pairs(twice, np.zeros(400), clusters=np.repeat(np.arange(200), 2), groups=30, trials=500)
     assert grouped.power == pytest.approx(shifted.power, abs=1e-9)
