@@ -12,6 +12,7 @@ Pure functions, to be called from scripts, tests and notebooks:
     thyroid_jax.evaluate   per-case tables, measures with intervals, the report page
     thyroid_jax.runs       a run folder: start, resume and evaluate a run
     thyroid_jax.predict    images in, outlines and grades out
+    thyroid_jax.export     a run as files that run without this package
 
 A part is imported when it is first used. A plain install is enough for that; functions that need a package of one of
 the extras (``data``, ``report``) import it themselves.
@@ -23,7 +24,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thyroid_jax import data, evaluate, losses, model, mtl, predict, radiomics, runs, tirads, train
+    from thyroid_jax import data, evaluate, export, losses, model, mtl, predict, radiomics, runs, tirads, train
     from thyroid_jax.batch import Batch
     from thyroid_jax.config import Config
 
@@ -33,6 +34,7 @@ __all__ = [
     "Config",
     "data",
     "evaluate",
+    "export",
     "losses",
     "model",
     "mtl",

@@ -35,6 +35,7 @@ PACKAGES = {  # module -> package; of two extras that hold a package, the smalle
     "pydicom": Package("pydicom", "formats"),
     "nibabel": Package("nibabel", "formats"),
     "highdicom": Package("highdicom", "formats"),
+    "flatbuffers": Package("flatbuffers", "export"),
 }
 
 RECORDS = ("tensorflow_datasets", "importlib_resources", "array_record", "sklearn")

@@ -152,11 +152,15 @@ def letterbox_geometry(
 
 
 def letterbox(pixels: np.ndarray, size: tuple[int, int], spacing: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
-    """uint8[h w] scaled into ``size`` with square pixels and zeros around it; antialiased when it shrinks."""
+    """uint8[h w] scaled into ``size`` with square pixels and zeros around it; antialiased when it shrinks.
+
+    Columns are resized first and rounded, then rows: versions of Pillow differ in which they take first.
+    """
     from PIL import Image
 
     place = letterbox_geometry(pixels.shape, size, spacing)
-    small = Image.fromarray(pixels).resize((place.width, place.height), Image.Resampling.BILINEAR)
+    wide = Image.fromarray(pixels).resize((place.width, pixels.shape[0]), Image.Resampling.BILINEAR)
+    small = wide.resize((place.width, place.height), Image.Resampling.BILINEAR)
     canvas = np.zeros(size, np.uint8)
     canvas[place.top : place.top + place.height, place.left : place.left + place.width] = np.asarray(small)
     return canvas
