@@ -212,11 +212,11 @@ def test_one_program_serves_all_pictures(finished, inputs, tmp_path, monkeypatch
 def test_after_ctrl_c_the_table_holds_what_is_done(finished, inputs, tmp_path, monkeypatch, capsys):
     out, calls = tmp_path / "out", []
 
-    def interrupted(*given):
+    def interrupted(*given, **more):
         calls.append(given)
         if len(calls) == stop_at:
             raise error
-        return clean(*given)
+        return clean(*given, **more)
 
     clean = cleaning.clean
     monkeypatch.setattr(cleaning, "clean", interrupted)
