@@ -14,6 +14,7 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": False}
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True  # fields are described once, by their class
 html_title = "thyroid_jax"
 html_show_copyright = False
 myst_heading_anchors = 3
