@@ -10,7 +10,7 @@ python -m experiments.compare --runs ours=runs/a runs/b theirs=results/nnunet --
 method, fold and seed has a run folder OUT/METHOD-foldF-seedS. The command can be stopped at any moment and repeated: it
 reads finished runs and continues the others. Several processes may share OUT; each computes runs that no other is at.
 For each seed, every image is predicted by the model that was not trained on its fold. ``--grid`` reads the same options
-from a file (``experiments/grid_file.py``), which may name several data sets; each then has a folder OUT/DATASET.
+from a file (``thyroid_jax/runs/grid_file.py``), which may name several data sets; each then has a folder OUT/DATASET.
 
 **Methods that are there.** ``--runs`` adds finished run folders of a method, or a folder with ``cases.csv``, as
 ``python -m experiments.evaluate --masks`` writes it of other people's results.
@@ -34,18 +34,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from experiments import results
 from experiments.configs import OPTIONS, SIZES, chosen_names, parse, settings_of
-from experiments.grid_file import read_grid
-from experiments.results import TableOptions
 from experiments.runtime import prepare
 from thyroid_jax import extras
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.runs import open_parts
+from thyroid_jax.runs import open_parts, results
 from thyroid_jax.runs.ensemble import run_label
 from thyroid_jax.runs.grid import Cell, check_cells, run_cells
+from thyroid_jax.runs.grid_file import read_grid
+from thyroid_jax.runs.results import TableOptions
 
 PROG = "python -m experiments.compare"
 

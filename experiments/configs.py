@@ -14,12 +14,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from experiments.short_help import short_help
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError
 from thyroid_jax.model import PRESETS
 from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
+from thyroid_jax.short_help import short_help
 
 
 def tiny(config: Config) -> Config:

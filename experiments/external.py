@@ -28,8 +28,6 @@ from typing import Literal, NamedTuple
 
 import tyro
 
-from experiments import results
-from experiments.results import TableOptions
 from experiments.runtime import prepare
 from thyroid_jax import extras, runs
 from thyroid_jax.data.overlap import Pictures, pictures_of
@@ -40,8 +38,9 @@ from thyroid_jax.errors import InputError, exits_cleanly, raise_all
 from thyroid_jax.evaluate import tabulate
 from thyroid_jax.evaluate.cases import Case, write_cases
 from thyroid_jax.predict import Trained
-from thyroid_jax.runs import external
+from thyroid_jax.runs import external, results
 from thyroid_jax.runs.ensemble import check_alike, run_label
+from thyroid_jax.runs.results import TableOptions
 
 MOST_NAMED = 20  # shared images that a message names
 

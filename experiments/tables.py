@@ -18,11 +18,11 @@ from typing import Annotated
 
 import tyro
 
-from experiments import results
-from experiments.results import TableOptions
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate import ensembles, tabulate
 from thyroid_jax.evaluate.cases import Case, read_cases
+from thyroid_jax.runs import results
+from thyroid_jax.runs.results import TableOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,7 +224,7 @@ def test_a_run_that_is_not_finished_is_no_method(compared, monkeypatch, tmp_path
     (tmp_path / "run" / "cases.csv").unlink()
     words = ["--runs", f"a={tmp_path / 'run'}", "--out", str(tmp_path / "out"), "--samples", "5", "--page", "no"]
     with monkeypatch.context() as changed, pytest.raises(SystemExit):
-        changed.setattr("experiments.results.last_step", lambda folder: 2)
+        changed.setattr("thyroid_jax.runs.results.last_step", lambda folder: 2)
         compare.main(words)
     assert "the run is not finished; repeat the command that trains it" in capsys.readouterr().err
     printed_by(words)  # its table is made where it is missing

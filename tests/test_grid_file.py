@@ -5,8 +5,8 @@ import json
 import pytest
 
 from experiments import compare
-from experiments.grid_file import KINDS, read_grid
 from thyroid_jax.errors import InputError
+from thyroid_jax.runs.grid_file import KINDS, read_grid
 from thyroid_jax.settings import to_dict
 
 GRID = {

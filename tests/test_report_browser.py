@@ -20,6 +20,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 NAMES = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
 CHROMIUM = next((path for name in NAMES if name and (path := shutil.which(name))), None)
 if CHROMIUM is None:
+    # A browser is no part of a Python environment; where one is installed, these tests run in it.
     pytest.skip("no Chromium is installed", allow_module_level=True)
 
 

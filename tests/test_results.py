@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments import results, tables
-from experiments.results import TableOptions
+from experiments import tables
 from thyroid_jax.config import Config
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import tabulate
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import write_json
 from thyroid_jax.predict import ABOUT_RUN
+from thyroid_jax.runs import results
+from thyroid_jax.runs.results import TableOptions
 from thyroid_jax.settings import to_dict
 
 

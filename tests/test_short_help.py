@@ -6,8 +6,8 @@ import pytest
 
 from experiments import train
 from experiments.configs import named
-from experiments.short_help import COMMON, comments, taken
 from thyroid_jax.config import Config
+from thyroid_jax.short_help import COMMON, comments, taken
 
 
 def printed(capsys, *words):

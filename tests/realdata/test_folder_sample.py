@@ -44,7 +44,7 @@ def test_busi_as_a_stranger_would():
     places = [Path(place) / "busi" / "Dataset_BUSI_with_GT" for place in PLACES if place]
     source = next((place for place in places if place.is_dir()), None)
     if source is None:
-        # As above.
+        # As above: the images are not part of the project.
         pytest.skip("no BUSI: set THYROID_JAX_DATA to the folder that holds busi/")
     notes = Notes()
     found = list(records(plan_of(Options(source=source, name="mine")), notes))

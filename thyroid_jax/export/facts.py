@@ -114,7 +114,8 @@ def data_facts(run_dir: Path, source: Source) -> dict[str, Any]:
     also: list[dict[str, Any]] = [{"name": name, "weight": weight, "card": None} for name, weight in config.added]
     if parts is not None:
         entries = {entry.case: entry for entry in read_metadata(source.data_dir, parts.card.name).entries}
-        counts = {part: label_counts([entries[case] for case in parts.split[part]]) for part in PARTS}  # type: ignore[literal-required]
+        split: dict[str, Any] = dict(parts.split)
+        counts = {part: label_counts([entries[case] for case in split[part]]) for part in PARTS}
         also = [
             about | {"card": _about_card(added.card), "counts": label_counts(added.records.entries)}
             for about, added in zip(also, parts.added, strict=True)
@@ -204,8 +205,10 @@ def difference(case: Case, found: Prediction, reference: np.ndarray | None, grad
     shares = dict(zip(grades, [] if found.grades is None else found.grades.tolist()))
     pairs = [(case.p_malignant, nan if found.malignant is None else found.malignant)]
     pairs += [(case.probability.get(name, nan), shares.get(name, nan)) for name in {*case.probability, *shares}]
-    outlined = found.probability is not None and reference is not None
-    pairs.append((case.dice, dice(found.probability >= 0.5, reference) if outlined else nan))  # type: ignore[operator, arg-type]
+    if found.probability is None or reference is None:
+        pairs.append((case.dice, nan))
+    else:
+        pairs.append((case.dice, dice(found.probability >= 0.5, reference)))
     return max(_distance(one, other) for one, other in pairs)
 
 

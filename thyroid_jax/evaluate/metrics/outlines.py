@@ -319,4 +319,5 @@ def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _box_around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     """The part of the image within ``margin`` rows and columns of a mask that is not empty."""
     rows, columns = (np.flatnonzero(mask.any(axis=other)) for other in (1, 0))
-    return tuple(slice(max(at[0] - margin, 0), at[-1] + margin + 1) for at in (rows, columns))  # type: ignore[return-value]
+    around = lambda places: slice(max(places[0] - margin, 0), places[-1] + margin + 1)
+    return around(rows), around(columns)

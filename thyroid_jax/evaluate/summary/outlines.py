@@ -59,11 +59,15 @@ def area_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0
 
     Entries as in :func:`segmentation_summary`; {} when no case has both areas. An empty prediction counts as area 0.
     """
-    measured = [case for case in cases if case.predicted_area_px is not None and case.reference_area_px is not None]
-    groups = np.array([case.group for case in measured])
+    found = [
+        (case, area_difference_of(case.predicted_area_px, case.reference_area_px))
+        for case in cases
+        if case.predicted_area_px is not None and case.reference_area_px is not None
+    ]
+    groups = np.array([case.group for case, _ in found])
     differences = {
-        "relative": [area_difference_of(case.predicted_area_px, case.reference_area_px) for case in measured],  # type: ignore[arg-type]
-        "mm2": [case.predicted_area_mm2 - case.reference_area_mm2 for case in measured],
+        "relative": [relative for _, relative in found],
+        "mm2": [case.predicted_area_mm2 - case.reference_area_mm2 for case, _ in found],
     }
     result: Summary = {}
     for unit, values in differences.items():
