@@ -18,7 +18,7 @@ lint: .venv/ready
 	$(PY) -m mypy
 
 docs: .venv/ready
-	$(PY) -m sphinx -q -b html docs build/docs
+	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "open build/docs/index.html"
 
 format: .venv/ready

@@ -19,23 +19,33 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep import readers
 from data_prep.folder import options as folder_options
+from thyroid_jax import command, extras
 from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError, exits_cleanly
+
+if TYPE_CHECKING:
+    from data_prep.builder import Survey
+
+FOLDS = 5
+"""folds of a run that does not say how many"""
 
 
 @exits_cleanly
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. A mistake of the user prints one message, and the exit status is 2."""
     options = _parser().parse_args(arguments)
+    if options.run is not _list:
+        extras.require(*extras.BUILDING)
     options.run(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep", description="Build, check, split and measure data sets."
+        prog=command.program(command.DATA), description="Build, check, split and measure data sets."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_list(commands.add_parser("list", help="print which data sets can be built"))
@@ -99,7 +109,7 @@ def _add_check(check: argparse.ArgumentParser) -> None:
 def _add_folds(folds: argparse.ArgumentParser) -> None:
     _add_built(folds)
     folds.add_argument("--out", type=Path, required=True, metavar="FILE", help="the JSON file to write")
-    folds.add_argument("--folds", type=int, default=5, metavar="N", help="number of folds (default 5)")
+    folds.add_argument("--folds", type=int, default=FOLDS, metavar="N", help=f"number of folds (default {FOLDS})")
     folds.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the folds (default 0)")
     folds.set_defaults(run=_folds)
 
@@ -161,8 +171,22 @@ def _build(
     survey = builder.build(card, records, options.out, overwrite=options.overwrite, near=near)
     print(builder.summary(card, survey.notes))
     print(f"built: {options.out / card.name}")
+    if reason := _why_not_split(card, survey):
+        print(f"too small to train on: {reason}")
     for name in survey.folds:
         print(f"the publishers' folds, for --data.split: {folds_folder(options.out, card.name) / f'{name}.json'}")
+
+
+def _why_not_split(card: Card, survey: Survey) -> str:
+    """Why a run could not divide the records into its folds, in one line; "" where it can."""
+    from thyroid_jax.data import splits
+
+    entries = [entry._replace(group=group) for entry, group in zip(survey.entries, survey.groups, strict=True)]
+    try:
+        splits.make_folds(card.name, "", entries, folds=FOLDS, seed=0)
+    except InputError as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def _refuse_inside(source: Path, out: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 # Highest grey value of the page. The page is 0 except for JPEG ringing; anechoic regions of a scan are noisier.
 PAGE_LEVEL = 3
@@ -67,6 +66,8 @@ def scan_box(grey: np.ndarray, *, trim: int = EDGE_TRIM) -> Box | None:
     by side are one scan, even with a dark gap of a few pixels between them. Rows and columns at the edge are left out
     where the scan covers less than a tenth of what it covers at its widest.
     """
+    from scipy import ndimage
+
     lit = ndimage.uniform_filter((grey > PAGE_LEVEL).astype(np.float32), size=7, mode="constant") > 0.5
     opened = _sliding(np.maximum, _sliding(np.minimum, lit, (SOLID, SOLID), beyond=0), (SOLID, SOLID), beyond=0)
     solid = _sliding(np.minimum, _sliding(np.maximum, opened, (1, GAP), beyond=0), (1, GAP), beyond=1)
@@ -145,6 +146,8 @@ def white_glyphs(grey: np.ndarray, *, bright: int = 190, step: int = 90, widest:
     over several pixels sideways. The whole glyph is all that is bright, near such a stroke and connected to it; it is
     grown by ``reach`` pixels.
     """
+    from scipy import ndimage
+
     value = grey.astype(np.int16)
     stroke = _sharp_strokes(value, bright, step, widest)
     if not stroke.any():
@@ -267,6 +270,8 @@ def fill(grey: np.ndarray, blank: np.ndarray) -> np.ndarray:
     The local mean comes from around the hole and the speckle from beside it. A black or smooth patch would show where
     somebody measured. Pixels outside ``blank`` keep their value.
     """
+    from scipy import ndimage
+
     if not blank.any():
         return grey
     known = (~blank).astype(np.float32)
@@ -284,6 +289,8 @@ def fill(grey: np.ndarray, blank: np.ndarray) -> np.ndarray:
 
 def _known_mean(value: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Mean of the known pixels around each pixel, over the smallest of a few squares that holds enough of them."""
+    from scipy import ndimage
+
     mean = np.full(value.shape, (value * known).sum() / max(known.sum(), 1.0), np.float32)
     for size in (81, 27, 9):
         weight = ndimage.uniform_filter(known, size)

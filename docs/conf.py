@@ -15,6 +15,7 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": False}
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True  # fields are described once, by their class
+napoleon_attr_annotations = False  # their types stand in the signature, and shapes such as "*n" are no markup
 html_title = "thyroid_jax"
 html_show_copyright = False
 myst_heading_anchors = 3
@@ -25,6 +26,13 @@ suppress_warnings += ["ref.python"]  # some names are re-exported by their packa
 def setup(app):
     """Show formulas and aligned lists of docstrings as they are written, and take no sign of them as markup."""
     app.connect("autodoc-process-docstring", as_written, priority=100)
+    app.connect("autodoc-skip-member", named_as_its_module)
+
+
+def named_as_its_module(app, what, name, obj, skip, options):
+    """Leave out of a package's page what it re-exports from a module of the same name: that module's page has it."""
+    page = app.env.docname.rpartition("/")[2]
+    return True if getattr(obj, "__module__", None) == f"{page}.{name}" else None
 
 
 def as_written(app, what, name, obj, options, lines):

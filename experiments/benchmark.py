@@ -24,9 +24,7 @@ import jax
 import numpy as np
 import tyro
 
-from experiments.configs import named
-from experiments.runtime import CPU_FLAGS, keep_memory
-from thyroid_jax import model
+from thyroid_jax import command, model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config, recipe_of, replace_groups
 from thyroid_jax.errors import InputError, exits_cleanly
@@ -34,6 +32,9 @@ from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.train import init_state, train_step
+
+from .configs import named
+from .runtime import CPU_FLAGS, keep_memory
 
 STEPS = 4  # timed steps in one turn of a variant
 
@@ -194,10 +195,10 @@ def start(name: str, arguments: Arguments) -> subprocess.Popen:
         "XLA_FLAGS": flags,
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }  # the processes share one accelerator
-    command = [sys.executable, "-m", "experiments.benchmark", "--worker", name]
-    command += ["--config", arguments.config, "--only", arguments.only, "--batch-size", str(arguments.batch_size)]
-    command += ["--flags", *arguments.flags] if arguments.flags else []
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", f"{command.scripts_package()}.benchmark", "--worker", name]
+    words += ["--config", arguments.config, "--only", arguments.only, "--batch-size", str(arguments.batch_size)]
+    words += ["--flags", *arguments.flags] if arguments.flags else []
+    return subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def ask(worker: subprocess.Popen, name: str) -> Any:
@@ -252,7 +253,7 @@ def compare(arguments: Arguments) -> None:
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.benchmark")
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("benchmark"))
     work(arguments) if arguments.worker else compare(arguments)
 
 

@@ -34,9 +34,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from experiments.configs import OPTIONS, SIZES, chosen_names, parse, settings_of
-from experiments.runtime import prepare
-from thyroid_jax import extras
+from thyroid_jax import command, extras
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate.cases import Case
@@ -46,7 +44,8 @@ from thyroid_jax.runs.grid import Cell, check_cells, run_cells
 from thyroid_jax.runs.grid_file import read_grid
 from thyroid_jax.runs.results import TableOptions
 
-PROG = "python -m experiments.compare"
+from .configs import OPTIONS, SIZES, chosen_names, parse, settings_of
+from .runtime import prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,7 @@ def studies(argv: Sequence[str]) -> list[Study]:
 
 
 def _study(words: Sequence[str], size: str, data_set: str) -> Study:
-    arguments = parse(Arguments, words, prog=PROG, names=[size])
+    arguments = parse(Arguments, words, prog=command.spelled("compare"), names=[size])
     if not (arguments.methods or arguments.runs):
         raise InputError("nothing to compare: name --methods, or --runs.")
     results.check_options(arguments)
@@ -127,7 +126,7 @@ def _cells(arguments: Arguments, words: Sequence[str], size: str, folder: Path) 
         if set(method.split("+")) <= set(OPTIONS):
             raise InputError(f"--methods {method}: name a method before its options, such as plain+{method}.")
     configs = {
-        method: settings_of(parse(Arguments, words, prog=PROG, names=[size, *method.split("+")]))
+        method: settings_of(parse(Arguments, words, prog=command.spelled("compare"), names=[size, *method.split("+")]))
         for method in arguments.methods
     }
     cells = []
@@ -187,8 +186,8 @@ def _predicted_together(study: Study, folders: dict[str, list[Path]], folder: Pa
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     extras.require(*extras.TRAINING)
-    prepare()
     asked = studies(sys.argv[1:] if argv is None else argv)
+    prepare()
     for study in asked:
         results.require(study.arguments)
         results.check_folders(results.parse_methods(study.arguments.runs), flip=study.arguments.flip)

@@ -7,7 +7,7 @@ Every data set is drawn from a model whose true value is known. The script print
 - groups of one to six cases, which share an effect: intervals of the cluster bootstrap for the mean of a Dice that is
   skewed and sometimes 0, quadratic kappa, AUROC, and the paired differences of two models; for areas also DeLong's,
   with the groups given;
-- the areas once more, with one case a group; DeLong's is that of independent cases;
+- the areas once more, with one case a group;
 - seeds: intervals of a mean difference, where each case is predicted by a few seeds. The truth is the mean over all
   cases and seeds there could be.
 
@@ -18,6 +18,7 @@ twenty. The default takes about four minutes on one core.
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 import tyro
-from scipy.special import expit
-from scipy.stats import norm
 
+from thyroid_jax import command, extras
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.statistics import (
@@ -94,15 +94,22 @@ def _noise(random: np.random.Generator, clusters: np.ndarray, models: int) -> np
 SPREAD = float(np.sqrt(GROUP**2 + CASE**2 + MODEL**2))
 
 
+def _logistic(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+_normal_cdf = np.vectorize(statistics.NormalDist().cdf)
+
+
 def _dice(random: np.random.Generator, clusters: np.ndarray, centres: Sequence[float]) -> tuple[np.ndarray, ...]:
-    found = expit(np.array(centres)[:, None] + _noise(random, clusters, len(centres)))
+    found = _logistic(np.array(centres)[:, None] + _noise(random, clusters, len(centres)))
     return tuple(np.where(random.random(found.shape) < EMPTY, 0.0, found))
 
 
 def _mean_dice(centre: float) -> float:
     """Expected Dice: the logistic function of a normal variable, by Gauss and Hermite's rule."""
     node, weight = np.polynomial.hermite_e.hermegauss(200)
-    return float((1 - EMPTY) * (weight @ expit(centre + SPREAD * node)) / weight.sum())
+    return float((1 - EMPTY) * (weight @ _logistic(centre + SPREAD * node)) / weight.sum())
 
 
 def _scores(random: np.random.Generator, clusters: np.ndarray, shifts: Sequence[float]) -> tuple[np.ndarray, ...]:
@@ -112,7 +119,7 @@ def _scores(random: np.random.Generator, clusters: np.ndarray, shifts: Sequence[
 
 def _area(shift: float) -> float:
     """Expected AUROC. A malignant and a benign case are of different groups, so that their noises are independent."""
-    return float(norm.cdf(shift / (np.sqrt(2) * SPREAD)))
+    return float(_normal_cdf(shift / (np.sqrt(2) * SPREAD)))
 
 
 def _grades(random: np.random.Generator, clusters: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -124,7 +131,7 @@ def _grades(random: np.random.Generator, clusters: np.ndarray) -> tuple[np.ndarr
 def _expected_kappa() -> float:
     """Kappa of the joint distribution of true and predicted grade."""
     edges = np.concatenate([[-np.inf], np.arange(len(GRADES) - 1) + 0.5, [np.inf]])
-    below = norm.cdf((edges - np.arange(len(GRADES))[:, None]) / (0.8 * SPREAD))
+    below = _normal_cdf((edges - np.arange(len(GRADES))[:, None]) / (0.8 * SPREAD))
     return float(metrics.quadratic_kappa(GRADES[:, None] * np.diff(below, axis=1)))
 
 
@@ -177,7 +184,7 @@ def bounds_of(
         interval = interval_of(replicates, method=method)
         intervals[method] = Bounds(interval.low, interval.high, undefined)
     if model.statistic in (_auroc, _auroc_gap):
-        found = delong(*columns, clusters=clusters if most > 1 else None)
+        found = delong(*columns, clusters=clusters)
         alone = Bounds(found.low[0], found.high[0], undefined)
         two = Bounds(found.difference_low, found.difference_high, undefined)
         intervals["DeLong"] = two if model.statistic is _auroc_gap else alone
@@ -256,7 +263,9 @@ def _row(*cells: str) -> str:
 @exits_cleanly
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
-    settings = tyro.cli(Arguments, description=__doc__, args=sys.argv[1:] if arguments is None else arguments)
+    extras.require(*extras.STATISTICS, "sklearn")
+    words = sys.argv[1:] if arguments is None else arguments
+    settings = tyro.cli(Arguments, description=__doc__, args=words, prog=command.spelled("coverage"))
     smallest = min(settings.groups, default=0), min(settings.seeds, default=0)
     if min(settings.sets, settings.samples) < 1 or min(smallest) < 2 or settings.seed < 0:
         raise InputError("--sets and --samples must be at least 1, --groups and --seeds at least 2, --seed at least 0.")

@@ -19,12 +19,13 @@ from pathlib import Path
 import tyro
 
 from data_prep import builder, phantom
-from experiments.configs import named
-from experiments.runtime import prepare
-from thyroid_jax import runs
+from thyroid_jax import command, extras, runs
 from thyroid_jax.config import replace_groups
 from thyroid_jax.data.storage import folder_of
 from thyroid_jax.errors import exits_cleanly
+
+from .configs import named
+from .runtime import prepare
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script. Results of an earlier, interrupted call are used again."""
     started = time.monotonic()
+    extras.require(*extras.BUILDING, *extras.TRAINING, *extras.PAGE)
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("demo"))
     prepare()
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.demo")
     data, run_dir = arguments.out / "data", arguments.out / "run"
     if not folder_of(data, "phantom").is_dir():
         print(f"rendering {arguments.count} phantoms")

@@ -26,8 +26,7 @@ import numpy as np
 import tyro
 
 import thyroid_jax
-from experiments.runtime import prepare
-from thyroid_jax import extras, runs
+from thyroid_jax import command, extras
 from thyroid_jax.data.record import Card
 from thyroid_jax.data.storage import Records, open_records
 from thyroid_jax.errors import InputError, exits_cleanly, raise_all
@@ -35,6 +34,8 @@ from thyroid_jax.evaluate import outside
 from thyroid_jax.evaluate.cases import Case, write_cases
 from thyroid_jax.evaluate.summary import summary
 from thyroid_jax.files import read_json, write_json
+
+from .runtime import prepare
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Arguments:
     """Evaluate a run on held-out groups, or other people's results on a data set."""
 
     run_dir: Path | None = None
-    """folder of a run made by `python -m experiments.train`"""
+    """folder of a training run"""
     data_dir: Path | None = None
     """of a run: folder of the built data set, if it has moved since the training"""
     part: Literal["test", "validation", "train", "all"] = "test"
@@ -228,7 +229,7 @@ def evaluate_outside(arguments: Arguments, out: Path) -> None:
     other = sum(bool(case.probability) and case.grade_predicted != _most_probable(case) for case in cases)
     if other:
         print(f"in {other} rows the grade is not the most probable one; it is kept")
-    runs.print_summary(summary(cases, samples=arguments.samples))
+    thyroid_jax.runs.print_summary(summary(cases, samples=arguments.samples))
     print(f"table: {out / 'cases.csv'}")
 
 
@@ -241,8 +242,8 @@ def _most_probable(case: Case) -> str:
 
 def evaluate_run(arguments: Arguments, run_dir: Path) -> None:
     """Evaluate a run, write its table and page, and print its measures."""
-    finished = runs.open_finished(run_dir, arguments.checkpoint, arguments.data_dir)
-    found = runs.evaluate(
+    finished = thyroid_jax.runs.open_finished(run_dir, arguments.checkpoint, arguments.data_dir)
+    found = thyroid_jax.runs.evaluate(
         run_dir,
         finished,
         part=arguments.part,
@@ -251,9 +252,9 @@ def evaluate_run(arguments: Arguments, run_dir: Path) -> None:
         samples=arguments.samples,
         picture=arguments.picture,
     )
-    runs.print_summary(found.summary)
+    thyroid_jax.runs.print_summary(found.summary)
     if arguments.calibrate and (arguments.part, arguments.checkpoint, arguments.flip) == ("test", "best", False):
-        print(f"calibration: {runs.calibration_note(runs.calibrate(run_dir, finished))}")
+        print(f"calibration: {thyroid_jax.runs.calibration_note(thyroid_jax.runs.calibrate(run_dir, finished))}")
     print(f"page: {found.page}")
 
 
@@ -261,9 +262,9 @@ def evaluate_run(arguments: Arguments, run_dir: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     extras.require(*extras.RECORDS, *extras.PAGE)
-    prepare()
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.evaluate")
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("evaluate"))
     check(arguments)
+    prepare()
     if arguments.run_dir is not None:
         evaluate_run(arguments, arguments.run_dir)
     elif arguments.out is not None:

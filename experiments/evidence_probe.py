@@ -30,12 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from experiments.runtime import prepare
-from thyroid_jax import model
+from thyroid_jax import command, extras, model
 from thyroid_jax.data.distort import DistortConfig, distort
 from thyroid_jax.data.pipeline import DataConfig
 from thyroid_jax.errors import exits_cleanly
@@ -44,6 +40,8 @@ from thyroid_jax.evaluate.paired import comparison
 from thyroid_jax.model import ModelConfig, evidence, pretrained
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.runs.folds import open_folds, scored_case
+
+from .runtime import prepare
 
 KINDS = {
     "image": ["image"],
@@ -115,6 +113,10 @@ def predicted(features: np.ndarray, labels: np.ndarray, known: np.ndarray, fold:
     ``labels`` f[n k] are one-hot, ``known`` says where; 0 for all where none is. A missing feature is the mean of the
     training images.
     """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     scores = np.zeros(labels.shape)
     for held in np.unique(fold) if known.any() else ():
         fitted, asked = known & (fold != held), fold == held
@@ -145,9 +147,10 @@ def tables(arguments: Arguments) -> dict[str, list[Case]]:
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
-    prepare()
+    extras.require(*extras.TRAINING)
     argv = sys.argv[1:] if argv is None else argv
-    arguments = tyro.cli(Arguments, args=argv, prog="python -m experiments.evidence_probe")
+    arguments = tyro.cli(Arguments, args=argv, prog=command.spelled("evidence_probe"))
+    prepare()
     found = tables(arguments)
     for kind, cases in found.items() if arguments.out else ():
         write_cases(arguments.out / f"{kind}.csv", cases)

@@ -16,9 +16,11 @@ from typing import Literal
 
 import tyro
 
-from experiments.runtime import prepare
-from thyroid_jax import export
+import thyroid_jax
+from thyroid_jax import command, extras
 from thyroid_jax.errors import InputError, exits_cleanly
+
+from .runtime import prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Arguments:
     """Export a trained run as a folder that runs without this package, with a model card."""
 
     run_dir: Path
-    """folder of a run made by `python -m experiments.train`"""
+    """folder of a training run"""
     out: Path
     """new folder for the export"""
     platforms: tuple[Literal["cpu", "cuda", "tpu", "rocm"], ...] = ("cpu", "cuda", "tpu")
@@ -52,10 +54,11 @@ def check(arguments: Arguments) -> None:
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
-    prepare()
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.export")
+    extras.require("flatbuffers", *extras.STATISTICS)
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("export"))
     check(arguments)
-    facts = export.export_run(
+    prepare()
+    facts = thyroid_jax.export.export_run(
         arguments.run_dir,
         arguments.out,
         platforms=arguments.platforms,

@@ -28,8 +28,7 @@ from typing import Literal, NamedTuple
 
 import tyro
 
-from experiments.runtime import prepare
-from thyroid_jax import extras, runs
+from thyroid_jax import command, extras, runs
 from thyroid_jax.data.overlap import Pictures, pictures_of
 from thyroid_jax.data.record import Card, RecordSequence
 from thyroid_jax.data.source import Subset
@@ -41,6 +40,8 @@ from thyroid_jax.predict import Trained
 from thyroid_jax.runs import external, results
 from thyroid_jax.runs.ensemble import check_alike, run_label
 from thyroid_jax.runs.results import TableOptions
+
+from .runtime import prepare
 
 MOST_NAMED = 20  # shared images that a message names
 
@@ -228,10 +229,10 @@ def _labels(trained: Mapping[Path, Trained]) -> dict[Path, str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     extras.require(*extras.RECORDS, *extras.STATISTICS)
-    prepare()
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.external")
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("external"))
     results.require(arguments)
     results.check_options(arguments)
+    prepare()
     names = arguments.data.name
     if len(set(names)) < len(names):
         raise InputError(f"--data.name {' '.join(names)}: name each data set once.")

@@ -28,8 +28,7 @@ import numpy as np
 import optax
 import tyro
 
-from experiments.runtime import prepare
-from thyroid_jax import model
+from thyroid_jax import command, extras, model
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config, recipe_of, replace_groups
 from thyroid_jax.data.augment import augment
@@ -45,6 +44,8 @@ from thyroid_jax.recipe import Fitted, Recipe
 from thyroid_jax.runs.folds import Folds, open_folds, scored_case
 from thyroid_jax.train.objective import evaluate, total
 from thyroid_jax.train.optimizer import averaged, optimizer
+
+from .runtime import prepare
 
 LEVELS = 3
 CHUNK = 16
@@ -242,9 +243,10 @@ def cases_of(found: dict[str, np.ndarray], folds: Folds, arguments: Arguments) -
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
-    prepare()
+    extras.require(*extras.TRAINING)
     argv = sys.argv[1:] if argv is None else argv
-    arguments = tyro.cli(Arguments, args=argv, prog="python -m experiments.head_study")
+    arguments = tyro.cli(Arguments, args=argv, prog=command.spelled("head_study"))
+    prepare()
     configs = {variant: config_of(arguments, variant) for variant in arguments.variants}
     folds = open_folds(arguments.data)
     views = views_of(arguments, folds.batch.image, folds.batch.mask, clinical.mask_cut(folds.readers))

@@ -30,8 +30,7 @@ import tyro
 from tqdm import tqdm
 
 import thyroid_jax
-from experiments.runtime import prepare
-from thyroid_jax import extras
+from thyroid_jax import command, extras
 from thyroid_jax.data import formats
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate.calibration import to_dict
@@ -39,6 +38,8 @@ from thyroid_jax.evaluate.cases import Cell, write_table
 from thyroid_jax.files import write_bytes, write_json
 from thyroid_jax.predict import Trained, check_spacing
 from thyroid_jax.runs import apply, gallery, inputs, ood, outputs, prediction_table, quality, segments
+
+from .runtime import prepare
 
 if TYPE_CHECKING:
     from data_prep.cleaning import Cleaned
@@ -59,7 +60,7 @@ class Arguments:
     checkpoint: Literal["best", "last"] = "best"
     """the best by the run's validation measure, or the last"""
     spacing: tuple[float, float] | None = None
-    """mm per pixel (rows, columns) of all images; by default what a file says of itself"""
+    """mm per pixel (rows, columns) of all images, also of files that say another size; by default what a file says"""
     clean: tuple[Literal["scan", "colours", "callipers", "text"], ...] = ()
     """clean screenshots: cut to the scan, fill in coloured marks, callipers, text"""
     flip: bool = False
@@ -188,10 +189,18 @@ def pictures(arguments: Arguments, files: dict[str, Path], failed: dict[str, str
             failed[inputs.printable(path)] = str(error)
             print(f"left out: {inputs.printable(path)}: {error}", file=sys.stderr)
             continue
-        spacing = arguments.spacing or picture.spacing
+        spacing, replaced = spacing_of(arguments, picture)
         for number, (mask, frame, part) in enumerate(zip(names, picture.frames, cleaned), start=1):
-            remarks = "; ".join((*picture.remarks, *part.steps))
+            remarks = "; ".join((*picture.remarks, *replaced, *part.steps))
             yield Seen(path, name, number, len(names), mask, frame, part, spacing, remarks)
+
+
+def spacing_of(arguments: Arguments, picture: formats.Picture) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """The pixel size to use, and a remark where it replaces another one that the file says."""
+    own = picture.spacing
+    if arguments.spacing is None or math.isnan(own[0]) or own == arguments.spacing:
+        return arguments.spacing or own, ()
+    return arguments.spacing, (f"pixel size of the file, {own[0]:g} x {own[1]:g} mm, replaced by --spacing",)
 
 
 def predict_all(arguments: Arguments, models: Models, files: dict[str, Path], done: Done) -> None:
@@ -303,9 +312,9 @@ def write_tables(arguments: Arguments, models: Models, done: Done, *, finished: 
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
-    prepare()
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.predict")
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("predict"))
     check(arguments)
+    prepare()
     given = inputs.find(arguments.inputs)
     models = load(arguments)
     done = Done(given.failed)

@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.runtime import prepare
-from thyroid_jax import model, runs
+from thyroid_jax import command, extras, model, runs
 from thyroid_jax.batch import Batch
 from thyroid_jax.data.pipeline import load, take
 from thyroid_jax.errors import InputError, exits_cleanly
@@ -33,6 +32,8 @@ from thyroid_jax.train.diagnose import BINS, directions_of
 from thyroid_jax.train.log import Row, read_log
 from thyroid_jax.train.step import in_unit_range
 
+from .runtime import prepare
+
 COLOURS = {"segmentation": "#0072B2", "grading": "#D55E00"}
 
 
@@ -41,7 +42,7 @@ class Arguments:
     """Draw the loss landscapes and the angles of a finished run."""
 
     run_dir: Path
-    """folder of a run made by `python -m experiments.train`"""
+    """folder of a training run"""
     data_dir: Path | None = None
     """folder of the built data set, if it has moved since the training"""
     part: Literal["test", "validation", "train"] = "test"
@@ -196,8 +197,9 @@ def choose(trained: Trained, recipe: Recipe, records: Sequence, arguments: Argum
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
+    extras.require(*extras.RECORDS, *extras.PAGE)
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("probe"))
     prepare()
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.probe")
     trained, parts = runs.open_finished(arguments.run_dir, arguments.checkpoint, arguments.data_dir)
     if not set(COLOURS) <= {task.name for task in trained.recipe.tasks}:
         raise InputError(f"{arguments.run_dir}: the run did not train both tasks; there are no two directions to draw.")

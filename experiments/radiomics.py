@@ -26,16 +26,17 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 import tyro
-from scipy import ndimage
 from tqdm import tqdm
 
 from data_prep import radiomics_oracle
-from experiments.runtime import prepare
+from thyroid_jax import command, extras
 from thyroid_jax.data.pipeline import letterbox
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.radiomics import FEATURES, extract, sizes
 from thyroid_jax.radiomics.extract import CLASSES
+
+from .runtime import prepare
 
 BINS = ({"bin_width": 25.0}, {"bin_count": 32})
 RELATIVE, ABSOLUTE = 1e-4, 1e-6  # tolerances: values agree up to RELATIVE |value| + ABSOLUTE
@@ -98,6 +99,8 @@ def random_cases(count: int) -> Iterator[Case]:
     The masks are blobs, rings, masks of several parts, crumbs of 4 to 50 pixels, noise, and masks at the border. The
     images are speckle, two grey values or one. Some pixels are not square.
     """
+    from scipy import ndimage
+
     for number in range(count):
         rng = np.random.default_rng(number)
         kind = ("blob", "ring", "parts", "crumb", "noise", "border")[number % 6]
@@ -128,6 +131,8 @@ def random_cases(count: int) -> Iterator[Case]:
 
 def real_cases(data: Data) -> Iterator[Case]:
     """Every outlined record of a built data set, cropped to the box around its outline."""
+    from scipy import ndimage
+
     if not data.name:
         return
     for record in open_records(data.dir, data.name)[1]:
@@ -206,8 +211,9 @@ def speed(arguments: Arguments) -> None:
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
+    extras.require(*extras.TRAINING)
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("radiomics"))
     prepare()
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.radiomics")
     if arguments.show == "speed" and not arguments.data.name:
         raise InputError("speed needs a data set: --data.name NAME --data.dir DIR.")
     {"features": print_features, "parity": lambda: parity(arguments), "speed": lambda: speed(arguments)}[

@@ -23,8 +23,7 @@ import jax
 import numpy as np
 import tyro
 
-from experiments.runtime import prepare
-from thyroid_jax import model, runs
+from thyroid_jax import command, extras, model, runs
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.data.pipeline import DataConfig, evaluation_batches, load
 from thyroid_jax.errors import InputError, exits_cleanly
@@ -36,6 +35,8 @@ from thyroid_jax.predict import Trained
 from thyroid_jax.train.diagnose import diagnose
 from thyroid_jax.train.log import read_log
 from thyroid_jax.train.loop import add_up, averages
+
+from .runtime import prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,10 +282,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> bytes:
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
+    extras.require(*extras.TRAINING, *extras.PAGE)
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("rlar_study"))
     prepare()
-    arguments = tyro.cli(
-        Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.rlar_study"
-    )
     unknown = sorted(set(arguments.only) - set(variants()))
     if unknown:
         raise InputError(f"--only {unknown[0]!r} is no variant; choose of {', '.join(map(repr, variants()))}.")

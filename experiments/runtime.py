@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-import jax
+from thyroid_jax.errors import InputError
 
 # Measured by `python -m experiments.benchmark`; see docs/performance.md.
 CPU_FLAGS = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",)
@@ -33,10 +33,12 @@ def keep_memory() -> bool:
 def prepare() -> None:
     """Keep freed memory, and set XLA's CPU flags, a compilation cache for later runs, and a rarer garbage collection.
 
-    Call it after the imports and before the first JAX computation. The garbage collector then skips the imported
-    objects. A flag that is already in ``XLA_FLAGS`` is kept. The cache is in ``$JAX_COMPILATION_CACHE_DIR``, or by
-    default in the user's cache folder.
+    Call it when the command line is read and before the first JAX computation. The garbage collector then skips the
+    imported objects. A flag that is already in ``XLA_FLAGS`` is kept. The cache is in ``$JAX_COMPILATION_CACHE_DIR``,
+    or by default in the user's cache folder. Raises :class:`InputError` where :func:`start_devices` does.
     """
+    import jax
+
     keep_memory()
     given = os.environ.get("XLA_FLAGS", "")
     ours = [flag for flag in CPU_FLAGS if flag.split("=")[0] not in given]
@@ -45,5 +47,25 @@ def prepare() -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(home / "thyroid_jax" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    start_devices()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # tracing a step makes millions of short-lived objects, and few cycles
+
+
+def start_devices() -> None:
+    """Start JAX's devices; :class:`InputError` where there is none of the kind that the user or the machine asks for.
+
+    JAX itself ends with a long traceback, and for some kinds, such as ``cuda``, without a message.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        asked = f"JAX_PLATFORMS={platforms}: " if platforms else ""
+        reason = str(error).split(" (set JAX_PLATFORMS")[0].rstrip(".") or "its kind of device is not found"
+        raise InputError(
+            f"{asked}JAX cannot start: {reason}. Set JAX_PLATFORMS=cpu to compute on the CPU, or install the JAX of "
+            'this machine: pip install -U "jax[cuda12]" for an NVIDIA GPU, "jax[tpu]" for a TPU.'
+        ) from error

@@ -14,13 +14,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from experiments.runtime import prepare
+from thyroid_jax import command, extras
 from thyroid_jax.errors import exits_cleanly
 from thyroid_jax.files import write_bytes
 from thyroid_jax.radiomics import soft
+
+from .runtime import prepare
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ def picture(masks: dict[str, np.ndarray]) -> tuple[bytes, dict[str, np.ndarray]]
 
     The PNG shows each mask with its moment ellipse in red and its features underneath.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     names = tuple(soft.FEATURES)
     batch = np.stack(list(masks.values()))
     values = np.asarray(jax.jit(lambda m: soft.morphology(m, features=names))(batch))
@@ -99,8 +102,9 @@ def picture(masks: dict[str, np.ndarray]) -> tuple[bytes, dict[str, np.ndarray]]
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
+    extras.require("matplotlib")
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("shapes"))
     prepare()
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.shapes")
     png, values = picture(shapes())
     print(f"{'':16s}" + " ".join(f"{name[:12]:>12s}" for name in soft.FEATURES))
     for name, row in values.items():

@@ -1,7 +1,7 @@
 """Print the tables of a comparison again, from its pooled predictions.
 
 python -m experiments.tables results/grades/breast_lesions plain plain+lite0+nodule [--samples 2000]
-    [--measures dice quadratic_kappa] [--margin dice=0.02] [--out DIR]
+    [--measures dice quadratic_kappa] [--margin dice=0.02] [--parts values differences] [--rows dice] [--out DIR]
 
 The folder holds METHOD.csv of every method, as ``python -m experiments.compare`` writes them. ``NAME=PATH`` takes a
 method from elsewhere: a folder with cases.csv, or such a table. Differences are to the first method. ``--out`` also
@@ -18,11 +18,12 @@ from typing import Annotated
 
 import tyro
 
+from thyroid_jax import command
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate import ensembles, tabulate
 from thyroid_jax.evaluate.cases import Case, read_cases
 from thyroid_jax.runs import results
-from thyroid_jax.runs.results import TableOptions
+from thyroid_jax.runs.results import Rows, TableOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +36,28 @@ class Arguments(TableOptions):
     """the methods, or NAME=PATH; the others are compared to the first"""
     out: Path | None = None
     """folder to write the tables into"""
+    parts: tuple[str, ...] = tabulate.PARTS
+    """what is printed: values, differences, p, margins, caption"""
+    rows: tuple[str, ...] = ()
+    """measures in the printed table of values; the usual ones by default"""
+    averaged: bool = True
+    """a column for the averaged probabilities of a method's seeds"""
+
+
+def place_of(folder: Path, method: str) -> tuple[str, Path]:
+    """Name and table of ``METHOD`` in the folder, or of ``NAME=PATH``."""
+    name, sign, place = method.partition("=")
+    if not sign or (folder / f"{method}.csv").is_file():
+        return method, folder / f"{method}.csv"
+    results.check_name(name, "NAME=PATH")
+    path = Path(place)
+    return name, path / "cases.csv" if path.is_dir() else path
 
 
 def cases_of(folder: Path, method: str) -> tuple[str, list[Case]]:
     """Name and cases of ``METHOD`` in the folder, or of ``NAME=PATH``."""
-    name, sign, place = method.partition("=")
-    if not sign or (folder / f"{method}.csv").is_file():
-        return method, read_cases(folder / f"{method}.csv")
-    results.check_name(name, "NAME=PATH")
-    path = Path(place)
-    return name, read_cases(path / "cases.csv" if path.is_dir() else path)
+    name, table = place_of(folder, method)
+    return name, read_cases(table)
 
 
 def kept_ensembles(folder: Path, found: Mapping[str, Sequence[Case]]) -> dict[str, list[Case]]:
@@ -54,19 +67,35 @@ def kept_ensembles(folder: Path, found: Mapping[str, Sequence[Case]]) -> dict[st
     return {method: cases for method, cases in kept.items() if any(case.dice == case.dice for case in cases)}
 
 
-@exits_cleanly
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the script."""
-    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.tables")
-    results.require(arguments)
-    results.check_options(arguments)
+def rows_of(arguments: Arguments) -> Rows:
+    """The methods' cases, and their ensembles where they are asked for."""
     pairs = [cases_of(arguments.folder, method) for method in arguments.methods]
     found = dict(pairs)
     if len(found) < len(pairs):
         raise InputError(f"{' '.join(arguments.methods)}: name each method once.")
-    rows = results.with_ensembles(found, kept_ensembles(arguments.folder, found))
+    if arguments.averaged:
+        return results.with_ensembles(found, kept_ensembles(arguments.folder, found))
+    first, *others = found
+    return Rows(found, dict.fromkeys(others, first), [])
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """The arguments of a command line, checked."""
+    arguments = tyro.cli(Arguments, args=argv, prog=command.spelled("tables"))
+    results.require(arguments)
+    results.check_options(arguments)
+    if unknown := [part for part in arguments.parts if part not in tabulate.PARTS]:
+        raise InputError(f"--parts {' '.join(unknown)}: choose of {', '.join(tabulate.PARTS)}.")
+    return arguments
+
+
+@exits_cleanly
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script."""
+    arguments = parse(sys.argv[1:] if argv is None else argv)
+    rows = rows_of(arguments)
     if arguments.out is None:
-        print(tabulate.markdown(results.compared(rows, arguments)))
+        print(tabulate.markdown(results.compared(rows, arguments), parts=arguments.parts, rows=arguments.rows))
     else:
         print(results.publish(arguments.out, rows, arguments))
 

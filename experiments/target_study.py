@@ -28,14 +28,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import tyro
-from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from experiments.runtime import prepare
+from thyroid_jax import command, extras
 from thyroid_jax.data.augment import AugmentConfig
 from thyroid_jax.data.pipeline import load, measure
 from thyroid_jax.data.record import Record
@@ -44,6 +38,8 @@ from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate.statistics import cluster_bootstrap
 from thyroid_jax.fitting import measure_views
 from thyroid_jax.radiomics import clinical
+
+from .runtime import prepare
 
 # Finding -> its written terms in order, and the target values that should show it. The order is from least to most
 # suspicious; for echogenicity it is from bright to dark. Where a text has several terms, the highest counts.
@@ -198,6 +194,8 @@ def highest(text: str, order: Mapping[str, int]) -> int | None:
 
 def spearman(values: np.ndarray, label: np.ndarray) -> float:
     """Spearman's rank correlation; 0 where either is constant."""
+    from scipy import stats
+
     varies = len(values) and np.ptp(values) and np.ptp(label)
     return float(stats.spearmanr(values, label).statistic) if varies else 0.0
 
@@ -244,6 +242,11 @@ def regressions(values: np.ndarray, found: Mapping[str, np.ndarray], groups: np.
 
 def unseen(x: np.ndarray, label: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Probabilities f[n] from five regressions, each applied to the groups that it was not fitted on."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     score = np.zeros(len(x))
     for fitted, held in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(x, label, groups):
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)).fit(
@@ -255,16 +258,17 @@ def unseen(x: np.ndarray, label: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 def auroc(label: np.ndarray, score: np.ndarray) -> float:
     """AUROC; 1/2 where there is one class only."""
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(label, score)) if np.ptp(label) else 0.5
 
 
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
+    extras.require(*extras.TRAINING)
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("target_study"))
     prepare()
-    arguments = tyro.cli(
-        Arguments, args=sys.argv[1:] if argv is None else argv, prog="python -m experiments.target_study"
-    )
     card, everything = open_records(arguments.data.dir, arguments.data.name)
     records = [record for record in everything if record.mask is not None]
     size = arguments.data.height, arguments.data.width

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.configs import parse, settings_of
-from experiments.runtime import prepare
-from thyroid_jax import extras, runs
+import thyroid_jax
+from thyroid_jax import command, extras
 from thyroid_jax.config import Config
 from thyroid_jax.errors import exits_cleanly
+
+from .configs import parse, settings_of
+from .runtime import prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +32,10 @@ class Arguments(Config):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     extras.require(*extras.TRAINING)
+    arguments = parse(Arguments, sys.argv[1:] if argv is None else argv, prog=command.spelled("train"))
     prepare()
-    arguments = parse(Arguments, sys.argv[1:] if argv is None else argv, prog="python -m experiments.train")
-    runs.train(settings_of(arguments), arguments.run_dir)
-    print(f"done; now: python -m experiments.evaluate --run-dir {arguments.run_dir}")
+    thyroid_jax.runs.train(settings_of(arguments), arguments.run_dir)
+    print(f"done; now: {command.spelled('evaluate')} --run-dir {arguments.run_dir}")
 
 
 if __name__ == "__main__":

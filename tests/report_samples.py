@@ -6,7 +6,14 @@ import numpy as np
 
 from thyroid_jax.evaluate import calibration, subgroups
 from thyroid_jax.evaluate.report import Picture, Report, thumbnail
-from thyroid_jax.evaluate.summary import measure, summary
+from thyroid_jax.evaluate.summary import (
+    Counts,
+    at_or_above_summary,
+    decision_curve,
+    measure,
+    per_grade_summary,
+    summary,
+)
 
 HOSTILE = "<script>alert(1)</script>\" onload='x' & {{ 7*7 }} $\\frac{"
 NAMES = ("3", "4a", "<5>")
@@ -103,6 +110,10 @@ def sample_report(count=14, samples=100):
         config={HOSTILE: HOSTILE},
         provenance={"version": HOSTILE},
         summary={**summary(cases, samples=samples), HOSTILE: dict.fromkeys(entry, 0.5)},
+        per_grade=per_grade_summary(cases, samples=samples),
+        at_or_above=at_or_above_summary(cases, samples=samples),
+        decision=decision_curve(cases, samples=samples),
+        training=Counts(dict(zip(NAMES, (1, 5, 4))), benign=7, malignant=3),
         calibration=calibration.calibration_summary(cases, samples=samples),
         calibration_by_chance=calibration.calibration_by_chance(cases, samples=samples),
         counts={HOSTILE: {HOSTILE: 3}, "test": {"images": 14}},

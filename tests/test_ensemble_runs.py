@@ -9,6 +9,7 @@ from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.paired import run_of
 from thyroid_jax.predict import Prediction, Trained
+from thyroid_jax.radiomics import clinical
 from thyroid_jax.runs import ensemble
 
 
@@ -45,6 +46,10 @@ def test_a_row_is_the_prediction_beside_the_record():
     assert case.probability == {"low": 0.2, "mid": 0.5, "high": 0.3} and case.grade_predicted == "mid"
     assert case.p_malignant == 0.75 and case.malignant_truth == record.malignant
     assert case.reader_dice == tuple(metrics.dice(outline, mask) for mask in record.reader_masks)
+    assert case.contrast_to_noise == metrics.contrast_to_noise(record.image, record.mask) and case.guidance == {}
+    values = np.arange(len(clinical.TARGET), dtype=float)
+    guided = ensemble.predicted_case(record, CARD, found._replace(answers={"guidance": values}), same, "ensemble")
+    assert guided.guidance == dict(zip(clinical.TARGET, values))
 
 
 def test_grades_that_count_as_one_are_added_and_a_grade_that_nothing_counts_as_has_0():
@@ -54,4 +59,5 @@ def test_grades_that_count_as_one_are_added_and_a_grade_that_nothing_counts_as_h
     assert case.probability == {"low": 0.2, "mid": 0.0, "high": 0.8} and case.grade_truth == CARD.grades[record.grade]
     assert np.isnan(case.dice) and np.isnan(case.p_malignant)
     uncompared = ensemble.predicted_case(record, CARD, found, None, "")
-    assert uncompared.probability == {} and uncompared.grade_truth == uncompared.grade_predicted == ""
+    assert uncompared.probability == {} and uncompared.grade_predicted == ""
+    assert uncompared.grade_truth == CARD.grades[record.grade]  # for subgroups

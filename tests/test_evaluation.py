@@ -140,7 +140,7 @@ def test_probabilities_are_scaled_by_what_the_validation_part_says(evaluated, tm
     assert f"temperature {(fitted.grade or fitted.malignant).temperature:.2f}" in runs.calibration_note(fitted)
     apply.check_calibrated(tmp_path, opened.trained)
     other = opened.trained._replace(params=jax.tree.map(lambda leaf: leaf + 1, opened.trained.params))
-    with pytest.raises(InputError, match=r"report/calibration.json: was fitted before the run went on"):
+    with pytest.raises(InputError, match=r"report/calibration.json: was not fitted for these parameters"):
         apply.check_calibrated(tmp_path, other)
 
     def nothing(cases):

@@ -35,6 +35,7 @@ FACTS = {
         "settings": {"model.encoder": "residual", "model.frozen_levels": 0, "train.seed": 7, "data.also": []},
         "differing": ["train.seed"],
     },
+    "calibration": None,
     "data": {
         "name": "toy",
         "digest": "d1g3st",
@@ -127,6 +128,13 @@ def test_a_card_without_results_or_data_says_so():
 )
 def test_what_differs_from_the_usual_is_said(group, entries, said):
     assert said not in page() and said in page(**{group: entries})
+
+
+def test_a_scaling_of_the_probabilities_is_told_and_said_not_to_be_applied():
+    said = "`python -m experiments.predict` applies it; the program and `run.py` do not."
+    assert "They were not calibrated.\n" in page() and said not in page()
+    facts = copy.deepcopy(FACTS) | {"calibration": {"grade": {"temperature": 2.0}}}
+    assert "They were not calibrated. The run has a scaling" in card.page(facts) and said in card.page(facts)
 
 
 def test_added_data_sets_are_described_with_their_licence():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,9 +12,11 @@ from data_prep import builder
 from thyroid_jax import predict, runs
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError
+from thyroid_jax.evaluate.calibration import Calibration, Scaling
 from thyroid_jax.evaluate.cases import read_cases, write_cases
 from thyroid_jax.evaluate.summary import summary
 from thyroid_jax.export import facts
+from thyroid_jax.runs import apply
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,17 @@ def test_the_facts_are_the_runs(told, evaluated, drawn_data):
     assert about["settings"]["train.epochs"] == 6 and "train.epochs" in about["differing"]
     assert "train.seed" not in about["differing"] and not any(name.startswith("data.dir") for name in about["settings"])
     assert str(drawn_data) not in json.dumps(told) and str(evaluated.parent) not in json.dumps(told)
+
+
+def test_the_calibration_is_that_of_these_parameters(told, copied):
+    assert told["calibration"] is None
+    trained = predict.load(copied)
+    fitted = Scaling("temperature", 2.0, 0.0, cases=30, groups=20, nll_before=1.0, nll_after=0.9)
+    apply.write_calibration(copied, trained, Calibration("validation", tuple(trained.facts["grades"]), fitted, None))
+    found = facts.calibration_facts(copied, trained)
+    assert json.loads(json.dumps(found))["grade"]["temperature"] == 2.0 and found["malignant"] is None
+    other = trained._replace(params=jax.tree.map(lambda leaf: leaf + 1, trained.params))
+    assert facts.calibration_facts(copied, other) is None
 
 
 def test_the_results_are_those_of_the_runs_table(told, evaluated):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 
 import numpy as np
 import pytest
@@ -106,6 +107,43 @@ def test_what_is_no_grey_picture_is_refused():
             next(run.predict(model, [image]))
     with pytest.raises(ValueError, match="1 spacings for 2 images"):
         next(run.predict(model, [picture((4, 4))] * 2, spacings=[(0.1, 0.1)]))
+
+
+@pytest.mark.parametrize("spacing", [(0.1, math.nan), (-0.1, 0.1), (0.0, 0.1), (math.inf, 0.1)])
+def test_a_pixel_size_that_is_none_is_refused_and_not_taken_as_a_square(spacing):
+    model, _ = counting_model()
+    with pytest.raises(ValueError, match=r"spacing .* above 0, or"):
+        next(run.predict(model, [picture((4, 4))], spacings=[spacing]))
+    with pytest.raises(ValueError, match="above 0, or"):
+        run.check_spacing((0.1,))
+    run.check_spacing((0.1, 0.2))
+    run.check_spacing(run.UNKNOWN)
+
+
+def test_answers_that_are_not_finite_are_refused():
+    model, _ = counting_model()
+    broken = model._replace(call=lambda parameters, images: {"grading": np.full((len(images), 2), np.nan)})
+    with pytest.raises(ValueError, match="not finite"):
+        next(run.predict(broken, [picture((4, 4))]))
+    with pytest.raises(ValueError, match="batch_size 0"):
+        next(run.predict(model, [picture((4, 4))], batch_size=0))
+
+
+def test_no_image_is_replaced_by_its_outline(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "load", lambda: counting_model()[0]._replace(parameters={}))
+    np.save(tmp_path / "scan.npy", picture((8, 12)))
+    before = (tmp_path / "scan.npy").read_bytes()
+    for arguments, said in (
+        (["--out", str(tmp_path)], "folder of an image"),
+        (["--out", str(tmp_path / "x" / "..")], "folder of an image"),
+        (["--spacing", "-0.1", "0.1"], "above 0"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run.main([str(tmp_path / "scan.npy"), *arguments])
+        assert stop.value.code == 2 and said in capsys.readouterr().err
+    assert (tmp_path / "scan.npy").read_bytes() == before
+    run.main([str(tmp_path / "scan.npy"), "--out", str(tmp_path / "outlines")])
+    assert np.load(tmp_path / "outlines" / "scan.npy").shape == (8, 12)
 
 
 def test_answers_in_words():

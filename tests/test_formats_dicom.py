@@ -242,6 +242,47 @@ def test_the_pixel_size_is_that_of_the_largest_flat_region(put):
     expect(put("f.dcm", dicom(GREY, SequenceOfUltrasoundRegions=[region(0.0, 0.01, (0, 0, 2, 2))])), GREY)
 
 
+def test_a_pixel_size_that_is_missing_or_cannot_be_true_is_said(put):
+    box, corner = (0, 0, 6, 4), (0, 0, 2, 2)
+    without, known = region(0.0, 0.0, box), region(0.01, 0.02, corner)
+    for fields, spacing, remarks in (
+        # A region without a size does not hide the size that the file says elsewhere.
+        ({"SequenceOfUltrasoundRegions": [without], "PixelSpacing": [0.2, 0.3]}, (0.2, 0.3), ()),
+        # That of a small region is not that of the picture.
+        (
+            {"SequenceOfUltrasoundRegions": [without, known]},
+            None,
+            ("the largest region has no pixel size, it is taken as unknown",),
+        ),
+        ({"SequenceOfUltrasoundRegions": [region(0.1, 0.1, box)]}, None, (UNKNOWN,)),
+        ({"PixelSpacing": [200, 100]}, None, ("pixel size of 200 x 100 mm taken as unknown",)),
+        ({"PixelSpacing": [1e-6, 1e-6]}, None, ("pixel size of 1e-06 x 1e-06 mm taken as unknown",)),
+        ({"PixelSpacing": [0.001, 10]}, (0.001, 10.0), ()),
+        (
+            {"PixelAspectRatio": ["2", "1"]},
+            None,
+            ("PixelAspectRatio 2:1 is not used, pixels are taken as squares",),
+        ),
+        ({"PixelAspectRatio": ["1", "1"]}, None, ()),
+        ({"PixelAspectRatio": ["2", "1"], "PixelSpacing": [0.2, 0.1]}, (0.2, 0.1), ()),
+    ):
+        expect(put("a.dcm", dicom(GREY, **fields)), GREY, *remarks, spacing=spacing or (np.nan, np.nan))
+
+
+def test_a_picture_that_would_be_of_one_grey_is_refused(put):
+    signed = GREY.astype(np.int16) - 50  # 8 bits of tissue around the middle of 16
+    path = put("a.dcm", dicom(signed))
+    refused(path, "^values: from -50 to 188 of 16 bits without a window.* of one grey")
+    expect_labels(path, signed)
+    refused(put("b.dcm", dicom(GREY.astype(np.uint16))), "^values: from 0 to 238 of 16 bits without a window")
+    refused(put("c.dcm", dicom(RGB.astype(np.uint16))), "^values: from 0 to 255 of 16 bits without a window")
+    windowed = put("d.dcm", dicom(GREY.astype(np.uint16), WindowCenter=128, WindowWidth=256))
+    expect(windowed, GREY, "window applied")
+    black = np.zeros_like(GREY, np.uint16)
+    dark = "no value reaches a sixteenth of the range: the picture stays dark"
+    expect(put("e.dcm", dicom(black)), black, "16 bits scaled to 8 by 255/65535", dark)
+
+
 def test_dicom_that_cannot_be_read_is_refused(put):
     whole = dicom(GREY)
     for name, content, message in (

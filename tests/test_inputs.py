@@ -49,6 +49,16 @@ def test_what_only_looks_like_a_picture_is_listed_so_that_reading_it_says_why(tm
     assert list(inputs.find([tmp_path / "lost.png"]).files) == ["lost"]
 
 
+def test_pictures_of_a_kind_that_is_not_read_are_named(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "b.WEBP", tmp_path / "clip.mp4", tmp_path / "notes.txt")
+    found = inputs.find([tmp_path])
+    assert list(found.files) == ["a"]
+    assert {os.path.basename(path): reason for path, reason in found.failed.items()} == {
+        "b.WEBP": "name: .WEBP is not read; save it as PNG or TIFF",
+        "clip.mp4": "name: .mp4 is not read; save it as PNG or TIFF",
+    }
+
+
 def test_a_folder_that_is_a_link_or_cannot_be_read_is_named(tmp_path, monkeypatch):
     touch(tmp_path / "in" / "x.png", tmp_path / "other" / "y.png", tmp_path / "in" / "closed" / "z.png")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "other")

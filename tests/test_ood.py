@@ -154,7 +154,22 @@ def test_a_damaged_file_is_refused(run, reference, tmp_path):
     ood.write(path, reference._replace(centre=reference.centre[:-1]))
     uneven = path.read_bytes()
     ood.write(path, reference._replace(spread=np.full_like(reference.spread, np.nan)))
-    for content in (b"", b"no archive", whole[: len(whole) // 2], pickled, uneven, path.read_bytes()):
+    infinite = path.read_bytes()
+    ood.write(path, reference._replace(spread=np.zeros_like(reference.spread)))
+    without_spread = path.read_bytes()
+    ood.write(path, reference._replace(validation=reference.validation[::-1]))  # its percentiles would be wrong
+    unsorted = path.read_bytes()
+    damaged = (b"", b"no archive", whole[: len(whole) // 2], pickled, uneven, infinite, without_spread, unsorted)
+    for content in damaged:
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"ood\.npz: .*remove the file"):
             ood.of_run(tmp_path, run)
+
+
+def test_an_archive_that_unpacks_to_more_than_a_file_may_have_is_not_unpacked(reference, tmp_path, monkeypatch):
+    path = tmp_path / "ood.npz"
+    ood.write(path, reference._replace(precision=np.zeros((200, 200))))
+    monkeypatch.setattr(ood, "_LARGEST_FILE", 100_000)
+    assert path.stat().st_size < 100_000 < 200 * 200 * 8
+    with pytest.raises(InputError, match="unpacks to more than 100000 bytes"):
+        ood.read(path)

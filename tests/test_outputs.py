@@ -68,6 +68,13 @@ def test_only_named_files_inside_the_folder_are_removed(tmp_path):
     assert not any(path.exists() for path in (*gone, out / "predictions.csv", out / "predictions.json"))
 
 
+def test_a_table_of_something_else_is_not_taken_for_earlier_predictions(tmp_path):
+    (tmp_path / "predictions.json").write_text("[]")
+    with pytest.raises(InputError, match=r"predictions\.json: is not of earlier predictions"):
+        outputs.remove_older(tmp_path)
+    assert (tmp_path / "predictions.json").is_file()
+
+
 def test_pictures_are_written_exactly():
     for shape in ((5, 7), (5, 7, 3)):
         image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)

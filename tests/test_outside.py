@@ -248,7 +248,10 @@ def test_the_table_holds_the_measures_of_each_record(data, results, capsys):
         assert case.grade_predicted == GRADES[int(np.argmax([float(cell) for cell in line[2:5]]))]
         assert case.grade_truth == ("" if record.grade is None else GRADES[record.grade])
         assert case.p_malignant == float(line[5]) and case.malignant_truth == record.malignant
-        assert dict(case.about) == dict(record.descriptors)
+        cleaning = {"cleaning": "; ".join(record.cleaning)} if record.cleaning else {}
+        assert dict(case.about) == cleaning | dict(record.descriptors)
+        assert case.reader_grades == tuple(GRADES[grade] for grade in record.reader_grades)
+        assert np.isnan(case.contrast_to_noise) == (record.mask is None)
         if record.mask is None:
             assert np.isnan(case.dice) and case.predicted_area_px is None
             continue

@@ -12,8 +12,9 @@ from sklearn import metrics as judge
 
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import paired
+from thyroid_jax.evaluate.calibration import calibration_summary
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.evaluate.measures import MEASURES, PRIMARY
+from thyroid_jax.evaluate.measures import CALIBRATION, MEASURES, PRIMARY
 from thyroid_jax.evaluate.paired import compare, difference, matched, permutation_test, run_of
 from thyroid_jax.evaluate.statistics import cluster_bootstrap, crossed_bootstrap, decide, holm
 from thyroid_jax.evaluate.summary import summary
@@ -59,6 +60,10 @@ def measured(cases):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of rows without a class
         recalls = judge.recall_score(malignant, score >= 0.5, labels=[False, True], average=None, zero_division=np.nan)
+        values = judge.precision_score(malignant, score >= 0.5, labels=[0, 1], average=None, zero_division=np.nan)
+        rates = judge.roc_curve(malignant, score, drop_intermediate=False)[:2] if len(set(malignant)) == 2 else None
+    areas_under_precision = [judge.average_precision_score(truth == k, probability[:, k]) for k in range(3)]
+    cumulative, reached = probability.cumsum(1)[:, :2], truth[:, None] <= np.arange(2)
     return {
         **{name: np.mean([getattr(case, name) for case in cases]) for name in OUTLINE},
         "accuracy": judge.accuracy_score(truth, predicted),
@@ -69,9 +74,35 @@ def measured(cases):
         "malignant_specificity": recalls[0],
         "malignant_sensitivity": recalls[1],
         "quadratic_kappa": judge.cohen_kappa_score(truth, predicted, weights="quadratic", labels=[0, 1, 2]),
+        "linear_kappa": judge.cohen_kappa_score(truth, predicted, weights="linear", labels=[0, 1, 2]),
+        "weighted_f1": judge.f1_score(truth, predicted, average="weighted", zero_division=0),
+        "mean_absolute_grade_error": judge.mean_absolute_error(truth, predicted),
+        "macro_auprc": np.nan if len(set(truth)) < 3 else np.mean(areas_under_precision),
+        "malignant_auprc": judge.average_precision_score(malignant, score),
+        "malignant_ppv": values[1],
+        "malignant_npv": values[0],
+        "malignant_f1": judge.f1_score(malignant, score >= 0.5),
+        "malignant_sensitivity_at_specificity_90": np.nan if rates is None else np.interp(0.1, *rates),
+        "malignant_specificity_at_sensitivity_90": np.nan if rates is None else 1 - np.interp(0.9, *rates[::-1]),
+        "grade_brier": np.mean(((probability - np.eye(3)[truth]) ** 2).sum(1)),
+        "grade_rps": np.mean((cumulative - reached) ** 2),
+        "grade_ece_width": gap_in_bins(probability.max(1), probability.argmax(1) == truth),
+        "malignant_brier": judge.brier_score_loss(malignant, score),
+        "malignant_ece_width": gap_in_bins(score, np.array(malignant)),
         "macro_auroc": np.mean(areas),
         "malignant_auroc": judge.roc_auc_score(malignant, score) if len(set(malignant)) == 2 else np.nan,
     }
+
+
+def gap_in_bins(forecast, outcome):
+    """ECE, bin by bin, in 15 bins of equal width."""
+    member = np.clip(np.ceil(15 * forecast).astype(int) - 1, 0, 14)
+    bins = [(forecast[member == b], outcome[member == b]) for b in set(member)]
+    return sum(len(f) * abs(f.mean() - y.mean()) for f, y in bins) / len(forecast)
+
+
+def is_right(case):
+    return (case.p_malignant >= 0.5) == case.malignant_truth
 
 
 def bounds(interval):
@@ -137,7 +168,8 @@ def test_sensitivity_and_specificity_are_means_over_their_own_cases(measure, mal
 def test_the_value_of_every_measure_is_that_of_the_summary():
     """So the difference is one of the values beside it; ranks in the place of scores change no measure."""
     cases = table(1)
-    own = summary(cases, samples=2)
+    own = summary(cases, samples=2) | calibration_summary(cases, samples=2)
+    own |= {"malignant_f1": {"value": measured(cases)["malignant_f1"]}}
     for name, measure in MEASURES.items():
         usable = [case for case in cases if measure.usable(case)]
         columns = measure.columns(usable, GRADES)
@@ -145,7 +177,8 @@ def test_the_value_of_every_measure_is_that_of_the_summary():
         assert value == pytest.approx(own[name]["value"], abs=1e-12), name
         exchanged = measure.value(*measure.exchanged(columns), weight=np.ones((1, len(usable))))[0]
         assert exchanged == pytest.approx(value, abs=1e-12), name
-        assert measure.higher == (name[:4] not in ("hd95", "assd"))
+        lower = ("hd95_px", "hd95_mm", "assd_px", "assd_mm", "mean_absolute_grade_error", *CALIBRATION)
+        assert measure.higher == (name not in lower)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -312,7 +345,8 @@ def test_tables_with_another_reference_are_refused(change, said):
 @pytest.mark.parametrize("measure", ["dice", "malignant_accuracy"])
 def test_the_p_of_a_mean_is_that_of_scipys_exact_test_of_the_groups_sums(measure):
     first, second = table(1)[:20], table(2)[:20]
-    columns = [MEASURES[measure].columns(cases, GRADES)[0] for cases in (first, second)]
+    value = {"dice": lambda case: case.dice, "malignant_accuracy": is_right}[measure]
+    columns = [np.array([value(case) for case in cases], float) for cases in (first, second)]
     gaps = (columns[0] - columns[1]).reshape(10, 2).sum(1)  # two images a patient
     statistic = lambda values, axis: values.sum(axis=axis)
     expected = stats.permutation_test((gaps,), statistic, permutation_type="samples", n_resamples=np.inf)

@@ -12,7 +12,7 @@ from thyroid_jax import model
 from thyroid_jax.data.pipeline import letterbox, undo_letterbox
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.calibration import Calibration, Scaling
-from thyroid_jax.predict import Prediction, calibrated, check_spacing, fingerprint, load, predict
+from thyroid_jax.predict import Prediction, calibrated, check_finite, check_spacing, fingerprint, load, predict
 
 UNKNOWN = (math.nan, math.nan)
 
@@ -136,6 +136,17 @@ def test_flip_averages_over_the_mirror_image(run):
 
 def scaling(method, temperature, bias=0.0):
     return Scaling(method, temperature, bias, cases=30, groups=20, nll_before=1.0, nll_after=0.9)
+
+
+def test_answers_that_are_not_finite_are_refused_and_are_no_first_grade(run):
+    """The largest of NaN is the first grade, and an outline of NaN is empty: both look like a prediction."""
+    broken = run._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, run.params))
+    with pytest.raises(InputError, match=r"the run's answers for .* are not finite.*diverged.*another"):
+        next(predict(broken, [GREY]))
+    (found,) = predict(run, [GREY])
+    check_finite({"grading": np.array([[0.5, 0.5], [np.nan, np.nan]])}, 1)  # a row that only fills the batch up
+    with pytest.raises(InputError, match="malignancy"):
+        check_finite(found.answers | {"grading": found.grades[None], "malignancy": np.array([0.5, np.inf])}, 2)
 
 
 def test_a_calibration_scales_the_probabilities_and_not_the_answers(run):

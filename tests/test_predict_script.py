@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image, ImageOps
 from script_runs import GRADES, about, load, mask_of, picture, refused, run
 
 from data_prep import cleaning
+from experiments import predict as script
 from thyroid_jax import model, predict, runs
+from thyroid_jax.data import formats
 from thyroid_jax.runs import apply, evaluation, quality
 
 
@@ -263,6 +266,21 @@ def test_what_cannot_be_asked_for(finished, inputs, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(apply, "load_all", lambda *_, **__: pytest.fail("a run was read"))
     (tmp_path / "file").write_text("x")
     assert "cannot be written into" in refused(capsys, tmp_path / "file" / "out", inputs, "--run-dir", finished)
+
+
+def test_a_pixel_size_that_replaces_the_files_own_is_told():
+    unknown = (np.nan, np.nan)
+    for asked, own, used, words in (
+        (None, (0.1, 0.2), (0.1, 0.2), ()),
+        ((0.3, 0.3), unknown, (0.3, 0.3), ()),
+        ((0.1, 0.2), (0.1, 0.2), (0.1, 0.2), ()),
+        ((0.3, 0.3), (0.1, 0.2), (0.3, 0.3), ("pixel size of the file, 0.1 x 0.2 mm, replaced by --spacing",)),
+    ):
+        arguments = script.Arguments(inputs=(), run_dir=(), out=Path("out"), spacing=asked)
+        grey = np.zeros((1, 2, 2), np.uint8)
+        assert script.spacing_of(arguments, formats.Picture(grey, own, ())) == (used, words)
+    arguments = script.Arguments(inputs=(), run_dir=(), out=Path("out"))
+    assert np.isnan(script.spacing_of(arguments, formats.Picture(grey, unknown, ()))[0]).all()
 
 
 def test_a_screenshot_is_cleaned_and_its_mask_lies_in_the_whole_picture(finished, tmp_path):

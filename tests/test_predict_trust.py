@@ -10,8 +10,8 @@ from PIL import Image
 from script_runs import GRADES, about, load, mask_of, picture, refused, run
 
 from thyroid_jax import runs
-from thyroid_jax.evaluate.calibration import Calibration, Scaling, to_dict
-from thyroid_jax.files import write_json
+from thyroid_jax.evaluate.calibration import Calibration, Scaling
+from thyroid_jax.files import read_json, write_json
 from thyroid_jax.runs import apply, evaluation, ood, prediction_table
 
 
@@ -46,10 +46,9 @@ def second(finished, tmp_path):
     return run_dir
 
 
-def test_probabilities_are_calibrated_where_every_run_has_a_calibration(own, second, inputs, tmp_path):
+def test_probabilities_are_calibrated_where_every_run_has_a_calibration(own, second, inputs, tmp_path, capsys):
     fitted = Scaling("temperature", 2.0, 0.0, cases=30, groups=20, nll_before=1.0, nll_after=0.9)
-    calibration = to_dict(Calibration("validation", GRADES, fitted, fitted))
-    write_json(own / apply.CALIBRATION, calibration)
+    apply.write_calibration(own, load(own), Calibration("validation", GRADES, fitted, fitted))
     file = inputs / "portrait.png"
     (row,) = run(tmp_path / "a", file, "--run-dir", own)
     (plain,) = run(tmp_path / "b", file, "--run-dir", own, "--no-calibrate")
@@ -65,6 +64,9 @@ def test_probabilities_are_calibrated_where_every_run_has_a_calibration(own, sec
         assert "fitted for the best checkpoint without --flip" in about(tmp_path / f"c{place}")["calibration"]
     run(tmp_path / "d", file, "--run-dir", own, second)
     assert about(tmp_path / "d")["calibration"] == f"uncalibrated: {second} has no report/calibration.json"
+    kept = read_json(own / apply.CALIBRATION)
+    write_json(own / apply.CALIBRATION, {name: kept[name] for name in kept if name != "parameters"})
+    assert "was not fitted for these parameters" in refused(capsys, tmp_path / "e", file, "--run-dir", own)
 
 
 def test_images_are_compared_with_the_training_images(own, inputs, drawn_data, tmp_path, capsys, monkeypatch):

@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss
 
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.metrics import dice, iou
 from thyroid_jax.evaluate.report.baselines import baselines
-from thyroid_jax.evaluate.summary import summary
+from thyroid_jax.evaluate.summary import Counts, summary
 
 NAMES = ("a", "b", "c")
 
@@ -58,8 +59,39 @@ def test_one_grade_for_all_is_measured_as_such():
     assert measured["macro_auprc"]["value"] == pytest.approx(found["macro_auprc"].value) == pytest.approx(1 / 3)
 
 
-def test_on_a_tie_the_higher_grade():
-    assert baselines(graded("aabb"), {})["accuracy"].words == "b for all"
+def test_ties_are_those_of_the_tables_of_baselines():
+    """The lower grade, and malignant, as a prediction with equal probabilities is read."""
+    found = baselines(graded("aabb", [True, False, True, False]), {})
+    assert found["accuracy"].words == "a for all" and found["malignant_accuracy"].words == "malignant for all"
+    tied = Counts({"a": 0, "b": 3, "c": 3}, benign=2, malignant=2)
+    found = baselines(graded("abbc", [False, False, True, False]), {}, tied)
+    assert found["accuracy"] == (0.5, "b for all") and found["malignant_accuracy"] == (0.25, "malignant for all")
+
+
+def test_classes_are_counted_in_the_training_part():
+    """The most frequent class of the training is wrong for most of these cases; the shares are the training's, too."""
+    cases = graded("aaab", [True, True, True, False])
+    training = Counts({"a": 1, "b": 2, "c": 1}, benign=3, malignant=1)
+    found = baselines(cases, {}, training)
+    assert found["accuracy"] == (1 / 4, "b for all") and found["malignant_accuracy"] == (1 / 4, "benign for all")
+    truth = [0, 0, 0, 1]
+    shares = np.array([0.25, 0.5, 0.25])
+    assert found["grade_brier"].value == pytest.approx(np.mean([((shares - np.eye(3)[g]) ** 2).sum() for g in truth]))
+    assert found["malignant_brier"].value == pytest.approx(brier_score_loss([1, 1, 1, 0], [0.25] * 4))
+    own = baselines(cases, {})
+    assert own["accuracy"] == (3 / 4, "a for all") and own["malignant_accuracy"] == (3 / 4, "malignant for all")
+    for key in ("quadratic_kappa", "macro_auroc", "malignant_auroc", "malignant_auprc"):  # chance needs no training
+        assert found[key] == own[key]
+
+
+def test_labels_that_the_training_part_lacks_have_no_baseline_but_chance():
+    cases = graded("aaab", [True, True, True, False])
+    found = baselines(cases, {}, Counts({}, benign=1, malignant=2))
+    assert "accuracy" not in found and "grade_brier" not in found and found["macro_auroc"].value == 0.5
+    found = baselines(cases, {}, Counts({"a": 1, "b": 0, "c": 0}))
+    assert (
+        "malignant_accuracy" not in found and found["malignant_auroc"].value == 0.5 and found["accuracy"].value == 0.75
+    )
 
 
 def test_one_grade_alone_has_no_chance():
@@ -74,7 +106,7 @@ def test_one_call_for_all_is_measured_as_such():
     measured, found = summary(constant, samples=20), baselines(cases, {})
     assert found["malignant_accuracy"] == (0.6, "benign for all")
     for key in found:
-        if key.startswith("malignant"):
+        if key.startswith("malignant") and key != "malignant_brier":
             assert found[key].value == pytest.approx(measured[key]["value"]), key
     assert {"malignant_auroc", "malignant_auprc", "malignant_balanced_accuracy"} <= set(found)
     only = baselines(graded("aa", [True, True]), {})

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from report_samples import HOSTILE, disc, sample_report
 
+from thyroid_jax.evaluate.calibration import calibration_summary
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.report import Picture, Report, render_comparison, thumbnail, write_report
-from thyroid_jax.evaluate.summary import measure, summary
+from thyroid_jax.evaluate.subgroups import subgroups
+from thyroid_jax.evaluate.summary import at_or_above_summary, decision_curve, measure, per_grade_summary, summary
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
@@ -46,6 +48,9 @@ def many(count):
     return Report(
         title="Many", summary=summary(cases, samples=50), cases=cases, pictures=pictures, log=log, config=config,
         notes=notes, facts={"Data": "noise", "Method": "none"}, counts={"test": {"images": count}},
+        per_grade=per_grade_summary(cases, samples=20), at_or_above=at_or_above_summary(cases, samples=20),
+        decision=decision_curve(cases, samples=20), calibration=calibration_summary(cases, samples=20),
+        subgroups=subgroups(cases, samples=20),
     )  # fmt: skip
 
 

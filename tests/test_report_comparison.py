@@ -105,3 +105,29 @@ def test_methods_without_outlines_or_anything():
     words = Page(render_comparison({"a": bare, "b": bare}, samples=10)).words
     assert "Nothing was measured." in words and "No measure is there for both" in words
     assert np.isnan(bare[0].dice)
+
+
+def test_a_comparison_that_is_there_is_shown_and_not_computed_again(found, monkeypatch):
+    """Its numbers, measures and margins; other methods, and differences to others, are left out."""
+    tables, pictures = found
+    tables = {name: [dataclasses.replace(case, iou=case.dice / 2) for case in cases] for name, cases in tables.items()}
+    compared = compare(tables, measures=("dice", "iou"), margins={"dice": 0.05}, samples=50, notes=["A note."])
+    monkeypatch.setattr("thyroid_jax.evaluate.report.comparison.compare", None)
+    shown = {name: tables[name] for name in ("plain", "third")}
+    text = render_comparison(shown, pictures, compared=compared)
+    differences = section(text, "differences")
+    (dice, iou) = (gap for gap in compared.gaps if gap.method == "third")
+    assert f"third − plain {dice.value:+.3f}" in differences and f"third − plain {iou.value:+.3f}" in differences
+    assert f"{dice.decision} (margin 0.05)" in differences and "A note." in differences
+    assert "(50 replicates)" in differences and " ".join(HOSTILE.split()) not in section(text, "results")
+    assert "IoU" in section(text, "results").split("more measures")[0]  # it was asked for
+    with pytest.raises(ValueError, match="does not hold the methods other"):
+        render_comparison(shown | {"other": tables["plain"]}, compared=compared)
+    with pytest.raises(ValueError, match="samples are those of the comparison"):
+        render_comparison(shown, compared=compared, samples=10)
+
+
+def test_no_interval_is_said_so():
+    one = [Case(f"{i}", "patient", dice=i / 10) for i in range(5)]
+    text = render_comparison({"a": one, "b": one}, samples=10)
+    assert "0.200 (no interval) · 5 cases" in section(text, "results") and "– to –" not in text

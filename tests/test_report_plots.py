@@ -7,7 +7,8 @@ import pytest
 from report_samples import HOSTILE
 
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.evaluate.report.plots import grade_plots, malignancy_plots, scatter
+from thyroid_jax.evaluate.report.plots import decision_plots, grade_plots, malignancy_plots, scatter
+from thyroid_jax.evaluate.summary import decision_curve
 
 
 def cases_of(truth, p, **more):
@@ -86,3 +87,25 @@ def test_no_text_of_the_data(judged):
         assert "alert" not in plot.svg + plot.caption + plot.heading and "://" not in plot.svg
     first, second, third = (set(re.findall(r' id="([^"]*)"', str(plot.svg))) for plot in malignancy_plots(cases))
     assert not first & second and not first & third and not second & third
+
+
+def test_the_decision_curve_has_the_points_of_the_model_and_of_treating_all():
+    rng = np.random.default_rng(0)
+    truth = rng.random(60) < 0.4
+    cases = cases_of(truth, np.clip(0.3 * truth + rng.random(60) * 0.7, 0, 1))
+    curve = decision_curve(cases, np.arange(1, 10) / 20, samples=50)
+    (plot,) = decision_plots(curve)
+    assert "60 cases of 30 groups" in plot.caption and "calibrated" in plot.caption
+    (model,) = drawn_lines(plot.svg, "1.8")
+    slope, start = np.polyfit(curve.model, model[:, 1], 1)  # one scale, upside down, for both lines
+    np.testing.assert_allclose(model[:, 1], start + slope * curve.model, atol=1e-3)
+    (everyone,) = drawn_lines(plot.svg, "1.4")
+    np.testing.assert_allclose(everyone[:, 1], start + slope * curve.treat_all[: len(everyone)], atol=1e-3)
+    assert slope < 0
+    assert decision_plots(None) == []
+
+
+def test_a_decision_curve_without_a_band_or_a_benefit_can_be_drawn():
+    alone = [Case(f"{i}", "patient", malignant_truth=False, p_malignant=i / 10) for i in range(10)]
+    curve = decision_curve(alone, [0.1, 0.5], samples=5)
+    assert np.isnan(curve.low).all() and "10 cases of 1 group." in decision_plots(curve)[0].caption

@@ -7,7 +7,7 @@ import pytest
 
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.report.remarks import remarks
-from thyroid_jax.evaluate.summary import summary
+from thyroid_jax.evaluate.summary import malignancy_summary, summary
 
 NAN = float("nan")
 NAMES = ("a", "b")
@@ -134,3 +134,10 @@ def test_the_gravest_come_first():
     ]
     assert order == sorted(order)
     assert np.unique(said).size == len(said)
+
+
+def test_an_area_without_an_interval_is_named():
+    cases = [Case(f"{i}", f"{i}", malignant_truth=i == 0, p_malignant=0.3 + 0.1 * (i % 3)) for i in range(30)]
+    found = remarks(cases, malignancy_summary(cases, samples=10), [])
+    assert any("has no interval: it needs two groups" in remark for remark in found)
+    assert not any("no interval" in remark for remark in remarks(cases[1:], malignancy_summary(cases[1:]), []))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from report_samples import NAMES, sample_cases
 
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.report.baselines import Baseline
@@ -13,6 +14,7 @@ from thyroid_jax.evaluate.report.tables import (
     dice_strips,
     digits_of,
     estimated,
+    grade_tables,
     group_sizes,
     headline,
     malignancy_counts,
@@ -25,7 +27,7 @@ from thyroid_jax.evaluate.report.tables import (
     unit_of,
 )
 from thyroid_jax.evaluate.subgroups import Estimate
-from thyroid_jax.evaluate.summary import summary
+from thyroid_jax.evaluate.summary import at_or_above_summary, per_grade_summary, summary
 
 NAN = float("nan")
 
@@ -64,7 +66,7 @@ def test_a_row_has_its_unit_digits_baseline_and_a_bar_only_for_shares():
     assert found["dice"]["baseline"] == (0.2, "whole image") and found["hd95_px"]["baseline"] is None
     assert [found[key]["bar"] for key in found] == [True, False, False, False, False, False]
     assert (found["hd95_px"]["unit"], found["hd95_px"]["digits"], found["assd_mm"]["digits"]) == ("px", 1, 2)
-    assert found["new"]["name"] == "new" == name_of("new") and unit_of("new") == "" and digits_of("new") == 3
+    assert found["new"]["name"] == "New" == name_of("new") and unit_of("new") == "" and digits_of("new") == 3
     (kappa,) = measure_rows({"quadratic_kappa": entry(low=-0.1)}, {})
     assert not kappa["bar"]
 
@@ -117,3 +119,29 @@ def test_a_strip_has_quartiles_and_every_value():
     ((name, rows),) = dice_strips({"one": [("a", cases), ("b", cases[1:])], "none": [("a", cases[1:])]})
     assert name == "one" and [row.name for row in rows] == ["a"]
     assert rows[0].median == pytest.approx(0.5)
+
+
+def test_tables_of_the_grades_have_every_estimate_in_its_place():
+    cases, _ = sample_cases(16)
+    per_grade, above = per_grade_summary(cases, samples=20), at_or_above_summary(cases, samples=20)
+    each, higher = grade_tables(per_grade, above)
+    assert each["columns"] == ["Sensitivity", "Specificity", "Precision", "F1", "AUROC", "AUPRC"]
+    assert higher["columns"] == ["Sensitivity", "Specificity", "AUROC"]
+    assert [row["name"] for row in each["rows"]] == list(NAMES)
+    assert [row["name"] for row in higher["rows"]] == [f"≥ {name}" for name in NAMES[1:]]
+    known = [case for case in cases if case.grade_truth and case.grade_predicted]
+    for row in each["rows"]:
+        assert row["cases"] == str(sum(case.grade_truth == row["name"] for case in known))
+        found = per_grade[row["name"]]
+        values = [found[key]["value"] for key in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")]
+        assert repr([cell.value for cell in row["cells"]]) == repr(values)
+    area = above[NAMES[2]]["auroc"]
+    assert higher["rows"][1]["cells"][2][:3] == (area["value"], area["low"], area["high"])
+    assert area["low"] < area["value"]
+    assert grade_tables({}, {}) == []
+
+
+def test_a_single_area_is_marked_as_delongs():
+    cases, _ = sample_cases(30)
+    rows = {row["key"]: row["interval"] for row in measure_rows(summary(cases, samples=10), {})}
+    assert rows["malignant_auroc"] == "DeLong" and set(rows.values()) == {"DeLong", ""}

@@ -180,10 +180,10 @@ def test_a_page_is_written_where_it_is_asked_for_or_can_be(tmp_path, monkeypatch
     import sys
 
     rows = results.with_ensembles({"a": table(1, SEEDS), "b": table(2, SEEDS), "one": table(3)}, {})
-    page = lambda found, *, title, samples: f"{title} {samples} {' '.join(found)}"
+    page = lambda found, *, title, compared: f"{title}: {compared.samples} {' '.join(found)}"
     monkeypatch.setattr(results.report, "render_comparison", page)
     results.publish(tmp_path / "auto", rows, replace(FEW, page="auto"))
-    assert (tmp_path / "auto" / "index.html").read_text() == "auto 20 a b"  # the others are not compared to a
+    assert (tmp_path / "auto" / "index.html").read_text().endswith(", auto: 20 a b")  # the others are not compared to a
     results.publish(tmp_path / "no", rows, FEW)
     assert not (tmp_path / "no" / "index.html").exists()
     results.publish(tmp_path / "alone", results.with_ensembles({"a": table(1)}, {}), replace(FEW, page="yes"))

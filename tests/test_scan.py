@@ -79,6 +79,18 @@ def test_letters_go_and_bright_foci_stay():
     assert filled[80, 120] == grey[80, 120] > 220
 
 
+@pytest.mark.parametrize("width", [3, 4, 6])
+def test_a_bright_focus_of_three_pixels_and_more_is_no_letter(width):
+    """The width is that at half of the height. Narrower ones may be taken for a stroke: docs/predict.md says so."""
+    rng = np.random.default_rng(width)
+    rows, columns = np.mgrid[:60, :80]
+    for _ in range(40):
+        row, column = 30 + rng.random(), 40 + rng.random()
+        focus = np.exp(-((rows - row) ** 2 + (columns - column) ** 2) * 4 * np.log(2) / width**2)
+        grey = np.clip(90 + 8 * rng.normal(size=rows.shape) + 150 * focus, 0, 255).astype(np.uint8)
+        assert grey.max() > 190 and not scan.white_glyphs(grey).any()
+
+
 def test_plain_tissue_has_no_glyphs():
     assert not scan.white_glyphs(tissue(300, 400, seed=3)).any()
 

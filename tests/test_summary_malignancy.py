@@ -1,13 +1,17 @@
 """Malignancy of a table against scikit-learn, hand-computed values and the plain bootstrap."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import special, stats
 from sklearn import metrics as sk
 
 from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.statistics import cluster_bootstrap
-from thyroid_jax.evaluate.summary import decision_curve, judged, malignancy_summary, measure
+from thyroid_jax.evaluate.summary import decision_curve, interval_kind, judged, malignancy_summary, measure
+from thyroid_jax.evaluate.summary.entry import area_interval
 
 KEYS = {"value", "low", "high", "n", "undefined", "groups", "replicates", "replicates_undefined"}
 NEEDS_BOTH_KINDS = (
@@ -77,8 +81,13 @@ def test_malignancy_of_one_kind_and_of_none():
     assert found["malignant_specificity"]["value"] == found["malignant_accuracy"]["value"] == 5 / 8
     # One malignant group of nine: a replicate misses it with probability (8/9)^9.
     found = malignancy_summary([*benign, measure("m", "m", p_malignant=0.9, malignant_truth=True)], samples=4000)
-    for name in NEEDS_BOTH_KINDS:
+    for name in set(NEEDS_BOTH_KINDS) - {"malignant_auroc"}:
         assert found[name]["replicates_undefined"] / 4000 == pytest.approx((8 / 9) ** 9, abs=0.03)
+    # The area is perfect, and one independent pair of a malignant and a benign case says hardly anything about it.
+    area = found["malignant_auroc"]
+    assert (area["value"], area["replicates"]) == (1, 0) and (area["low"], area["high"]) == pytest.approx((0.025, 1))
+    other = malignancy_summary([*benign, measure("m", "m", p_malignant=0.35, malignant_truth=True)], samples=10)
+    assert other["malignant_auroc"]["value"] == 0.5 and np.isnan(other["malignant_auroc"]["low"])
     assert found["malignant_sensitivity"]["groups"] == 1 and np.isnan(found["malignant_sensitivity"]["low"])
     for cases in ([], [measure("x", "p", p_malignant=0.3)]):
         assert malignancy_summary(cases) == {}
@@ -151,3 +160,49 @@ def test_decision_curve_at_the_edges():
     assert list(alone.model) == [1.0] * 15 + [0.0] * 34 and alone.threshold[14] == 0.3
     with pytest.raises(ValueError, match="thresholds"):
         decision_curve([measure("x", "p", p_malignant=0.3, malignant_truth=True)], [0.5, 1.0])
+
+
+def test_the_interval_of_the_area_is_delongs_by_group_and_says_so():
+    """Against the covariance of Obuchowski, written out pair by pair, and Student's quantile."""
+    truth, score, cases = drawn()
+    groups = np.array([case.group for case in cases])
+    found = malignancy_summary(cases, samples=50, level=0.9)
+    x, y = score[truth], score[~truth]
+    psi = (x[:, None] > y) + (x[:, None] == y) / 2
+    area, p, n = psi.mean(), len(x), len(y)
+    names = np.unique(groups)
+    a = np.array([(psi.mean(1) - area)[groups[truth] == g].sum() / p for g in names])
+    b = np.array([(psi.mean(0) - area)[groups[~truth] == g].sum() / n for g in names])
+    g10, g01, g = len(set(groups[truth])), len(set(groups[~truth])), len(names)
+    s10, s01 = g10 / (g10 - 1) * (a**2).sum(), g01 / (g01 - 1) * (b**2).sum()
+    variance = s10 + s01 + 2 * g / (g - 1) * (a * b).sum()
+    df = (s10 + s01) ** 2 / (s10**2 / (g10 - 1) + s01**2 / (g01 - 1))
+    width = stats.t.ppf(0.95, df) * np.sqrt(variance) / (area * (1 - area))
+    bounds = special.expit(special.logit(area) + np.array([-width, width]))
+    entry = found["malignant_auroc"]
+    assert entry["value"] == pytest.approx(area) and [entry["low"], entry["high"]] == pytest.approx(bounds)
+    kinds = {name: interval_kind(one) for name, one in found.items()}
+    assert kinds.pop("malignant_auroc") == "delong" and set(kinds.values()) == {"bootstrap"}
+    alone = malignancy_summary([replace(case, group="one patient") for case in cases], samples=50)
+    assert {interval_kind(one) for one in alone.values()} == {""}  # nobody can say how patients differ
+
+
+@pytest.mark.parametrize("why, truth, score, groups, value, bounds", [
+    ("all tie", [1, 1, 0, 0], [0.5] * 4, "abcd", 0.5, "pairs"),
+    ("perfect", [1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1], "abcd", 1.0, (0.025**0.5, 1.0)),
+    ("perfectly wrong", [0, 0, 1, 1], [0.9, 0.8, 0.2, 0.1], "abcd", 0.0, (0.0, 1 - 0.025**0.5)),
+    ("one malignant group", [1, 1, 0, 0], [0.9, 0.1, 0.5, 0.2], "aabc", 0.5, None),
+    ("one group", [1, 0, 1, 0], [0.9, 0.1, 0.5, 0.6], "aaaa", 0.75, None),
+    ("one class", [1, 1], [0.9, 0.1], "ab", np.nan, None),
+    ("no case", [], [], "", np.nan, None),
+])  # fmt: skip
+def test_the_area_and_its_interval_at_the_edges(why, truth, score, groups, value, bounds):
+    found = area_interval(np.array(score, float), np.array(truth, bool), np.array(list(groups)), level=0.95)
+    assert found.value == pytest.approx(value, nan_ok=True) and found.clusters == len(set(groups))
+    if bounds is None:
+        assert np.isnan(found.low) and np.isnan(found.high)
+    elif bounds == "pairs":  # one of two independent pairs: Clopper and Pearson
+        exact = stats.binomtest(1, 2).proportion_ci(0.95, method="exact")
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    else:
+        assert (found.low, found.high) == pytest.approx(bounds)

@@ -1,11 +1,17 @@
 """Rows of the per-case table against hand-computed values and the single measures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from toys import CARD, toys
 
-from thyroid_jax.evaluate import metrics
-from thyroid_jax.evaluate.cases import read_cases, write_cases
-from thyroid_jax.evaluate.summary import measure
+from thyroid_jax.evaluate import metrics, outside
+from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
+from thyroid_jax.evaluate.ensembles import KEPT
+from thyroid_jax.evaluate.summary import Answer, measure, reference_of, row_of
+from thyroid_jax.predict import Prediction, Trained
+from thyroid_jax.runs import ensemble, evaluation, folds
 
 
 def square(top, left, side=20, size=40):
@@ -99,3 +105,56 @@ def test_hd95_in_mm_of_a_known_and_of_an_unknown_spacing():
     assert np.isnan(measure("x", "p", predicted=empty, reference=square(0, 0), spacing=spacing).hd95_mm)
     with pytest.raises(ValueError, match="spacing"):
         measure("x", "p", predicted=empty, reference=empty, spacing=(0.5, 0.0))
+
+
+# --- rows of records --------------------------------------------------------------------------------------------------
+
+
+def kept(case):
+    return {name: repr(getattr(case, name)) for name in KEPT if name != "target"}  # measured where guidance is trained
+
+
+@pytest.mark.parametrize("record", list(toys()), ids=lambda record: record.case)
+def test_every_row_of_a_record_has_the_same_reference_readers_and_findings(record):
+    """Runs, runs together, runs on another data set, other people's results, and heads on frozen features."""
+    names, outline = CARD.grades, np.zeros(record.image.shape, bool)
+    found = Prediction(outline.astype(np.float32), np.array([0.2, 0.5, 0.3]), 0.75, {})
+    trained = Trained(None, None, {}, {"grades": list(names)}, 0)
+    of_folds = folds.Folds([record], None, np.zeros(1), (), names)
+    rows = [
+        row_of(record, names, Answer()),
+        evaluation.case_of(trained, record, found, "test"),
+        ensemble.predicted_case(record, CARD, found, dict(zip(names, names)), "external"),
+        ensemble.predicted_case(record, CARD, found, None, "external"),
+        outside.case_of(record, CARD, outline, outside.Judgement("high", {"low": 1.0, "mid": 0.0, "high": 0.0}), "all"),
+        folds.scored_case(of_folds, 0, "fold0", np.array([0.2, 0.5, 0.3]), 0.5),
+    ]
+    assert all(kept(row) == kept(rows[0]) for row in rows)
+    assert [row.grade_predicted for row in rows] == ["", "mid", "mid", "", "high", "mid"]
+    readers = {row.reader_dice for row in rows[1:5]}
+    assert readers == {tuple(metrics.dice(outline, mask) for mask in record.reader_masks)}
+    assert rows[0].about == {
+        **({"cleaning": "; ".join(record.cleaning)} if record.cleaning else {}),
+        **record.descriptors,
+    }
+    assert rows[0].grade_truth == ("" if record.grade is None else names[record.grade])
+    assert rows[0].reader_grades == tuple(names[grade] for grade in record.reader_grades)
+    assert np.isnan(rows[0].contrast_to_noise) == (record.mask is None)
+    assert np.isnan(rows[0].reference_area_mm2) == (record.mask is None or np.isnan(record.spacing[0]))
+
+
+def test_cleaning_is_named_without_its_numbers_and_a_finding_of_that_name_wins():
+    steps = ("cut to the scan: rows 2-9, columns 0-8", "dots filled in: 4 pixels", "dots filled in: 9")
+    plain = replace(next(iter(toys())), descriptors={}, cleaning=())
+    about = lambda record: reference_of(record, CARD.grades)["about"]
+    assert about(plain) == {}
+    assert about(replace(plain, cleaning=steps)) == {"cleaning": "cut to the scan; dots filled in"}
+    assert about(replace(plain, cleaning=steps, descriptors={"cleaning": "by hand"})) == {"cleaning": "by hand"}
+
+
+def test_an_answer_that_says_nothing_is_a_row_without_predictions():
+    record = list(toys())[1]
+    row = row_of(record, CARD.grades, Answer(), "test")
+    assert (row.part, row.probability, row.grade_predicted, row.guidance) == ("test", {}, "", {})
+    assert np.isnan(row.dice) and np.isnan(row.p_malignant) and row.predicted_area_px is None
+    assert row.reference_area_px == record.mask.sum() and isinstance(row, Case)

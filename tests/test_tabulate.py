@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thyroid_jax.evaluate import paired, tabulate
+from thyroid_jax.evaluate import tabulate
+from thyroid_jax.evaluate.measures import MEASURES
 from thyroid_jax.evaluate.tabulate import Comparison, Gap, Method
+from thyroid_jax.evaluate.tabulate.content import LABELS, MORE_LABELS
 
 NAN = math.nan
 
@@ -216,8 +218,22 @@ def test_latex_compiles_with_hostile_names(tmp_path):
 
 
 def test_every_measure_that_can_be_compared_has_a_label():
-    assert set(paired.MEASURES) <= set(tabulate.LABELS)
-    assert tabulate.label_of("no_such_measure") == "no such measure"
+    assert set(MEASURES) == set(LABELS) | set(MORE_LABELS) and not set(LABELS) & set(MORE_LABELS)
+    assert tabulate.label_of("no_such_measure") == "No such measure"
+    assert tabulate.label_of("at_or_above_4a_auroc") == "At or above 4a AUROC"
+    assert tabulate.label_of("grade_5_sensitivity_at_specificity_5") == "Grade 5 sensitivity at specificity 0.05"
+
+
+def test_it_is_said_which_intervals_are_delongs_and_only_of_what_is_shown(tmp_path):
+    areas = {"malignant_auroc": entry() | {"replicates": 0}, "at_or_above_4a_auroc": entry() | {"replicates": 0}}
+    found = replace(FOUND, summaries={"a": FOUND.summaries["a"] | areas, "b": FOUND.summaries["b"]})
+    assert "The interval of Malignancy AUROC is DeLong's over groups (logit)" in " ".join(tabulate.caption(found))
+    asked = replace(found, measures=("dice", "at_or_above_4a_auroc"))
+    assert "of Malignancy AUROC and of At or above 4a AUROC is DeLong's" in " ".join(tabulate.caption(asked))
+    assert "DeLong" not in " ".join(tabulate.caption(FOUND))
+    kinds = {(row["method"], row["measure"]): row["interval"] for row in tabulate.csv_rows(found)}
+    assert kinds["a", "malignant_auroc"] == "delong" and kinds["a", "dice"] == "bootstrap"
+    assert kinds["b", "dice"] is None  # one group
 
 
 def test_a_pipe_in_a_name_stays_in_its_cell():

@@ -52,6 +52,8 @@ _ADVICE = {
     errno.EDQUOT: "Free some space or choose another folder, then run the same command again.",
     errno.EACCES: "Choose a folder that you may write to.",
     errno.EROFS: "Choose a folder that you may write to.",
+    errno.EPERM: "Choose a folder that you may write to.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
     errno.EEXIST: "Choose another name, or move away what is there.",
     errno.ENOTDIR: "Name a folder.",
     errno.EISDIR: "Name a file.",

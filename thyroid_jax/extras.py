@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from thyroid_jax.errors import InputError
@@ -40,6 +41,8 @@ PACKAGES = {  # module -> package; of two extras that hold a package, the smalle
 
 RECORDS = ("tensorflow_datasets", "importlib_resources", "array_record", "sklearn")
 """modules that read a built data set and split it"""
+BUILDING = (*RECORDS, "scipy", "skimage", "defusedxml", "openpyxl", "h5py")
+"""modules that read originals and build data sets"""
 TRAINING = (*RECORDS, "grain", "scipy")
 """modules that train a run"""
 STATISTICS = ("scipy",)
@@ -62,6 +65,11 @@ def require(*modules: str) -> None:
     if packages:
         names = ", ".join(dict.fromkeys(package.name for package in packages))
         extras = ",".join(sorted({package.extra for package in packages}))
-        raise InputError(
-            f"missing packages: {names}. Install them with: pip install -e '.[{extras}]' in the folder of this project."
-        )
+        raise InputError(f"missing packages: {names}. Install them with: {install_command(extras)}.")
+
+
+def install_command(extras: str) -> str:
+    """The command that adds extras, such as ``data,report``, to the present installation: a checkout or a wheel."""
+    if (Path(__file__).parent / "experiments").is_dir():  # a wheel has the scripts inside this package
+        return f"pip install 'thyroid-jax[{extras}]'"
+    return f"pip install -e '.[{extras}]' in the folder of this project"

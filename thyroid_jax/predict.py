@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from thyroid_jax import checkpoints, model
+from thyroid_jax import checkpoints, command, model
 from thyroid_jax.config import Config, recipe_of
 from thyroid_jax.data.pipeline import letterbox, undo_letterbox
 from thyroid_jax.errors import InputError
@@ -60,6 +60,9 @@ class Prediction(NamedTuple):
 
 def read_config(path: Path) -> tuple[Config, dict[str, Any]]:
     """A run's ``config.json``: its settings, and what the run was made from."""
+    if not path.is_file():
+        train = f"{command.spelled('train')} --run-dir {path.parent}"
+        raise InputError(f"{path}: no such file. Name the folder of a run, or train one there first: {train}")
     values = read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get(ABOUT_RUN), dict):
         raise InputError(f"{path}: not the config of a run, or of one made by another version; start a new run folder.")
@@ -175,7 +178,8 @@ def predict(
     Yields a :class:`Prediction` for each image, in their order. An image's prediction does not depend on the others.
     All arguments are checked before the first image is predicted. Raises ValueError for an image that is not
     uint8[h w] (fractions, 16 bits, colours, a mask) and says how to convert it; for another number of spacings than of
-    images; for sizes that are not above 0, or of which only one is known; and for a ``batch_size`` below 1.
+    images; for sizes that are not above 0, or of which only one is known; and for a ``batch_size`` below 1. Raises
+    :class:`InputError` where the network's answers are not finite: there is then no grade and no outline.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size}: it is at least 1.")
@@ -200,6 +204,7 @@ def _in_batches(
     for start in range(0, len(images), batch_size):
         chunk, sides = images[start : start + batch_size], spacings[start : start + batch_size]
         answers = jax.device_get(answer(trained.params, trained.recipe, letterboxed(chunk, sides, size, batch_size)))
+        check_finite(answers, len(chunk))
         for row, (image, spacing) in enumerate(zip(chunk, sides)):
             found = {name: values[row] for name, values in answers.items()}
             outline = found.get("segmentation")
@@ -210,6 +215,19 @@ def _in_batches(
                 answers=found,
             )
             yield plain if trained.calibration is None else calibrated(plain, trained.calibration)
+
+
+def check_finite(answers: Mapping[str, np.ndarray], rows: int) -> None:
+    """Raise :class:`InputError` where one of the first ``rows`` answers of a task is NaN or infinite.
+
+    The most probable of grades that are NaN would be the first one, and an outline of NaN would be empty.
+    """
+    for name, values in answers.items():
+        if not np.isfinite(values[:rows]).all():
+            raise InputError(
+                f"the run's answers for {name} are not finite: its parameters are damaged, or its training diverged. "
+                "Use another checkpoint or another run."
+            )
 
 
 def calibrated(found: Prediction, calibration: Calibration) -> Prediction:

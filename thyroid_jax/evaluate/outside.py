@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from thyroid_jax.data import formats
 from thyroid_jax.data.record import Card, Entry, Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.evaluate.summary import measure
+from thyroid_jax.evaluate.summary import Answer, row_of
 
 SUM_WITHIN = 0.01  # how far a row's probabilities may be from a sum of 1: they are often rounded
 
@@ -240,32 +239,7 @@ def name_faults(
     return faults
 
 
-def reference_of(record: Record, card: Card) -> dict[str, Any]:
-    """What :func:`~thyroid_jax.evaluate.summary.measure` takes of a record: its reference, readers and findings."""
-    return {
-        "reference": record.mask,
-        "spacing": record.spacing,
-        "image": record.image,
-        "readers": record.reader_masks,
-        "reader_grades": [card.grades[grade] for grade in record.reader_grades],
-        "grade_truth": "" if record.grade is None else card.grades[record.grade],
-        "malignant_truth": record.malignant,
-        "about": dict(record.descriptors),
-    }
-
-
 def case_of(record: Record, card: Card, outline: np.ndarray | None, judged: Judgement, part: str) -> Case:
-    """A record's row: ``outline`` bool[h w] or None, and the judgement, beside the reference.
-
-    A grade that the judgement names is kept, also where another one is more probable.
-    """
-    row = measure(
-        record.case,
-        record.group,
-        part=part,
-        predicted=outline,
-        probability=judged.probability,
-        p_malignant=judged.p_malignant,
-        **reference_of(record, card),
-    )
-    return replace(row, grade_predicted=judged.grade) if judged.grade else row
+    """A record's row: ``outline`` bool[h w] or None, and the judgement, beside the reference (:func:`row_of`)."""
+    answer = Answer(outline, judged.probability, judged.grade, judged.p_malignant)
+    return row_of(record, card.grades, answer, part)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from thyroid_jax.errors import InputError
+from thyroid_jax.evaluate.calibration import calibration_summary
 from thyroid_jax.evaluate.cases import Case, grades
-from thyroid_jax.evaluate.measures import MEASURES, PRIMARY, Columns, Measure
+from thyroid_jax.evaluate.measures import CALIBRATION, PRIMARY, interval_over, is_measure, measure_named
+from thyroid_jax.evaluate.questions import Columns, Measure
 from thyroid_jax.evaluate.statistics import (
     Interval,
     NonInferiority,
@@ -26,7 +28,9 @@ from thyroid_jax.evaluate.statistics import (
     noninferiority,
     swap_test,
 )
+from thyroid_jax.evaluate.summary import Summary
 from thyroid_jax.evaluate.summary import summary as summarise
+from thyroid_jax.evaluate.summary.entry import entry
 from thyroid_jax.evaluate.tabulate import Comparison, Gap, Method, markdown
 
 
@@ -107,12 +111,12 @@ class _Pairs(NamedTuple):
 
 
 def _pairs(first: Sequence[Case], second: Sequence[Case], name: str) -> _Pairs:
-    chosen = MEASURES[name]
     rows = matched(first, second)
-    pairs = [(a, b) for a, b in rows if chosen.usable(a) and chosen.usable(b)]
     names, others = grades(list(first)), grades(list(second))
     if names and others and names != others:
         raise InputError(f"the two tables have different grades, {', '.join(names)} and {', '.join(others)}.")
+    chosen = measure_named(name, names or others)
+    pairs = [(a, b) for a, b in rows if chosen.usable(a) and chosen.usable(b)]
     ours, theirs = (chosen.columns([pair[side] for pair in pairs], names or others) for side in (0, 1))
     return _Pairs(chosen, [a.group for a, _ in pairs], ours, theirs, _crossed_seeds(pairs), len(rows) - len(pairs))
 
@@ -135,7 +139,8 @@ def difference(
 ) -> Interval:
     """Measure of the first table minus that of the second, with a 95 % interval; both tables are resampled alike.
 
-    Rows are paired as :func:`matched` says. ``measure`` is a name of :data:`MEASURES`. The interval is the expanded
+    Rows are paired as :func:`matched` says. ``measure`` is a name that
+    :func:`~thyroid_jax.evaluate.measures.measure_named` knows. The interval is the expanded
     one of :func:`~thyroid_jax.evaluate.statistics.cluster_bootstrap`, over groups. Where the parts of both tables name
     the same seeds (:func:`run_of`), two at least, and every group has rows of each of them, it is that of
     :func:`~thyroid_jax.evaluate.statistics.crossed_bootstrap`, over groups and seeds; ``seeds`` of the interval then
@@ -189,8 +194,8 @@ def compare(
     Args:
         found: method -> its cases. Methods that are compared must have the same cases.
         against: method -> the one that it is compared to; by default all others are compared to the first.
-        measures: names of :data:`MEASURES` to compare. All tests against one method are a family, over which
-            :func:`~thyroid_jax.evaluate.statistics.holm` adjusts p.
+        measures: what to compare, by names as :mod:`thyroid_jax.evaluate.measures` has them. All tests against one
+            method are a family, over which :func:`~thyroid_jax.evaluate.statistics.holm` adjusts p.
         margins: measure -> margin of non-inferiority, read from the interval of the difference
             (:func:`~thyroid_jax.evaluate.statistics.decide`); p is computed where it resamples groups alone.
         samples: replicates of each interval; tests have five times as many permutations.
@@ -203,6 +208,7 @@ def compare(
         raise InputError("nothing to compare: name a method.")
     margins = margins or {}
     check_measures(measures, margins)
+    summaries = {method: _summary_with(cases, measures, samples) for method, cases in found.items()}
     first, *others = found
     pairs_of = dict.fromkeys(others, first) if against is None else against
     gaps = [
@@ -213,13 +219,30 @@ def compare(
     ]
     return Comparison(
         methods=tuple(_method(name, cases) for name, cases in found.items()),
-        summaries={method: summarise(cases, samples=samples) for method, cases in found.items()},
+        summaries=summaries,
         gaps=tuple(_adjusted(gaps)),
         measures=tuple(measures),
         samples=samples,
         permutations=PERMUTATIONS * samples,
         notes=tuple(notes),
     )
+
+
+def _summary_with(cases: Sequence[Case], measures: Sequence[str], samples: int) -> Summary:
+    """The summary of a table, and those of the measures that it does not hold."""
+    found = summarise(cases, samples=samples)
+    scale = grades(cases)
+    calibrated: Summary = {}
+    for name in (name for name in measures if name not in found):
+        measure = measure_named(name, scale)
+        usable = [case for case in cases if measure.usable(case)]
+        if usable and name in CALIBRATION:
+            measure.columns(usable, scale)  # names a case whose probabilities cannot be scored
+            calibrated = calibrated or calibration_summary(cases, samples=samples)
+            found[name] = calibrated[name]
+        elif usable:
+            found[name] = entry(interval_over(usable, measure, scale, samples=samples), len(usable))
+    return found
 
 
 PERMUTATIONS = 5  # permutations of a test for each replicate of an interval: small p need more of them
@@ -245,8 +268,8 @@ def check_measures(measures: Sequence[str], margins: Mapping[str, float]) -> Non
     if not measures or len(set(measures)) < len(measures):
         raise InputError("measures: name one at least, and each once.")
     for name in measures:
-        if name not in MEASURES:
-            raise InputError(f"measure {name!r} cannot be compared; choose of {', '.join(MEASURES)}.")
+        if not is_measure(name):
+            measure_named(name, ())  # raises, and says what there is
     for name, margin in margins.items():
         if name not in measures:
             raise InputError(f"margin of {name!r}: it is not among the compared measures, {', '.join(measures)}.")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from thyroid_jax.evaluate.cases import Case, grades
-from thyroid_jax.evaluate.measures import MEASURES
-from thyroid_jax.evaluate.statistics import cluster_bootstrap, holm
+from thyroid_jax.evaluate.measures import MEASURES, interval_over
+from thyroid_jax.evaluate.statistics import holm
 
 NAN = float("nan")
 
@@ -83,8 +83,9 @@ class BetweenReaders(NamedTuple):
 def subgroups(cases: Sequence[Case], *, samples: int = 1000, seed: int = 0) -> tuple[Characteristic, ...]:
     """Mean Dice, kappa of the grades and AUROC of malignancy by every characteristic (:func:`divided`) of the cases.
 
-    Intervals are expanded percentile cluster bootstraps by group inside the subgroup. Kappa needs two true grades at
-    least: with one it says nothing, and it is NaN. A characteristic that does not divide the cases is left out.
+    Intervals are by group inside the subgroup: DeLong's of the AUROC, else the expanded percentile bootstrap's. Kappa
+    needs two true grades at least: with one it says nothing, and it is NaN. A characteristic that does not divide the
+    cases is left out.
     """
     shown = [name for name in SHOWN if any(MEASURES[name].usable(case) for case in cases)]
 
@@ -125,19 +126,15 @@ def divided(cases: Sequence[Case]) -> dict[str, Parts]:
 
 
 def estimate(cases: Sequence[Case], measure: str, *, samples: int = 1000, seed: int = 0) -> Estimate:
-    """A measure of :data:`~thyroid_jax.evaluate.measures.MEASURES` over the cases that have it, with its interval."""
+    """A measure of :data:`~thyroid_jax.evaluate.measures.MEASURES` over the cases that have it.
+
+    Its interval is that of :func:`~thyroid_jax.evaluate.measures.interval_over`.
+    """
     chosen = MEASURES[measure]
     usable = [case for case in cases if chosen.usable(case)]
-    value = _needs_two_grades(chosen.value) if measure == "quadratic_kappa" else chosen.value
-    found = cluster_bootstrap(
-        value,
-        [case.group for case in usable],
-        *chosen.columns(usable, grades(usable)),
-        samples=samples,
-        seed=seed,
-        weighted=True,
-        expanded=True,
-    )
+    if measure == "quadratic_kappa":
+        chosen = chosen._replace(value=_needs_two_grades(chosen.value))
+    found = interval_over(usable, chosen, grades(usable), samples=samples, seed=seed)
     return Estimate(found.value, found.low, found.high, len(usable), _groups(usable))
 
 

@@ -83,6 +83,11 @@ def use_and_limits(facts: Facts) -> list[str]:
         "nodule or one that is no ultrasound image.",
         "Its probabilities are those of the trained network. They were not calibrated.",
     ]
+    if facts["calibration"] is not None:
+        lines[-1] += (
+            " The run has a scaling of them, fitted on its validation part: `calibration` in `export.json`. "
+            "`python -m experiments.predict` applies it; the program and `run.py` do not."
+        )
     if "grading" in facts["training"]["tasks"]:
         system = facts["data"]["grade_system"]
         named = f"of the {plain(system)} family" if system else "of the data set's own system"
@@ -172,7 +177,8 @@ def results(found: Facts) -> list[str]:
         )
     return [
         f"The {found['part']} part, {found['images']} images, held out from the training. Intervals: 95 %, bootstrap "
-        "over groups; they cover neither another split nor another seed.",
+        "over groups, DeLong's over groups for the AUROC of malignancy; they cover neither another split nor another "
+        "seed.",
         table(["measure", "value", "95 % interval", "images", "undefined", "groups"], rows),
         compared,
     ]

@@ -18,11 +18,13 @@ from thyroid_jax.data.record import Card, Entry
 from thyroid_jax.data.source import PARTS, Parts
 from thyroid_jax.data.storage import read_metadata
 from thyroid_jax.errors import InputError
+from thyroid_jax.evaluate import calibration
 from thyroid_jax.evaluate.cases import Case, read_cases
 from thyroid_jax.evaluate.metrics import dice
 from thyroid_jax.evaluate.summary import summary
 from thyroid_jax.files import read_json
-from thyroid_jax.predict import Prediction, Trained, load
+from thyroid_jax.predict import Prediction, Trained, fingerprint, load
+from thyroid_jax.runs import apply
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train.log import read_log
 
@@ -64,9 +66,10 @@ def open_source(
 
 
 def facts_of(run_dir: Path, source: Source, *, checkpoint: str, samples: int = 2000) -> dict[str, Any]:
-    """JSON values about a run: ``training``, ``data`` and ``results``. A value that is not known is null."""
+    """JSON values about a run: ``training``, ``calibration``, ``data``, ``results``. What is not known is null."""
     return {
         "training": training_facts(run_dir, source.trained, checkpoint),
+        "calibration": calibration_facts(run_dir, source.trained),
         "data": data_facts(run_dir, source),
         "results": result_facts(run_dir, source, checkpoint=checkpoint, samples=samples),
     }
@@ -97,6 +100,13 @@ def training_facts(run_dir: Path, trained: Trained, checkpoint: str) -> dict[str
         "settings": settings,
         "differing": [name for name, value in settings.items() if value != defaults[name]],
     }
+
+
+def calibration_facts(run_dir: Path, trained: Trained) -> dict[str, Any] | None:
+    """The scaling of probabilities that the run folder keeps for these very parameters, or None."""
+    found = apply.calibration_in(run_dir)
+    fitted_for = None if found is None else read_json(run_dir / apply.CALIBRATION).get("parameters")
+    return None if found is None or fitted_for != fingerprint(trained) else calibration.to_dict(found)
 
 
 def _plain(value: Any) -> Any:

@@ -81,17 +81,22 @@ def predict(
     ``segmentation f32[h w]`` is the probability of a nodule at the image's own size, ``grading f32[k]`` of each grade
     (names in ``export.json``), ``malignancy`` a probability, ``guidance f32[r]`` the predicted radiomics target in its
     own units. A task that was not trained has no answer. ``spacings`` are the (row, column) sizes of the images'
-    pixels, NaN where unknown: pixels that are not squares are resampled to squares. Raises ValueError for an image
-    that is not uint8[h w], and where there are not as many spacings as images.
+    pixels, (NaN, NaN) where unknown: pixels that are not squares are resampled to squares. Probabilities are not
+    calibrated. Raises ValueError for an image that is not uint8[h w], for another number of spacings than of images,
+    sizes that are not above 0 or of which only one is known, a ``batch_size`` below 1, and answers that are not finite.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size}: it is at least 1.")
     for image in images:
         if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f"an image is {image.dtype}{list(image.shape)}; give uint8[h w].")
     sides = [UNKNOWN] * len(images) if spacings is None else list(spacings)
     if len(sides) != len(images):
         raise ValueError(f"{len(sides)} spacings for {len(images)} images.")
+    for spacing in sides:
+        check_spacing(spacing)
     size = (model.facts["input"]["height"], model.facts["input"]["width"])
-    rows = model.facts["program"]["batch"] or max(1, min(batch_size, len(images)))
+    rows = model.facts["program"]["batch"] or min(batch_size, max(1, len(images)))
     for start in range(0, len(images), rows):
         chunk = list(zip(images, sides))[start : start + rows]
         batch = np.zeros((rows, *size, 1), np.uint8)
@@ -100,9 +105,18 @@ def predict(
         answers = jax.device_get(model.call(model.parameters, batch))
         for row, (image, spacing) in enumerate(chunk):
             found = {name: values[row] for name, values in answers.items()}
+            if not all(np.isfinite(values).all() for values in found.values()):
+                raise ValueError("the model's answers are not finite: no grade and no outline can be told from them.")
             if "segmentation" in found:
                 found["segmentation"] = undo_letterbox(found["segmentation"], image.shape, spacing)
             yield found
+
+
+def check_spacing(spacing: Sequence[float]) -> None:
+    """Raise ValueError unless ``spacing`` is (row, column) in mm above 0, or (NaN, NaN)."""
+    known, unknown = [0 < side < math.inf for side in spacing], [math.isnan(side) for side in spacing]
+    if len(spacing) != 2 or not (all(known) or all(unknown)):
+        raise ValueError(f"spacing {tuple(spacing)}: give (row, column) in mm above 0, or (NaN, NaN).")
 
 
 # --- between an image's own size and the network's --------------------------------------------------------------------
@@ -180,6 +194,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if len({path.name for path in arguments.images}) < len(arguments.images):
         parser.error("two images have the same name")
+    if arguments.out and arguments.out.resolve() in {path.resolve().parent for path in arguments.images}:
+        parser.error(f"{arguments.out} is the folder of an image, which would be replaced; name another folder")
+    try:
+        check_spacing(arguments.spacing)
+    except ValueError as error:
+        parser.error(str(error))
     images = [np.load(path, allow_pickle=False) for path in arguments.images]
     model = load()
     found = predict(model, images, spacings=[tuple(arguments.spacing)] * len(images))

@@ -2,11 +2,15 @@
 
 Targets may be soft, as when several readers drew the outline. ``where`` (bool[b]) marks the images that have a mask;
 the others give 0 with a zero gradient, whatever their rows hold.
+
+A target outside [0, 1], such as an 8-bit mask of 0 and 255, raises ValueError. Under ``jit``, ``vmap`` and the like its
+values are not known, and nothing is checked.
 """
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from thyroid_jax.losses.reduce import fill, keep
 from thyroid_jax.shapes import Array, Bool, Float
@@ -20,7 +24,7 @@ def bce(
     ``logits`` x any real, ``target`` m in [0, 1]. A soft target's least value is its entropy, not 0. It takes one
     softplus per pixel; two log-sigmoids give the same numbers and cost more.
     """
-    logits, target = fill(logits, where), fill(target, where)
+    logits, target = fill(logits, where), _in_unit_range(fill(target, where))
     return keep((jax.nn.softplus(logits) - target * logits).mean((1, 2)), where)
 
 
@@ -37,7 +41,19 @@ def soft_dice(
     prediction of A pixels lose A / (A + smooth). ``smooth`` is an area in pixels. Milletari et al., arXiv 1606.04797,
     with sums instead of squares in the denominator; a soft target equal to the prediction does not give exactly 0.
     """
-    probability, target = jax.nn.sigmoid(fill(logits, where)), fill(target, where)
+    probability, target = jax.nn.sigmoid(fill(logits, where)), _in_unit_range(fill(target, where))
     overlap = (probability * target).sum((1, 2))
     total = probability.sum((1, 2)) + target.sum((1, 2))
     return keep(1.0 - (2.0 * overlap + smooth) / (total + smooth), where)
+
+
+def _in_unit_range(target: Array) -> Array:
+    """The target itself; ValueError where its values are known and one is outside [0, 1]. NaN passes and is seen."""
+    if isinstance(target, jax.core.Tracer) or not target.size:
+        return target
+    low, high = float(jnp.nanmin(target)), float(jnp.nanmax(target))
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"target holds values from {low:g} to {high:g}; a mask is in [0, 1]. Divide an 8-bit mask by 255."
+        )
+    return target

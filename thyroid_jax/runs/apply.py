@@ -65,9 +65,10 @@ def write_calibration(run_dir: Path, run: Trained, calibration: Calibration) -> 
 def check_calibrated(run_dir: Path, run: Trained) -> None:
     """Raise :class:`InputError` where the calibration in the folder was fitted for other parameters than the run's."""
     fitted_for = read_json(run_dir / CALIBRATION).get("parameters")
-    if fitted_for not in (None, fingerprint(run)):
+    if fitted_for != fingerprint(run):
         raise InputError(
-            f"{run_dir / CALIBRATION}: was fitted before the run went on; run `python -m experiments.evaluate` again."
+            f"{run_dir / CALIBRATION}: was not fitted for these parameters, as before the run went on; "
+            "run `python -m experiments.evaluate` again."
         )
 
 

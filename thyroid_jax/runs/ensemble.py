@@ -9,10 +9,10 @@ from thyroid_jax.config import Config
 from thyroid_jax.data.record import Card, Record, RecordSequence
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.evaluate.outside import reference_of
 from thyroid_jax.evaluate.paired import run_of
-from thyroid_jax.evaluate.summary import measure
+from thyroid_jax.evaluate.summary import Answer, row_of
 from thyroid_jax.predict import Prediction, Trained
+from thyroid_jax.radiomics import clinical
 from thyroid_jax.runs.apply import Applied, apply
 from thyroid_jax.runs.evaluation import open_finished
 
@@ -79,22 +79,21 @@ def ensemble_cases(
 
 
 def predicted_case(record: Record, card: Card, found: Prediction, columns: Mapping[str, str] | None, part: str) -> Case:
-    """A record's row. ``columns``: the run's grades, in their order -> the grade of ``card`` that each counts as.
+    """A record's row, for a prediction with :func:`~thyroid_jax.runs.apply.unscaled` guidance values.
 
-    The probability of a grade of ``card`` is the sum over those that count as it. None: grades are not compared.
+    ``columns``: the run's grades, in their order -> the grade of ``card`` that each counts as. The probability of a
+    grade of ``card`` is the sum over those that count as it. None: no grade is predicted, because grades of the two
+    cannot be compared; the true grade and the readers' stay, for subgroups.
     """
     probability: dict[str, float] | None = None
     if columns is not None and found.grades is not None:
         probability = dict.fromkeys(card.grades, 0.0)
         for share, target in zip(found.grades.tolist(), columns.values(), strict=True):
             probability[target] += share
-    reference = reference_of(record, card)
-    return measure(
-        record.case,
-        record.group,
-        part=part,
-        predicted=None if found.probability is None else found.probability >= 0.5,
+    answer = Answer(
+        outline=None if found.probability is None else found.probability >= 0.5,
         probability=probability,
         p_malignant=found.malignant,
-        **reference if probability is not None else reference | {"grade_truth": ""},
+        guidance=dict(zip(clinical.TARGET, found.answers["guidance"].tolist())) if "guidance" in found.answers else {},
     )
+    return row_of(record, card.grades, answer, part)

@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-import thyroid_jax
 from thyroid_jax.config import Config
 from thyroid_jax.data import pipeline, source
 from thyroid_jax.data.pipeline import letterbox
-from thyroid_jax.data.record import Card, Record, RecordSequence
+from thyroid_jax.data.record import Record, RecordSequence
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import calibration, subgroups
 from thyroid_jax.evaluate import summary as summaries
-from thyroid_jax.evaluate.agreement import Agreement, agreement, reader_labels, said
+from thyroid_jax.evaluate.agreement import agreement, reader_labels
 from thyroid_jax.evaluate.calibration import Calibration
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import write_bytes
 from thyroid_jax.predict import Prediction, Trained, predict, read_config
 from thyroid_jax.predict import load as load_trained
 from thyroid_jax.radiomics import clinical
+from thyroid_jax.runs import background
 from thyroid_jax.runs.apply import CALIBRATION, unscaled, write_calibration
 from thyroid_jax.runs.folder import Echo, check_claim, check_same_data
 from thyroid_jax.runs.start import open_parts, train
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train.log import read_log
-
-NOTES = (
-    "Outlines are compared at the pixels of the prepared image (cropped to the scan), not at the network's input size. "
-    "HD95 is undefined where one of the two outlines is empty.",
-    "Intervals resample whole groups (patients or cases), 95 % expanded percentile bootstrap. They do not cover "
-    "another split or another seed.",
-    "The reference is what the data set calls so. A research tool: nothing here is advice about a patient.",
-)
 
 
 class Finished(NamedTuple):
@@ -87,29 +78,20 @@ def predicted(
 
 
 def case_of(trained: Trained, record: Record, found: Prediction, part: str = "") -> Case:
-    """A record's row of the per-case table: what was predicted, beside its reference outline, grade and malignancy.
+    """A record's row of the per-case table: what was predicted, beside the reference and what else the record says.
 
-    The radiomics values are there where the run was trained with guidance; the readers' outlines and grades, and the
-    written findings, where the record has them.
+    The radiomics values are there where the run was trained with guidance.
     """
     grades = trained.facts["grades"]
-    return summaries.measure(
-        record.case,
-        record.group,
-        part=part,
-        predicted=None if found.probability is None else found.probability >= 0.5,
-        reference=record.mask,
-        spacing=record.spacing,
-        image=record.image,
-        readers=record.reader_masks,
+    radiomics = guidance_of(trained, record, found)
+    answer = summaries.Answer(
+        outline=None if found.probability is None else found.probability >= 0.5,
         probability=None if found.grades is None else dict(zip(grades, found.grades.tolist())),
-        grade_truth="" if record.grade is None else grades[record.grade],
-        reader_grades=[grades[grade] for grade in record.reader_grades],
         p_malignant=found.malignant,
-        malignant_truth=record.malignant,
-        about=record.descriptors,
-        **guidance_of(trained, record, found),
+        guidance=radiomics.get("guidance"),
+        target=radiomics.get("target"),
     )
+    return summaries.row_of(record, grades, answer, part)
 
 
 def guidance_of(trained: Trained, record: Record, found: Prediction) -> dict[str, dict[str, float]]:
@@ -243,13 +225,18 @@ def evaluate(
     write_cases(table, cases)
     between = agreement(labels, len(parts.card.grades))
     few = min(samples, 1000)
-    counts = {side: part_counts(getattr(parts, side)) for side in source.PARTS}
+    about = {side: background.labels_of(getattr(parts, side)) for side in source.PARTS}
+    counts = {side: background.part_counts(labels) for side, labels in about.items()}
     contents = report.Report(
         title=f"{parts.card.title}: {part} part",
-        facts=page_facts(trained, parts, counts, part, checkpoint, flip),
+        facts=background.page_facts(trained, parts, counts, part, checkpoint, flip),
         config=dict(flat(to_dict(trained.config))),
-        provenance=provenance(trained, samples),
+        provenance=background.provenance(trained, samples),
         summary=summary,
+        per_grade=summaries.per_grade_summary(cases, samples=few),
+        at_or_above=summaries.at_or_above_summary(cases, samples=few),
+        decision=summaries.decision_curve(cases, samples=few),
+        training=background.training_counts(about["train"], parts.card.grades),
         calibration=calibration.calibration_summary(cases, samples=few),
         calibration_by_chance=calibration.calibration_by_chance(cases, samples=few),
         counts=counts,
@@ -260,7 +247,7 @@ def evaluate(
         readers=subgroups.with_readers(cases, samples=few),
         between_readers=subgroups.between_readers(cases, samples=few),
         readers_dice=(between.dice, between.outlines) if between.outlines else None,
-        notes=(*label_notes(parts.card), *reader_notes(between), *NOTES),
+        notes=background.notes(parts.card, between),
     )
     return Evaluation(cases, summary, table, report.write_report(page, contents))
 
@@ -286,82 +273,25 @@ def write_sheet(
         write_bytes(path, report.png(report.overlay_grid(pictures, captions)))
 
 
-def page_facts(
-    trained: Trained,
-    parts: source.Parts,
-    counts: Mapping[str, Mapping[str, int]],
-    part: str,
-    checkpoint: str,
-    flip: bool,
-) -> dict[str, str]:
-    """What was trained and evaluated, in words."""
-    recipe, steps = trained.recipe, int(trained.recipe.fitted.total_steps)
-    terms = [*(task.name for task in recipe.tasks), *(penalty.name for penalty in recipe.penalties)]
-    weights = {name: recipe.settings[name].weight for name in terms}
-    named = [name if weight == 1 else f"{name} ({weight:g})" for name, weight in weights.items()]
-    method = f"{recipe.model.encoder} encoder · " + " + ".join(named)
-    if trained.config.mtl.method != "equal":
-        method += f" · {trained.config.mtl.method} on the tasks"
-    of_part = lambda name: f"{counts[name]['images']} images of {counts[name]['groups']} groups"
-    return {
-        "Data": parts.card.name,
-        "Method": method,
-        "Checkpoint": f"{checkpoint}, step {trained.step}"
-        + (f" of {steps}" if steps else "")
-        + (", averaged over mirror images" if flip else ""),
-        "Trained on": " + ".join([of_part("train"), *trained.config.data.also]),
-        "Evaluated on": f"{part} part, {of_part(part)}",
-    }
-
-
-def provenance(trained: Trained, samples: int) -> dict[str, object]:
-    """Where the numbers come from: version, digests, step, parameters, bootstrap replicates."""
-    return {
-        "version that trained": trained.facts["version"],
-        "version that evaluated": thyroid_jax.__version__,
-        "data digest": trained.facts["digest"],
-        "split digest": trained.facts["split"],
-        "step of the checkpoint": trained.step,
-        "parameters": sum(int(np.size(leaf)) for leaf in jax.tree.leaves(trained.params)),
-        "bootstrap replicates": samples,
-    }
-
-
 def report_caption(case: Case) -> str:
     """A case in two short lines."""
     grades = f"{case.grade_truth or 'no grade'}, predicted {case.grade_predicted}" if case.grade_predicted else ""
     return f"{case.case}: Dice {case.dice:.2f}\n{grades}"
 
 
-def part_counts(records: RecordSequence) -> dict[str, int]:
-    """Groups, images and labels of a part."""
-    groups, counts = set(), {"with outline": 0, "with grade": 0, "with malignancy": 0}
-    for record in records:
-        groups.add(record.group)
-        counts["with outline"] += record.mask is not None
-        counts["with grade"] += record.grade is not None
-        counts["with malignancy"] += record.malignant is not None
-    return {"groups": len(groups), "images": len(records), **counts}
-
-
-def label_notes(card: Card) -> list[str]:
-    """What the data set's labels mean."""
-    family = f" Grades are of the {card.grade_system} family and are not interchangeable with other systems'."
-    return [card.labels + (family if card.grade_system else "")]
-
-
-def reader_notes(found: Agreement) -> list[str]:
-    """How far the readers of these records agree with each other: no model can agree much better with one of them."""
-    return [f"Between {line}. A model is compared with the reference." for line in said(found)]
-
-
 def print_summary(summary: summaries.Summary, echo: Echo = print) -> None:
-    """The measures as a short table; the last column counts bootstrap replicates that could not be measured."""
+    """The measures as a short table; the last column counts bootstrap replicates that could not be measured.
+
+    A line below it names the measures whose interval is DeLong's.
+    """
     counted = {"n": "images", "undefined": "undefined", "groups": "groups", "replicates_undefined": "left out"}
     width = max([28, *map(len, summary)])
     heads = "".join(f"{head:>11}" for head in counted.values())
     echo(f"{'measure':<{width}}{'value':>8}   {'95 % interval':<19}{heads}")
     for name, entry in summary.items():
-        interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
+        interval = "none" if np.isnan(entry["low"]) else f"{entry['low']:.3f} to {entry['high']:.3f}"
         counts = "".join(f"{entry[key]:>11.0f}" for key in counted)
         echo(f"{name:<{width}}{entry['value']:>8.3f}   {interval:<19}{counts}")
+    areas = [name for name, entry in summary.items() if summaries.interval_kind(entry) == "delong"]
+    if areas:
+        echo(f"intervals: bootstrap over groups; of {', '.join(areas)} DeLong's, over groups")

@@ -18,6 +18,7 @@ from thyroid_jax.predict import ABOUT_RUN, read_config
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.settings import flat, to_dict
+from thyroid_jax.train.log import read_log
 from thyroid_jax.train.step import init_state
 
 Echo = Callable[[str], None]
@@ -62,12 +63,27 @@ def check_settings(path: Path, config: Config) -> dict[str, Any]:
         for name, value in flat(to_dict(config))
         if name not in ("data.dir", "data.split") and not name.startswith("devices.") and value != before.get(name)
     ]
+    if differing == ["train.epochs"]:
+        raise InputError(f"{path}: {_other_length(path.parent, found.train.epochs, config.train.epochs)}")
     if differing:
         raise InputError(
             f"{path}: the run was started with another configuration; {', '.join(differing)} differ. "
             "Give the same settings to go on with it, or name a new --run-dir."
         )
     return was_made_from
+
+
+def _other_length(run_dir: Path, planned: int, asked: int) -> str:
+    """What to do when a run is to be longer or shorter than it was planned."""
+    done = max((row["epoch"] for row in read_log(run_dir / "log.jsonl") if row.get("split") == "train"), default=0)
+    if done >= planned:
+        offer = f"The run is finished; to train {asked} epochs, give the same command a new --run-dir."
+    else:
+        offer = f"To go on from epoch {done}, give --train.epochs {planned}; for {asked}, a new --run-dir."
+    return (
+        f"the run was started with another configuration; train.epochs differ: {planned} then, {asked} now. Its "
+        f"learning rate follows a schedule of {planned} epochs, which cannot be stretched. {offer}"
+    )
 
 
 def check_same_data(run_dir: Path, parts: source.Parts, digest: Any, split_digest: Any) -> None:

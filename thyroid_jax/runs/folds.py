@@ -14,7 +14,7 @@ from thyroid_jax.data.pipeline import DataConfig, load
 from thyroid_jax.data.record import Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.evaluate.summary import measure
+from thyroid_jax.evaluate.summary import Answer, row_of
 from thyroid_jax.runs.start import open_parts
 
 
@@ -64,20 +64,9 @@ def open_folds(data: DataConfig) -> Folds:
 
 
 def scored_case(folds: Folds, row: int, part: str, grades: Any, malignant: float | None) -> Case:
-    """The row of image number ``row`` in the per-case table, without an outline.
+    """The row of image number ``row`` in the per-case table, without a predicted outline.
 
     ``grades`` f[k] are scores of its grades or None, ``malignant`` is a score of malignancy in [0, 1] or None.
     """
-    record, names = folds.records[row], folds.grades
-    return measure(
-        record.case,
-        record.group,
-        part=part,
-        predicted=None,
-        reference=None,
-        spacing=record.spacing,
-        probability=None if grades is None else dict(zip(names, grades.tolist())) or None,
-        grade_truth="" if record.grade is None else names[record.grade],
-        p_malignant=malignant,
-        malignant_truth=record.malignant,
-    )
+    probability = None if grades is None else dict(zip(folds.grades, grades.tolist()))
+    return row_of(folds.records[row], folds.grades, Answer(probability=probability, p_malignant=malignant), part)

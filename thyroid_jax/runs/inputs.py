@@ -12,6 +12,9 @@ from thyroid_jax.data import formats
 from thyroid_jax.errors import InputError
 from thyroid_jax.untrusted import is_there
 
+NOT_READ = (".webp", ".gif", ".jfif", ".jp2", ".heic", ".heif", ".mp4", ".avi", ".mov", ".wmv", ".mkv", ".mha", ".nrrd")
+"""suffixes of pictures and clips that no reader here takes; a folder's files with them are told, not passed over"""
+
 LONGEST_NAME = 200
 """bytes of a file's or folder's name, so that a frame's number and a suffix can be added to it"""
 
@@ -28,8 +31,8 @@ def find(inputs: Sequence[Path]) -> Inputs:
 
     A name is the path inside its input folder, or the file's name, without suffix; with it where two would be equal.
     Folders are searched with all that is in them, except hidden files and ``__MACOSX``. Pipes, links to nowhere and
-    damaged files are in the list, so that reading them says what is wrong. A folder that cannot be read, and a link to
-    a folder, which is not followed, are in ``failed``.
+    damaged files are in the list, so that reading them says what is wrong. A folder that cannot be read, a link to a
+    folder, which is not followed, and pictures of a kind that is not read (:data:`NOT_READ`) are in ``failed``.
 
     Raises :class:`InputError` for an input that is not there, a name that is still there twice, or no picture at all.
     """
@@ -80,7 +83,11 @@ def _pictures_in(folder: Path, failed: dict[str, str]) -> list[Path]:
         folders[:] = [name for name in folders if not _is_hidden(name)]
         for name in [name for name in folders if os.path.islink(os.path.join(root, name))]:
             failed[printable(os.path.join(root, name))] = "folder: is a link; name the folder itself as an input"
-        found += [Path(root, name) for name in files if not _is_hidden(name) and formats.kind_of(Path(root, name))]
+        for path in [Path(root, name) for name in files if not _is_hidden(name)]:
+            if formats.kind_of(path):
+                found.append(path)
+            elif path.suffix.lower() in NOT_READ:
+                failed[printable(path)] = f"name: {path.suffix} is not read; save it as PNG or TIFF"
     return sorted(found)
 
 

@@ -6,7 +6,8 @@ z         (x - centre) / spread, with mean and standard deviation of x over trai
 distance  sqrt(z^T P z / d), P the inverse of z's covariance over training images with Ledoit and Wolf's shrinkage;
           about 1 for an image like these
 percentile  share of the run's validation images with a smaller distance, in [0, 100]. The distribution is fitted
-          without them, so an image of the same kind has any percentile with equal probability.
+          without them, so an image of the same kind has any percentile with equal probability. It is farther than
+          all of v validation images with probability 1 / (v + 1): of few, that is often.
 
 A high percentile says that the prediction is not backed by similar training images; a low one does not say that it is
 right. Sources: Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial
@@ -175,7 +176,10 @@ def measure(
 def describe(references: Sequence[Reference]) -> str | list[dict[str, int | str]]:
     """What the images are compared with, for each run; or that they are not."""
     if not references:
-        return f"not computed: a run folder has no {FILE}; add --ood, which needs the data set of the run."
+        return (
+            f"not computed: a run folder has no {FILE} of its present parameters; add --ood, which needs the data set "
+            "of the run."
+        )
     return [
         {
             "training_images": reference.training,
@@ -200,16 +204,21 @@ def write(path: Path, reference: Reference) -> None:
 def read(path: Path) -> Reference:
     """Read what :func:`write` wrote. Raises :class:`InputError` for a file of another content."""
     try:
-        with np.load(io.BytesIO(read_bytes(path, largest=_LARGEST_FILE)), allow_pickle=False) as archive:
+        content = io.BytesIO(read_bytes(path, largest=_LARGEST_FILE))
+        with zipfile.ZipFile(content) as packed:
+            if sum(entry.file_size for entry in packed.infolist()) > _LARGEST_FILE:
+                raise ValueError(f"it unpacks to more than {_LARGEST_FILE} bytes")
+        with np.load(content, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in Reference._fields}
             centre, spread, precision, validation = (np.asarray(arrays[n], np.float64) for n in Reference._fields[:4])
             training, parameters = int(arrays["training"]), str(arrays["parameters"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a reference of training images ({error}); remove the file.") from error
     d, v = centre.size, validation.size
     shapes = [centre.shape, spread.shape, precision.shape, validation.shape]
     finite = all(np.isfinite(array).all() for array in (centre, spread, precision, validation))
-    if shapes != [(d,), (d,), (d, d), (v,)] or not (d and v and finite):
+    in_order = finite and (spread > 0).all() and (np.diff(validation) >= 0).all()
+    if shapes != [(d,), (d,), (d, d), (v,)] or not (d and v and in_order):
         raise InputError(f"{path}: its arrays do not fit together; remove the file.")
     return Reference(centre, spread, precision, validation, training, parameters)
 

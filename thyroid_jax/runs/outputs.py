@@ -52,6 +52,8 @@ def remove_older(out: Path) -> None:
     """Remove earlier predictions from ``out``: the tables, the page, and the pictures that the table names."""
     if (out / ABOUT).is_file():
         about = read_json(out / ABOUT)
+        if not isinstance(about, dict):
+            raise InputError(f"{out / ABOUT}: is not of earlier predictions; move it away, or give another --out.")
         named = [(MASKS, "png", about.get("masks", [])), (OVERLAYS, "png", about.get("masks", []))]
         named.append((SEGMENTATIONS, "dcm", about.get("segmentations", [])))
         for folder, suffix, names in named:

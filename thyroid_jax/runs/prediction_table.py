@@ -26,7 +26,7 @@ SIZES = {
 AGREEMENT = {
     "outline_agreement": "mean Dice of pairs of runs, in [0, 1]; 1 where both outlines are empty",
     "grade_disagreement": "mean distance in total variation of a run's grade probabilities to their mean, in [0, 1]",
-    "p_malignant_sd": "standard deviation of the runs' probabilities of malignancy",
+    "p_malignant_sd": "standard deviation (divided by the number of runs) of the runs' probabilities of malignancy",
 }
 _AGREE_ON = dict(zip(AGREEMENT, ("segmentation", "grading", "malignancy")))
 OOD = {

@@ -30,7 +30,8 @@ class TableOptions:
     samples: int = 2000
     """bootstrap replicates; tests have five times as many permutations"""
     measures: tuple[str, ...] = PRIMARY
-    """measures that are compared; the tests of all of them are one family"""
+    """measures that are compared; the tests of all of them are one family. Also of one grade, or an operating point:
+    at_or_above_4a_auroc, grade_5_f1, malignant_sensitivity_at_specificity_95"""
     margin: tuple[str, ...] = ()
     """MEASURE=MARGIN of non-inferiority to the first method, such as dice=0.02"""
     page: Literal["auto", "yes", "no"] = "auto"
@@ -249,19 +250,23 @@ def publish(folder: Path, rows: Rows, options: TableOptions, notes: Sequence[str
     contents = compared(rows, options, notes)
     tabulate.write_tables(folder, contents)
     if wants_page(options):
-        write_page(folder, rows, options)
+        write_page(folder, rows, contents)
     return tabulate.markdown(contents)
 
 
-def write_page(folder: Path, rows: Rows, options: TableOptions) -> None:
-    """Write ``index.html`` of the first method and those that are compared to it; a line where there is none."""
+def write_page(folder: Path, rows: Rows, contents: tabulate.Comparison) -> None:
+    """Write ``index.html`` of the first method and those that are compared to it; a line where there is none.
+
+    The page shows the numbers of the tables: ``contents`` is the comparison that they are written of.
+    """
     first, *others = rows.found
     beside = [name for name in others if rows.against.get(name) == first]
     if not beside:
         print("no page: it needs two methods that can be compared")
         return
     found = {name: rows.found[name] for name in (first, *beside)}
-    write_text(folder / "index.html", report.render_comparison(found, title=folder.name, samples=options.samples))
+    title = f"Comparison: {folder.absolute().parent.name}, {folder.name}"
+    write_text(folder / "index.html", report.render_comparison(found, compared=contents, title=title))
 
 
 def wants_page(options: TableOptions) -> bool:

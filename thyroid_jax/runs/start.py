@@ -170,7 +170,10 @@ def guided(data: Data, recipe: Recipe, config: Config) -> tuple[Examples, Exampl
 
 
 def describe(recipe: Recipe, data: Data, config: Config) -> str:
-    """The run in two lines: numbers of images and steps, and every term of the objective with its weight."""
+    """The run in two lines: numbers of images and steps, and every term of the objective with its weight.
+
+    Further lines are remarks on the data, and a warning where a batch is larger than the training part.
+    """
     settings = recipe.settings
     trained = {task.name for task in recipe.tasks}
     off = [task.name for task in TASKS if getattr(config, task.name).weight and task.name not in trained]
@@ -185,5 +188,15 @@ def describe(recipe: Recipe, data: Data, config: Config) -> str:
     return (
         f"{len(data.training.cases)} training and {len(data.validation.cases)} validation images, "
         f"{int(recipe.fitted.total_steps)} steps\nminimises {' + '.join(terms)}{weighed}{missing}"
-        + "".join(f"\n{remark}" for remark in data.remarks)
+        + "".join(f"\n{remark}" for remark in [*data.remarks, *_of_the_batch(data, config)])
     )
+
+
+def _of_the_batch(data: Data, config: Config) -> list[str]:
+    images, size = data.training.per_epoch, config.train.batch_size
+    if size <= images:
+        return []
+    return [
+        f"warning: train.batch_size {size} is more than the {images} images of an epoch: each epoch is one step, and "
+        f"{size - images} rows of its batch are padding. Take a smaller --train.batch-size for more steps."
+    ]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from thyroid_jax.data.formats import limits
 from thyroid_jax.errors import InputError
 
 UNKNOWN = (math.nan, math.nan)
@@ -76,12 +77,16 @@ def refuse_colours(frames: int) -> None:
 def pixel_size(rows: float, columns: float) -> tuple[tuple[float, float], list[str]]:
     """Pixel size in mm, to the seven digits that files hold; and a remark when it cannot be true.
 
-    Tools write 1 mm where they know none; no ultrasound image has pixels of exactly that size.
+    Tools write 1 mm where they know none; no ultrasound image has pixels of exactly that size, and none has a side
+    outside ``limits.PIXEL_SIDES``, which a wrong unit gives.
     """
     if not (0 < rows < math.inf and 0 < columns < math.inf):
         return UNKNOWN, []
     size = float(f"{rows:.7g}"), float(f"{columns:.7g}")
-    return (UNKNOWN, ["pixel size of 1 x 1 mm taken as unknown"]) if size == (1.0, 1.0) else (size, [])
+    least, most = limits.PIXEL_SIDES
+    if size != (1.0, 1.0) and least <= min(size) and max(size) <= most:
+        return size, []
+    return UNKNOWN, [f"pixel size of {size[0]:g} x {size[1]:g} mm taken as unknown"]
 
 
 def listed(shape: Sequence[int]) -> str:

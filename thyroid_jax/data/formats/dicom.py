@@ -44,12 +44,24 @@ def read(content: bytes, *, exact: bool) -> Stored:
             raise InputError(f"BitsStored: {layout.bits} for a mask of colours; save it with 8")
         convert = None if exact else converter(dataset, layout, syntax)
         more = [] if convert is None else convert.remarks
-        frames, colour, largest = _decoded(dataset, layout, decoder, convert)
+        frames, colour, smallest, largest = _decoded(dataset, layout, decoder, convert)
     if layout.samples == 3 and colour is not None:
         more.append(COLOURED)
-    if layout.scaling in more and largest < layout.low + (layout.high - layout.low) / 16:
-        more.append("no value reaches a sixteenth of the range: the picture stays dark")
+    if layout.scaling in more:
+        more += _about_contrast(layout, smallest, largest)
     return Stored(frames, spacing=spacing, remarks=(*remarks, *more), lossy=syntax in _LOSSY, colour=colour)
+
+
+def _about_contrast(layout: Layout, smallest: int, largest: int) -> list[str]:
+    """A remark about a picture without a window that stays dark; InputError for one that would be of one grey."""
+    span = layout.high - layout.low
+    if 0 < 255 * (largest - smallest) < span:
+        raise InputError(
+            f"values: from {smallest} to {largest} of {layout.bits} bits without a window, scaled to 8 bits the "
+            "picture would be of one grey; export it with a window, or with 8 bits"
+        )
+    dark = largest < layout.low + span / 16
+    return ["no value reaches a sixteenth of the range: the picture stays dark"] if dark else []
 
 
 # Compression
@@ -106,10 +118,11 @@ def _has_few_boxes(frame: bytes) -> bool:
 
 
 class _Decoded(NamedTuple):
-    """Frames [n h w] or [n h w 3]; the difference of their channels, None if there is none; the largest value."""
+    """Frames [n h w] or [n h w 3]; the difference of their channels, None if there is none; their extreme values."""
 
     frames: np.ndarray
     colour: np.ndarray | None
+    smallest: int
     largest: int
 
 
@@ -119,18 +132,18 @@ def _decoded(dataset: Any, layout: Layout, decoder: Any, convert: Conversion | N
     flat, kind = convert or layout.samples == 1, np.uint8 if convert or layout.samples == 3 else np.int32
     frames: np.ndarray = np.empty(shape if flat else (*shape, 3), kind)
     colour = np.zeros(shape, np.uint8) if convert and convert.colour else None
-    number, largest = 0, layout.low
+    number, smallest, largest = 0, layout.high, layout.low
     for number, (frame, colours) in enumerate(_decoded_by(decoder, dataset), start=1):
         if number > layout.frames:
             raise InputError(f"NumberOfFrames: {layout.frames}, but there are more frames")
         _check_frame(frame, colours, layout)
-        largest = max(largest, int(frame.max()))
+        smallest, largest = min(smallest, int(frame.min())), max(largest, int(frame.max()))
         frames[number - 1] = frame if convert is None else convert.grey(frame)
         if convert and convert.colour and colour is not None:
             colour[number - 1] = convert.colour(frame)
     if number != layout.frames:
         raise InputError(f"NumberOfFrames: {layout.frames}, but there are {number}")
-    return _Decoded(frames, colour if colour is not None and colour.any() else None, largest)
+    return _Decoded(frames, colour if colour is not None and colour.any() else None, smallest, largest)
 
 
 def _check_frame(frame: np.ndarray, colours: Any, layout: Layout) -> None:

@@ -6,17 +6,20 @@ Names, dates and everything else of the patient are not read.
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from thyroid_jax.data.formats import limits
 from thyroid_jax.data.formats._shared import UNKNOWN, NoPicture, pixel_size
 from thyroid_jax.errors import InputError
 
-_NEEDED = """SOPClassUID SequenceOfUltrasoundRegions PixelSpacing SharedFunctionalGroupsSequence
-    PerFrameFunctionalGroupsSequence SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows
-    Columns BitsAllocated BitsStored HighBit PixelRepresentation PixelPresentation WindowCenter WindowWidth
-    VOILUTFunction VOILUTSequence ModalityLUTSequence RescaleSlope RescaleIntercept RescaleType
+_NEEDED = """SOPClassUID SequenceOfUltrasoundRegions PixelSpacing PixelAspectRatio
+    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence SamplesPerPixel PhotometricInterpretation
+    PlanarConfiguration NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation
+    PixelPresentation WindowCenter WindowWidth VOILUTFunction VOILUTSequence ModalityLUTSequence
+    RescaleSlope RescaleIntercept RescaleType
     RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
     RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
     SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData
@@ -151,26 +154,48 @@ def _check_layout(layout: Layout) -> None:
 
 
 def spacing_of(dataset: Any) -> tuple[tuple[float, float], list[str]]:
-    """Pixel size (rows, columns) in mm of the largest flat ultrasound region, else of PixelSpacing, else unknown."""
+    """Pixel size (rows, columns) in mm, and remarks about it.
+
+    It is that of the largest flat ultrasound region. Where no such region has a size it is PixelSpacing, else unknown.
+    A PixelAspectRatio alone gives no size: that pixels are not squares is then a remark.
+    """
     try:
-        sizes = [_region(item) for item in dataset.get("SequenceOfUltrasoundRegions") or ()]
-        flat = [size for size in sizes if size is not None]
-        if flat:
-            differ = len({size for _, size in flat}) > 1
-            more = ["regions differ in pixel size, that of the largest is used"] if differ else []
-            return max(flat, key=lambda found: found[0])[1], more
-        between = dataset.get("PixelSpacing")
-        rows, columns = (float(side) for side in between) if between is not None else UNKNOWN
-        return pixel_size(rows, columns)
+        found = [_region(item) for item in dataset.get("SequenceOfUltrasoundRegions") or ()]
+        flat = [region for region in found if region is not None]
+        if any(min(sides) > 0 for _, sides in flat):
+            size, remarks = _size_of_largest(flat)
+        else:
+            between = dataset.get("PixelSpacing")
+            rows, columns = (float(side) for side in between) if between is not None else UNKNOWN
+            size, remarks = pixel_size(rows, columns)
+        return size, remarks + (_shape_remark(dataset) if math.isnan(size[0]) else [])
     except (TypeError, ValueError, OverflowError):
         return UNKNOWN, ["pixel size cannot be read, it is taken as unknown"]
 
 
 def _region(item: Any) -> tuple[int, tuple[float, float]] | None:
-    """Area in pixels and pixel size of an ultrasound region; None for one of time, of Doppler, or without size."""
+    """Area in pixels and sides of a pixel in mm, 0 where it is not said, of a region; None for time or Doppler."""
     units = (item.get("PhysicalUnitsXDirection"), item.get("PhysicalUnitsYDirection"))
     if item.get("RegionSpatialFormat") != _FLAT or units != (_CENTIMETRES, _CENTIMETRES):
         return None
     left, top, right, bottom = (int(item.get(f"RegionLocation{n}", 0)) for n in ("MinX0", "MinY0", "MaxX1", "MaxY1"))
     rows, columns = (10 * abs(float(item.get(f"PhysicalDelta{axis}", 0))) for axis in "YX")
-    return (right - left) * (bottom - top), pixel_size(rows, columns)[0]
+    return (right - left) * (bottom - top), (rows, columns)
+
+
+def _size_of_largest(regions: Sequence[tuple[int, tuple[float, float]]]) -> tuple[tuple[float, float], list[str]]:
+    """Pixel size of the largest region, and remarks: that it is not known, or that other regions have another."""
+    _, (rows, columns) = max(regions, key=lambda region: region[0])
+    size, remarks = pixel_size(rows, columns)
+    if math.isnan(size[0]):
+        return size, remarks or ["the largest region has no pixel size, it is taken as unknown"]
+    differ = len({sides for _, sides in regions}) > 1
+    return size, ["regions differ in pixel size, that of the largest is used"] if differ else []
+
+
+def _shape_remark(dataset: Any) -> list[str]:
+    """The remark about a PixelAspectRatio (vertical, horizontal) that says that pixels are not squares, or none."""
+    sides = [float(side) for side in dataset.get("PixelAspectRatio") or ()]
+    if len(sides) != 2 or sides[0] == sides[1]:
+        return []
+    return [f"PixelAspectRatio {sides[0]:g}:{sides[1]:g} is not used, pixels are taken as squares"]

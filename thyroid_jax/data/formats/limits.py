@@ -1,4 +1,4 @@
-"""How large files, pictures and headers may be. Sizes are compared with these limits before anything is decoded."""
+"""How large files, pictures, headers and pixels may be. Sizes are compared with these before anything is decoded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ MOST_FRAMES = 4096
 MOST_PIXELS = 1 << 29  # of all frames together
 LARGEST_RLE_FRAME = 1 << 24  # bytes of a decoded frame: a hostile one takes up to 64 times as much memory
 LARGEST_ELEMENT = 1 << 20  # bytes of a DICOM element other than the pixels; the longest tables have 128 KiB
+PIXEL_SIDES = (0.001, 10.0)  # mm: the least and the largest side of a pixel that is believed
 MOST_READS = 200_000  # pieces that a DICOM header is read in; a usual one has some hundred
 
 

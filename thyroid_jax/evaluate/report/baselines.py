@@ -1,4 +1,4 @@
-"""What a measure is worth without a model: one answer for all cases, or chance."""
+"""What a measure is worth without a model: one answer for all cases, the training part's shares, or chance."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thyroid_jax.evaluate import metrics
-from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.evaluate.summary import table_confusion
+from thyroid_jax.evaluate.cases import Case, grades
+from thyroid_jax.evaluate.measures import MEASURES
+from thyroid_jax.evaluate.questions import is_graded, is_judged
+from thyroid_jax.evaluate.summary import Counts
+from thyroid_jax.evaluate.summary import baselines as baseline_tables
 
 
 class Baseline(NamedTuple):
@@ -19,15 +21,22 @@ class Baseline(NamedTuple):
     words: str
 
 
-def baselines(cases: Sequence[Case], areas: Mapping[str, int]) -> dict[str, Baseline]:
-    """Measure of a summary -> its :class:`Baseline`, for the measures that have one on these cases.
+OF_ONE_GRADE = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "mean_absolute_grade_error")
 
-    Grades and malignancy: the most frequent class of these very cases for all of them (the higher class on a tie), and
-    for kappa and measures of ranking, chance. The model does not know that class, so the baseline is rather too good.
+
+def baselines(cases: Sequence[Case], areas: Mapping[str, int], training: Counts | None = None) -> dict[str, Baseline]:
+    """Measure of a summary, or of the calibration -> its :class:`Baseline`, where it has one on these cases.
+
+    Grades and malignancy: the most frequent class for all cases; Brier and ranked probability score: the shares of the
+    classes as probabilities; kappa and measures of ranking: chance. Classes are counted in the ``training`` part, and
+    what it has no labels of has no such baseline. Without ``training`` they are counted in these very cases: a baseline
+    then knows what no model may know, and is rather too good. They are the tables of
+    :func:`thyroid_jax.evaluate.summary.baselines`, with its rule for ties.
+
     Dice and IoU: the whole image as the outline; ``areas`` are the pixels of the images by case, and cases without one
     are left out of this mean.
     """
-    return _of_outlines(cases, areas) | _of_grades(cases) | _of_malignancy(cases)
+    return _of_outlines(cases, areas) | _of_grades(cases, training) | _of_malignancy(cases, training)
 
 
 def _of_outlines(cases: Sequence[Case], areas: Mapping[str, int]) -> dict[str, Baseline]:
@@ -42,42 +51,43 @@ def _of_outlines(cases: Sequence[Case], areas: Mapping[str, int]) -> dict[str, B
     }
 
 
-def _of_grades(cases: Sequence[Case]) -> dict[str, Baseline]:
-    names, confusion = table_confusion(cases)
-    true = confusion.sum(axis=1)
-    if not true.sum():
+def _of_grades(cases: Sequence[Case], training: Counts | None) -> dict[str, Baseline]:
+    known = [case for case in cases if is_graded(case)]
+    if not known:
         return {}
-    most = len(true) - 1 - int(np.argmax(true[::-1]))
-    constant = np.zeros_like(confusion)
-    constant[:, most] = true
-    found = {
-        name: Baseline(float(measure(constant)), f"{names[most]} for all")
-        for name, measure in (
-            ("accuracy", metrics.accuracy),
-            ("balanced_accuracy", metrics.balanced_accuracy),
-            ("macro_f1", metrics.macro_f1),
-            ("weighted_f1", metrics.weighted_f1),
-            ("mean_absolute_grade_error", metrics.mean_absolute_grade_error),
-        )
-    }
-    if np.count_nonzero(true) > 1:
+    majority, prior = baseline_tables(known, training).values()
+    most, several = majority[0].grade_predicted, len({case.grade_truth for case in known})
+    found: dict[str, Baseline] = {}
+    if most:
+        found |= {name: Baseline(_value(name, majority), f"{most} for all") for name in OF_ONE_GRADE}
+        scores = ("grade_brier", "grade_rps") if len(grades(known)) > 1 else ()
+        found |= {name: Baseline(_value(name, prior), "shares alone") for name in scores}
+    if several > 1:
         found["quadratic_kappa"] = found["linear_kappa"] = Baseline(0.0, "chance")
         found["macro_auroc"] = Baseline(0.5, "chance")
-        found["macro_auprc"] = Baseline(1 / np.count_nonzero(true), "chance")
+        found["macro_auprc"] = Baseline(1 / several, "chance")
     return found
 
 
-def _of_malignancy(cases: Sequence[Case]) -> dict[str, Baseline]:
-    judged = [case for case in cases if case.malignant_truth is not None and not np.isnan(case.p_malignant)]
-    malignant = sum(bool(case.malignant_truth) for case in judged)
-    if not judged:
+def _of_malignancy(cases: Sequence[Case], training: Counts | None) -> dict[str, Baseline]:
+    known = [case for case in cases if is_judged(case)]
+    if not known:
         return {}
-    more = max(malignant, len(judged) - malignant)
-    words = "malignant for all" if 2 * malignant >= len(judged) else "benign for all"
-    found = {"malignant_accuracy": Baseline(more / len(judged), words)}
-    if 0 < malignant < len(judged):
+    majority, prior = baseline_tables(known, training).values()
+    found: dict[str, Baseline] = {}
+    if not np.isnan(majority[0].p_malignant):
+        words = "malignant for all" if majority[0].p_malignant >= 0.5 else "benign for all"
+        found["malignant_accuracy"] = Baseline(_value("malignant_accuracy", majority), words)
+        found["malignant_brier"] = Baseline(_value("malignant_brier", prior), "share alone")
+    malignant = sum(bool(case.malignant_truth) for case in known)
+    if 0 < malignant < len(known):
         found["malignant_balanced_accuracy"] = found["malignant_auroc"] = Baseline(0.5, "chance")
-        found["malignant_auprc"] = Baseline(malignant / len(judged), "chance")
+        found["malignant_auprc"] = Baseline(malignant / len(known), "chance")
         for key in ("malignant_sensitivity_at_specificity_90", "malignant_specificity_at_sensitivity_90"):
             found[key] = Baseline(0.1, "chance")
     return found
+
+
+def _value(name: str, cases: Sequence[Case]) -> float:
+    measure = MEASURES[name]
+    return float(measure.value(*measure.columns(cases, grades(cases)), weight=np.ones(len(cases))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,13 +43,19 @@ class Against(NamedTuple):
     gains: Sequence[Change]
     losses: Sequence[Change]
 
+    @property
+    def pictured(self) -> bool:
+        """Whether any of the changes has a picture."""
+        return any(picture for change in (*self.gains, *self.losses) for picture in change.pictures)
+
 
 def render_comparison(
     found: Mapping[str, Sequence[Case]],
     pictures: Mapping[str, Sequence[Thumbnail]] | None = None,
     *,
+    compared: tabulate.Comparison | None = None,
     title: str = "Comparison",
-    samples: int = 2000,
+    samples: int | None = None,
 ) -> str:
     """The page that compares two or more methods on the same cases, as text: a function of its arguments alone.
 
@@ -56,18 +63,23 @@ def render_comparison(
         found: method -> its cases; the others are compared to the first.
         pictures: method -> pictures of its cases, of any number of them. They are found by case, so those of a method
             with several rows of a case (several seeds) are not shown: which row they are of is not known.
+        compared: the comparison of these methods to the first one, and of others where there are any, as
+            :func:`thyroid_jax.evaluate.paired.compare` made it; None computes it with the usual measures.
         title: of the page.
-        samples: replicates of each interval.
+        samples: replicates of each interval, 2000 by default; not with ``compared``, which has its own.
 
     It shows every measure of each method with its interval, the paired differences of
     :func:`thyroid_jax.evaluate.paired.compare` with intervals and p, every case's Dice under both methods, and the
     cases whose Dice changed most, both ways.
 
-    Raises :class:`~thyroid_jax.errors.InputError` for methods whose cases differ, ValueError for fewer than two.
+    Raises :class:`~thyroid_jax.errors.InputError` for methods whose cases differ, ValueError for fewer than two, for
+    methods that ``compared`` does not hold, and for both ``compared`` and ``samples``.
     """
     if len(found) < 2:
         raise ValueError(f"a comparison needs two methods, not {len(found)}.")
-    compared = compare(found, samples=samples)
+    if compared is not None and samples is not None:
+        raise ValueError("samples are those of the comparison; leave one of both out.")
+    compared = compare(found, samples=samples or 2000) if compared is None else _part_of(compared, list(found))
     first, *others = found
     shown = {method: _pictures_of(found[method], (pictures or {}).get(method, ())) for method in found}
     rows = _measure_rows(compared.summaries)
@@ -76,14 +88,28 @@ def render_comparison(
         beside=False,
         title=title,
         methods=list(found),
-        headline=[row for row in rows if row["key"] in FIRST_LOOK],
-        rows=[row for row in rows if row["key"] not in FIRST_LOOK],
+        headline=[row for row in rows if row["key"] in (*FIRST_LOOK, *compared.measures)],
+        rows=[row for row in rows if row["key"] not in (*FIRST_LOOK, *compared.measures)],
         gaps=[_gap_row(gap) for gap in compared.gaps],
+        decided=any(gap.decision for gap in compared.gaps),
         caption=tabulate.caption(compared),
         against=[
             _against((first, other), (found[first], found[other]), (shown[first], shown[other]), f"against {place}")
             for place, other in enumerate(others)
         ],
+    )
+
+
+def _part_of(compared: tabulate.Comparison, methods: Sequence[str]) -> tabulate.Comparison:
+    """What the comparison says of these methods, and of their differences to the first one."""
+    missing = [name for name in methods if name not in compared.summaries]
+    if missing:
+        raise ValueError(f"the comparison does not hold the methods {', '.join(missing)}.")
+    return replace(
+        compared,
+        methods=tuple(method for method in compared.methods if method.name in methods),
+        summaries={name: compared.summaries[name] for name in methods},
+        gaps=tuple(gap for gap in compared.gaps if gap.method in methods and gap.against == methods[0]),
     )
 
 
@@ -108,7 +134,8 @@ def _value(entry: Mapping[str, float] | None, digits: int) -> dict[str, Any]:
     """The texts of a cell; only a dash where the method does not have the measure."""
     if entry is None or np.isnan(entry["value"]):
         return {"value": "–", "interval": "", "cases": ""}
-    interval = f"{tables.number(entry['low'], digits)} to {tables.number(entry['high'], digits)}"
+    bounds = [tables.number(entry[side], digits) for side in ("low", "high")]
+    interval = "no interval" if np.isnan(entry["low"]) else " to ".join(bounds)
     return {"value": tables.number(entry["value"], digits), "interval": interval, "cases": f"{entry['n']:.0f}"}
 
 
@@ -119,14 +146,25 @@ def _gap_row(gap: tabulate.Gap) -> dict[str, Any]:
         "name": tables.name_of(gap.measure),
         "methods": f"{gap.method} − {gap.against}",
         "value": sign + tables.number(gap.value, digits),
-        "interval": f"{tables.number(gap.low, digits)} to {tables.number(gap.high, digits)}",
+        "interval": "none"
+        if np.isnan(gap.low)
+        else f"{tables.number(gap.low, digits)} to {tables.number(gap.high, digits)}",
         "excludes_zero": gap.low > 0 or gap.high < 0,
-        "p": tables.p_value(gap.p),
-        "adjusted": tables.p_value(gap.adjusted),
+        "p": _p_text(gap.p),
+        "adjusted": _p_text(gap.adjusted),
         "pairs": gap.pairs,
         "groups": gap.groups,
         "left_out": gap.left_out,
+        "decision": f"{gap.decision}{', though worse' if gap.worse and gap.decision == 'non-inferior' else ''} "
+        f"(margin {gap.margin:g})"
+        if gap.decision
+        else "–",
     }
+
+
+def _p_text(p: float) -> str:
+    """The p-value below a heading that says that it is one."""
+    return tables.p_value(p).removeprefix("p ").removeprefix("= ")
 
 
 def _against(

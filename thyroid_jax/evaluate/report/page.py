@@ -27,7 +27,7 @@ from thyroid_jax.evaluate.subgroups import (
     WithReader,
     divided,
 )
-from thyroid_jax.evaluate.summary import Summary, table_confusion
+from thyroid_jax.evaluate.summary import Counts, DecisionCurve, Summary, table_confusion
 from thyroid_jax.files import write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Report:
         config: setting -> value, in the order to show.
         provenance: version, digests and the like, by name.
         summary: metric -> entry, as :func:`thyroid_jax.evaluate.summary.summary` returns it.
+        per_grade, at_or_above: as :func:`~thyroid_jax.evaluate.summary.per_grade_summary` and
+            :func:`~thyroid_jax.evaluate.summary.at_or_above_summary` return them.
+        decision: as :func:`~thyroid_jax.evaluate.summary.decision_curve` returns it.
+        training: label counts of the training part, for the answers without a model; None where it is not known.
         calibration, calibration_by_chance: as :func:`thyroid_jax.evaluate.calibration.calibration_summary` and
             :func:`~thyroid_jax.evaluate.calibration.calibration_by_chance` return them.
         counts: name of a part (training, validation, test) -> ``{"groups": ..., "images": ..., ...}``.
@@ -70,6 +74,10 @@ class Report:
     config: Mapping[str, object] = field(default_factory=dict)
     provenance: Mapping[str, object] = field(default_factory=dict)
     summary: Summary = field(default_factory=dict)
+    per_grade: Mapping[str, Summary] = field(default_factory=dict)
+    at_or_above: Mapping[str, Summary] = field(default_factory=dict)
+    decision: DecisionCurve | None = None
+    training: Counts | None = None
     calibration: Summary = field(default_factory=dict)
     calibration_by_chance: Summary = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -139,8 +147,13 @@ def render(report: Report, *, beside: bool = False) -> str:
     names, confusion = table_confusion(report.cases)
     pictures = shown_pictures(report.pictures, beside=beside)
     areas = {picture.case: picture.width * picture.height for picture in report.pictures}
-    rows = tables.measure_rows(report.summary, baselines(report.cases, areas))
-    drawn = [*plots.malignancy_plots(report.cases), *plots.grade_plots(report.cases)]
+    without_model = baselines(report.cases, areas, report.training)
+    rows = tables.measure_rows(report.summary, without_model)
+    drawn = [
+        *plots.malignancy_plots(report.cases),
+        *plots.decision_plots(report.decision),
+        *plots.grade_plots(report.cases),
+    ]
     panels = training_curves(report.log, report.curves)
     strips = tables.dice_strips(_for_strips(report.cases))
     worst = _worst(report.cases, pictures)
@@ -149,7 +162,7 @@ def render(report: Report, *, beside: bool = False) -> str:
         "remarks": True,
         "worst": worst,
         "measures": rows,
-        "classes": confusion.sum() or drawn or report.calibration,
+        "classes": confusion.sum() or drawn or report.calibration or report.per_grade or report.at_or_above,
         "distributions": strips,
         "subgroups": report.subgroups,
         "readers": report.readers,
@@ -170,7 +183,9 @@ def render(report: Report, *, beside: bool = False) -> str:
         remarks=remarks(report.cases, report.summary, report.log),
         worst=worst,
         plots=drawn,
-        calibration=tables.calibration_rows(report.calibration, report.calibration_by_chance),
+        calibration=tables.calibration_rows(report.calibration, report.calibration_by_chance, without_model),
+        counted_in_training=report.training is not None,
+        by_grade=tables.grade_tables(report.per_grade, report.at_or_above),
         strips=strips,
         subgroup_measures=_subgroup_measures(report.subgroups),
         fewest_groups=FEWEST_GROUPS,

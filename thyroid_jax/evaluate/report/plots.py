@@ -11,7 +11,7 @@ from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.calibration import Reliability, grade_reliability, malignancy_reliability
 from thyroid_jax.evaluate.cases import Case, grades
 from thyroid_jax.evaluate.report.drawing import FIRST, LINE, SECOND, inline_svg
-from thyroid_jax.evaluate.summary.malignancy import judged
+from thyroid_jax.evaluate.summary.malignancy import DecisionCurve, judged
 
 SQUARE = (3.4, 3.0)
 BINS = 10
@@ -52,6 +52,30 @@ def grade_plots(cases: Sequence[Case]) -> list[Plot]:
     reliability = grade_reliability(cases, bins=BINS, samples=SAMPLES)
     heading = "Reliability of the grade's probability"
     return [_reliability(reliability, heading, "share graded right")] if len(reliability.size) else []
+
+
+def decision_plots(curve: DecisionCurve | None) -> list[Plot]:
+    """Net benefit of the model over thresholds, with its band; of treating all, and none. [] without a curve."""
+    if curve is None:
+        return []
+    best = float(np.nanmax([*curve.model, *curve.high, *curve.treat_all, 0.1]))
+
+    def draw(axis) -> None:
+        axis.axhline(0, color=LINE, linewidth=1)
+        axis.plot(curve.threshold, curve.treat_all, color=SECOND, linewidth=1.4, linestyle="--")
+        axis.fill_between(curve.threshold, curve.low, curve.high, color=FIRST, alpha=0.2, linewidth=0)
+        axis.plot(curve.threshold, curve.model, color=FIRST, linewidth=1.8)
+        axis.set_xlim(0, 1)
+        axis.set_ylim(-0.3 * best, 1.1 * best)
+        axis.set_xlabel("threshold probability")
+        axis.set_ylabel("net benefit")
+
+    caption = (
+        f"Net benefit of a biopsy from a probability of malignancy on, in true positives per case; {curve.n} cases of "
+        f"{curve.groups} group{'s' * (curve.groups != 1)}. Full line: the model, with its pointwise 95 % band. Dashed: "
+        "all have a biopsy. Grey: none has. It needs calibrated probabilities."
+    )
+    return [Plot("Decision curve", inline_svg(draw, salt="decision", inches=SQUARE), caption)]
 
 
 def scatter(first: Sequence[float], other: Sequence[float], *, salt: str) -> str:

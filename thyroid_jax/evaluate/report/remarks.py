@@ -27,12 +27,13 @@ CHANCE = {
 def remarks(cases: Sequence[Case], summary: Summary, log: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sentences on what the table, its measures and the training log have of the following, the gravest first:
 
-    no interval at all · a measure at chance, or worse · one answer for all cases · validation Dice that still rose by
-    more than 0.005 in the last quarter of its evaluations · undefined values · fewer than 20 groups · more than 1 % of
-    the bootstrap replicates left out · grades, or malignant or benign cases, with fewer than 10 true cases.
+    a measure at chance, or worse · an AUROC without an interval · one answer for all cases · validation Dice that still
+    rose by more than 0.005 in the last quarter of its evaluations · undefined values · fewer than 20 groups · more than
+    1 % of the bootstrap replicates left out · grades, or malignant or benign cases, with fewer than 10 true cases.
     """
     return [
         *_at_chance(summary),
+        *_without_interval(cases, summary),
         *_one_answer(cases),
         *_still_rising(log),
         *_undefined(cases, summary),
@@ -55,6 +56,16 @@ def _at_chance(summary: Summary) -> list[str]:
         elif entry["high"] < chance:
             found.append(f"{_capital(name)}, {interval}, is worse than chance ({chance:g}).")
     return found
+
+
+def _without_interval(cases: Sequence[Case], summary: Summary) -> list[str]:
+    entry = summary.get("malignant_auroc")
+    if entry is None or np.isnan(entry["value"]) or not np.isnan(entry["low"]) or len({c.group for c in cases}) < 2:
+        return []
+    return [
+        f"The AUROC of malignancy, {entry['value']:.2f}, has no interval: it needs two groups (patients) with "
+        "malignant and two with benign cases."
+    ]
 
 
 def _one_answer(cases: Sequence[Case]) -> list[str]:

@@ -11,7 +11,8 @@ import numpy as np
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.report.baselines import Baseline
 from thyroid_jax.evaluate.subgroups import Estimate
-from thyroid_jax.evaluate.summary import Summary
+from thyroid_jax.evaluate.summary import Summary, interval_kind
+from thyroid_jax.evaluate.tabulate import label_of
 
 MEASURES = {  # key -> (name, unit, what it says)
     "dice": ("Dice", "", "Overlap of the two outlines; 1 is perfect."),
@@ -67,8 +68,8 @@ def digits_of(key: str) -> int:
 
 
 def name_of(key: str) -> str:
-    """The name of a measure; its key where it has none."""
-    return MEASURES.get(key, (key,))[0]
+    """The name of a measure; that of the written tables where the page has none."""
+    return MEASURES[key][0] if key in MEASURES else label_of(key)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -122,6 +123,7 @@ def _measure_row(key: str, entry: Mapping[str, float], baseline: Baseline | None
         "digits": digits_of(key),
         "bar": is_share and all(np.isfinite(bounds)) and 0 <= entry["low"] and entry["high"] <= 1,
         "remarks": remarks,
+        "interval": {"delong": "DeLong"}.get(interval_kind(entry), ""),
         "baseline": baseline,
         **entry,
     }
@@ -139,13 +141,53 @@ CALIBRATION = {  # key -> (name, what it says)
 }
 
 
-def calibration_rows(found: Summary, by_chance: Summary) -> list[dict[str, Any]]:
-    """The measures of :data:`CALIBRATION` that there are, each beside what right probabilities would give."""
+def calibration_rows(
+    found: Summary, by_chance: Summary, baselines: Mapping[str, Baseline] | None = None
+) -> list[dict[str, Any]]:
+    """The measures of :data:`CALIBRATION` that there are, each beside what right probabilities would give, and what
+    needs no model.
+    """
     return [
         {"name": name, "meaning": meaning, "found": found[key], "right": by_chance.get(key)}
+        | {"baseline": (baselines or {}).get(key), "digits": 3}
         for key, (name, meaning) in CALIBRATION.items()
         if key in found
     ]
+
+
+FORMS = {  # key of a measure of one grade -> its heading
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+}
+
+
+def grade_tables(per_grade: Mapping[str, Summary], at_or_above: Mapping[str, Summary]) -> list[dict[str, Any]]:
+    """The measures of each grade against the rest, and of each grade or a higher one; an empty table is left out.
+
+    ``cases`` of a row are those that the answer "yes" is right for.
+    """
+    return [_grade_table(*part) for part in (("Grade", "", per_grade), ("At or above", "≥ ", at_or_above)) if part[2]]
+
+
+def _grade_table(heading: str, sign: str, found: Mapping[str, Summary]) -> dict[str, Any]:
+    keys = [key for key in FORMS if any(key in entries for entries in found.values())]
+    rows = [
+        {
+            "name": sign + grade,
+            "cases": f"{entries['sensitivity']['n']:.0f}",
+            "cells": [_estimate_of(entries[key]) for key in keys],
+        }
+        for grade, entries in found.items()
+    ]
+    return {"heading": heading, "columns": [FORMS[key] for key in keys], "rows": rows}
+
+
+def _estimate_of(entry: Mapping[str, float]) -> Estimate:
+    return Estimate(entry["value"], entry["low"], entry["high"], int(entry["n"]), int(entry["groups"]))
 
 
 # --- counts -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.summary.counts import Counts, baselines, counts_of
-from thyroid_jax.evaluate.summary.entry import Summary
+from thyroid_jax.evaluate.summary.entry import Summary, interval_kind
 from thyroid_jax.evaluate.summary.grades import (
     Graded,
     at_or_above_summary,
@@ -23,9 +23,10 @@ from thyroid_jax.evaluate.summary.malignancy import (
     malignancy_summary,
 )
 from thyroid_jax.evaluate.summary.outlines import area_summary, segmentation_summary
-from thyroid_jax.evaluate.summary.row import measure
+from thyroid_jax.evaluate.summary.row import Answer, measure, reference_of, row_of
 
 __all__ = [
+    "Answer",
     "Counts",
     "DecisionCurve",
     "Graded",
@@ -38,10 +39,13 @@ __all__ = [
     "decision_curve",
     "graded",
     "grading_summary",
+    "interval_kind",
     "judged",
     "malignancy_summary",
     "measure",
     "per_grade_summary",
+    "reference_of",
+    "row_of",
     "segmentation_summary",
     "summary",
     "table_confusion",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
-from thyroid_jax.evaluate.metrics import ratio
-from thyroid_jax.evaluate.statistics import Interval, cluster_bootstrap
+from thyroid_jax.evaluate.metrics import auroc, ratio
+from thyroid_jax.evaluate.statistics import Interval, cluster_bootstrap, delong
 
 Summary = dict[str, dict[str, float]]
 """``{measure: entry}``; an entry is ``{value, low, high, n, undefined, groups, replicates, replicates_undefined}``.
 
 ``n`` cases of ``groups`` groups have a value, ``undefined`` more could have had one. ``replicates`` were drawn for the
-interval from ``low`` to ``high``, of which ``replicates_undefined`` had no value and were left out.
+interval from ``low`` to ``high``, of which ``replicates_undefined`` had no value and were left out. The area under a
+single ROC curve has DeLong's interval and no replicates: :func:`interval_kind` says which one an entry has.
 """
 
 bootstrap = partial(cluster_bootstrap, weighted=True, expanded=True)
@@ -40,6 +42,32 @@ def of_calls(
         interval = bootstrap(weighted_mean, groups[rows], right[rows], samples=samples, level=level, seed=seed)
         result[name] = entry(interval, int(rows.sum()))
     return result
+
+
+def area_interval(score: np.ndarray, positive: np.ndarray, groups: np.ndarray, *, level: float) -> Interval:
+    """Area under the ROC curve of a score f[n] for positive bool[n], with DeLong's interval by group.
+
+    It is the logit interval of :func:`~thyroid_jax.evaluate.statistics.delong` with ``clusters``, which needs two
+    groups with a positive and two with a negative case. ``samples`` of the result is 0: nothing is resampled. The
+    bootstrap's interval of a single area is too short (``experiments.coverage``).
+
+    The value is NaN without a positive or without a negative case, and there is then no interval. A perfect area, or a
+    score that is equal everywhere, has the exact interval of independent pairs.
+    """
+    found = delong(positive, score, clusters=groups, level=level)
+    value = float(auroc(score, positive))
+    return Interval(value, found.low[0], found.high[0], level, clusters=len(np.unique(groups)), method="delong")
+
+
+def interval_kind(entry: Mapping[str, float]) -> str:
+    """The interval of an entry: "bootstrap", "delong", or "" where it has none.
+
+    >>> interval_kind({"low": 0.7, "high": 0.9, "replicates": 0})
+    'delong'
+    """
+    if np.isnan(entry["low"]):
+        return ""
+    return "bootstrap" if entry["replicates"] else "delong"
 
 
 def entry(interval: Interval, n: int, undefined: int = 0) -> dict[str, float]:

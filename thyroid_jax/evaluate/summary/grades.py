@@ -10,14 +10,13 @@ import numpy as np
 from thyroid_jax.evaluate.cases import Case, grades
 from thyroid_jax.evaluate.metrics import (
     at_or_above,
-    auroc,
     average_precision,
     confusion_matrix,
     grade_f1,
     grading_measures,
     occurring,
 )
-from thyroid_jax.evaluate.summary.entry import Summary, bootstrap, entry, of_calls
+from thyroid_jax.evaluate.summary.entry import Summary, area_interval, bootstrap, entry, of_calls
 
 
 class Graded(NamedTuple):
@@ -56,6 +55,8 @@ def graded(cases: Sequence[Case]) -> Graded:
 def grading_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
     """Grading measures over the cases with a true and a predicted grade, with cluster-bootstrap intervals by group.
 
+    Macro-AUROC keeps the bootstrap: it is a mean of several areas, and DeLong's interval is that of a single one.
+
     Returns ``{measure: entry}`` for the names of :func:`~thyroid_jax.evaluate.metrics.grading_measures`, entries as in
     :func:`segmentation_summary`; {} when no case has both grades. The confusion matrix is of ``grade_predicted``, so a
     decision rule other than the most probable grade counts as it was made; AUROC and AUPRC are of the probabilities. A
@@ -80,8 +81,9 @@ def per_grade_summary(
     """Each grade against the rest: ``{grade: {measure: entry}}``, over the cases with a true and a predicted grade.
 
     Measures are ``sensitivity`` (recall), ``specificity``, ``precision`` and ``f1`` of ``grade_predicted``, ``auroc``
-    and ``auprc`` (average precision) of the grade's probability. Every grade of the scale has them all; {} when no case
-    has both grades. Entries as in :func:`segmentation_summary`:
+    and ``auprc`` (average precision) of the grade's probability. AUROC has DeLong's interval
+    (:func:`~thyroid_jax.evaluate.summary.entry.area_interval`), the others the cluster bootstrap's. Every grade of the
+    scale has them all; {} when no case has both grades. Entries as in :func:`segmentation_summary`:
 
     - sensitivity, specificity and precision are shares of the n cases of the grade, of other grades, and given the
       grade. Each resamples the groups that have such cases; without one the value is NaN and n = 0;
@@ -95,9 +97,6 @@ def per_grade_summary(
     def f1(called: np.ndarray, is_grade: np.ndarray, score: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return grade_f1(confusion_matrix(called.astype(int), is_grade.astype(int), 2, weight=weight))[..., 1]
 
-    def area(called: np.ndarray, is_grade: np.ndarray, score: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return auroc(score, is_grade, weight=weight)
-
     def precision_area(called: np.ndarray, is_grade: np.ndarray, score: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return average_precision(score, is_grade, weight=weight)
 
@@ -110,9 +109,15 @@ def per_grade_summary(
             "specificity": calls["specificity"],
             "precision": calls["ppv"],
         }
-        for measure, measured in {"f1": f1, "auroc": area, "auprc": precision_area}.items():
-            interval = bootstrap(measured, groups, called, is_grade, score, samples=samples, level=level, seed=seed)
-            result[name][measure] = entry(interval, len(truth))
+        of_f1, of_precision = (
+            bootstrap(measured, groups, called, is_grade, score, samples=samples, level=level, seed=seed)
+            for measured in (f1, precision_area)
+        )
+        of_area = area_interval(score, is_grade, groups, level=level)
+        result[name] |= {
+            measure: entry(interval, len(truth))
+            for measure, interval in (("f1", of_f1), ("auroc", of_area), ("auprc", of_precision))
+        }
     return result
 
 
@@ -121,22 +126,19 @@ def at_or_above_summary(
 ) -> dict[str, Summary]:
     """The question "this grade or a higher one?" for every grade but the lowest: ``{grade: {measure: entry}}``.
 
-    Measures are ``auroc`` of the summed probability of the grade and those above it, and ``sensitivity`` and
-    ``specificity`` of ``grade_predicted``. Over the cases with a true and a predicted grade; {} when there is none.
-    Entries and edge cases as in :func:`per_grade_summary`.
+    Measures are ``auroc`` of the summed probability of the grade and those above it, with DeLong's interval, and
+    ``sensitivity`` and ``specificity`` of ``grade_predicted``. Over the cases with a true and a predicted grade; {}
+    when there is none. Entries and edge cases as in :func:`per_grade_summary`.
 
     Raises ValueError when a grade is not one of the cases' scale.
     """
     names, predicted, truth, probability, groups = graded(cases)
     cumulative = at_or_above(probability)
 
-    def area(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return auroc(score, positive, weight=weight)
-
     result: dict[str, Summary] = {}
     for place in range(1, len(names)) if len(truth) else ():
         positive = truth >= place
-        interval = bootstrap(area, groups, cumulative[:, place], positive, samples=samples, level=level, seed=seed)
+        interval = area_interval(cumulative[:, place], positive, groups, level=level)
         calls = of_calls(predicted >= place, positive, groups, samples=samples, level=level, seed=seed)
         result[names[place]] = {
             "auroc": entry(interval, len(truth)),

@@ -9,7 +9,6 @@ import numpy as np
 
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.metrics import (
-    auroc,
     average_precision,
     balanced_accuracy,
     confusion_matrix,
@@ -18,7 +17,7 @@ from thyroid_jax.evaluate.metrics import (
     sensitivity_at_specificity,
     specificity_at_sensitivity,
 )
-from thyroid_jax.evaluate.summary.entry import Summary, bootstrap, entry, of_calls, weighted_mean
+from thyroid_jax.evaluate.summary.entry import Summary, area_interval, bootstrap, entry, of_calls, weighted_mean
 
 
 class Judged(NamedTuple):
@@ -40,9 +39,10 @@ def judged(cases: Sequence[Case]) -> Judged:
 
 
 def malignancy_summary(cases: Sequence[Case], *, samples: int = 2000, level: float = 0.95, seed: int = 0) -> Summary:
-    """Measures of ``p_malignant`` against proven malignancy, with cluster-bootstrap intervals by group.
+    """Measures of ``p_malignant`` against proven malignancy, with intervals by group.
 
-    A case is called malignant from a probability of 0.5. Returns ``{measure: entry}``, entries as in
+    The AUROC has DeLong's interval (:func:`~thyroid_jax.evaluate.summary.entry.area_interval`), the others the cluster
+    bootstrap's. A case is called malignant from a probability of 0.5. Returns ``{measure: entry}``, entries as in
     :func:`segmentation_summary`, with ``n`` the cases that the measure is about:
 
     over all cases with both values
@@ -63,16 +63,14 @@ def malignancy_summary(cases: Sequence[Case], *, samples: int = 2000, level: flo
 
     {} when no case has both truth and probability. The areas, the two operating points and balanced accuracy need
     malignant and benign cases: without either the value is NaN, n = 0 and ``undefined`` the number of cases, and a
-    replicate without either is left out and counted in ``replicates_undefined``. A measure over a part resamples the
-    groups that have such cases; without such a case the value is NaN and n = 0.
+    replicate without either is left out and counted in ``replicates_undefined``. The AUROC has an interval
+    only with two groups of either kind. A measure over a part resamples the groups that have such cases; without such a
+    case the value is NaN and n = 0.
     """
     probability, truth, groups = judged(cases)
     if not len(truth):
         return {}
     called = probability >= 0.5
-
-    def area(probability, truth, weight):
-        return auroc(probability, truth, weight=weight)
 
     def precision_area(probability, truth, weight):
         return average_precision(probability, truth, weight=weight)
@@ -88,7 +86,6 @@ def malignancy_summary(cases: Sequence[Case], *, samples: int = 2000, level: flo
         return balanced_accuracy(confusion, over=np.array([True, True]))
 
     measures: dict[str, tuple[Any, ...]] = {
-        "auroc": (area, probability, truth),
         "auprc": (precision_area, probability, truth),
         "sensitivity_at_specificity_90": (sensitivity, probability, truth),
         "specificity_at_sensitivity_90": (specificity, probability, truth),
@@ -96,7 +93,8 @@ def malignancy_summary(cases: Sequence[Case], *, samples: int = 2000, level: flo
         "balanced_accuracy": (balanced, called, truth),
         "prevalence": (weighted_mean, truth.astype(float)),
     }
-    found = {
+    found = {"auroc": entry(area_interval(probability, truth, groups, level=level), len(truth))}
+    found |= {
         name: entry(bootstrap(measured, groups, *data, samples=samples, level=level, seed=seed), len(truth))
         for name, (measured, *data) in measures.items()
     }

@@ -1,12 +1,19 @@
-"""One row of the per-case table, from a prediction and its reference."""
+"""One row of the per-case table, from a prediction and its reference.
+
+:func:`measure` takes both as plain arguments. :func:`reference_of` takes the reference half from a record, and
+:func:`row_of` adds a prediction to it: rows of runs, of ensembles, on other data sets and of other people's results are
+all made by it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from thyroid_jax.data.record import Record
 from thyroid_jax.evaluate import metrics
 from thyroid_jax.evaluate.cases import Case
 
@@ -82,3 +89,65 @@ def measure(
         about={str(name): str(value) for name, value in (about or {}).items()},
         **values,
     )
+
+
+class Answer(NamedTuple):
+    """What is predicted for a record; a part that is not predicted keeps its default.
+
+    outline      bool[h w] of the record's own image
+    probability  grade name -> probability, ascending risk
+    grade        "" for the most probable grade, the lower one on a tie; else the grade that was given
+    p_malignant  in [0, 1]
+    guidance, target  radiomics value's name -> what the model predicts, and what is measured on the reference
+    """
+
+    outline: np.ndarray | None = None
+    probability: Mapping[str, float] | None = None
+    grade: str = ""
+    p_malignant: float | None = None
+    guidance: Mapping[str, float] | None = None
+    target: Mapping[str, float] | None = None
+
+
+CLEANING = "cleaning"
+"""name in ``about`` of what was done to the picture, without the numbers of pixels"""
+
+
+def reference_of(record: Record, grades: Sequence[str]) -> dict[str, Any]:
+    """What :func:`measure` takes of a record, whatever is predicted.
+
+    That is: case, group, reference outline, image, spacing, each reader's outline and grade, the true grade by its name
+    in ``grades`` (those of the data set, in ascending order of risk), malignancy, and in ``about`` the written findings
+    and, where the picture was cleaned, the kinds of :data:`CLEANING`. What the record lacks stays missing.
+    """
+    kinds = dict.fromkeys(step.partition(":")[0].strip() for step in record.cleaning)
+    return {
+        "case": record.case,
+        "group": record.group,
+        "reference": record.mask,
+        "spacing": record.spacing,
+        "image": record.image,
+        "readers": record.reader_masks,
+        "reader_grades": [grades[grade] for grade in record.reader_grades],
+        "grade_truth": "" if record.grade is None else grades[record.grade],
+        "malignant_truth": record.malignant,
+        "about": ({CLEANING: "; ".join(kinds)} if kinds else {}) | dict(record.descriptors),
+    }
+
+
+def row_of(record: Record, grades: Sequence[str], answer: Answer, part: str = "") -> Case:
+    """A record's row of the per-case table: its :func:`reference_of` and the answer.
+
+    A grade that the answer names is kept, also where another one is more probable. Raises ValueError as
+    :func:`measure`.
+    """
+    row = measure(
+        **reference_of(record, grades),
+        part=part,
+        predicted=answer.outline,
+        probability=answer.probability,
+        p_malignant=answer.p_malignant,
+        guidance=answer.guidance,
+        target=answer.target,
+    )
+    return replace(row, grade_predicted=answer.grade) if answer.grade else row

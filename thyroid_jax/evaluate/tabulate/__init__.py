@@ -10,13 +10,14 @@ from pathlib import Path
 from thyroid_jax.evaluate.cases import write_table
 from thyroid_jax.evaluate.tabulate.content import LABELS, Comparison, Gap, Method, caption, label_of, p_value
 from thyroid_jax.evaluate.tabulate.latex import escape_latex, latex
-from thyroid_jax.evaluate.tabulate.markdown import markdown
+from thyroid_jax.evaluate.tabulate.markdown import PARTS, markdown
 from thyroid_jax.evaluate.tabulate.rows import CSV_COLUMNS, csv_rows
 from thyroid_jax.files import write_text
 
 __all__ = [
     "CSV_COLUMNS",
     "LABELS",
+    "PARTS",
     "Comparison",
     "Gap",
     "Method",

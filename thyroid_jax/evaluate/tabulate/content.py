@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from thyroid_jax.evaluate.summary import Summary
+from thyroid_jax.evaluate.summary import Summary, interval_kind
 
 LABELS = {  # measure -> how a paper calls it; Markdown and LaTeX hold these alone, CSV holds all
     "dice": "Dice",
@@ -32,6 +33,24 @@ LABELS = {  # measure -> how a paper calls it; Markdown and LaTeX hold these alo
     "malignant_sensitivity": "Malignancy sensitivity",
     "malignant_specificity": "Malignancy specificity",
 }
+MORE_LABELS = {  # of measures that Markdown and LaTeX hold only where they are compared
+    "linear_kappa": "Linear kappa",
+    "weighted_f1": "Weighted F1",
+    "mean_absolute_grade_error": "Mean grade error (steps)",
+    "macro_auprc": "Macro AUPRC",
+    "malignant_auprc": "Malignancy AUPRC",
+    "malignant_ppv": "Malignancy PPV",
+    "malignant_npv": "Malignancy NPV",
+    "malignant_f1": "Malignancy F1",
+    "malignant_sensitivity_at_specificity_90": "Malignancy sensitivity at specificity 0.90",
+    "malignant_specificity_at_sensitivity_90": "Malignancy specificity at sensitivity 0.90",
+    "grade_brier": "Grades: Brier score",
+    "grade_rps": "Grades: ranked probability score",
+    "grade_ece_width": "Grades: ECE",
+    "malignant_brier": "Malignancy Brier score",
+    "malignant_ece_width": "Malignancy ECE",
+}
+WORDS = {"auroc": "AUROC", "auprc": "AUPRC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "malignant": "malignancy"}
 
 
 class Method(NamedTuple):
@@ -117,10 +136,21 @@ def caption(found: Comparison) -> list[str]:
         *_counts(found.methods),
         "A value is of all predictions of a method together; in brackets its 95 % interval, by a bootstrap over groups "
         f"({found.samples} replicates).",
+        *_about_areas(found),
     ]
     if found.gaps:
         sentences += [*_about_differences(found.gaps), *_about_tests(found), *_about_margins(found.gaps)]
     return sentences
+
+
+def _about_areas(found: Comparison) -> list[str]:
+    """Which intervals are not the bootstrap's."""
+    shown = dict.fromkeys([*LABELS, *found.measures])
+    entries = [(name, summary[name]) for summary in found.summaries.values() for name in shown if name in summary]
+    areas = dict.fromkeys(label_of(name) for name, entry in entries if interval_kind(entry) == "delong")
+    if not areas:
+        return []
+    return [f"The interval of {' and of '.join(areas)} is DeLong's over groups (logit), that of a difference is not."]
 
 
 def _counts(methods: Sequence[Method]) -> list[str]:
@@ -190,8 +220,15 @@ def _about_margins(gaps: Sequence[Gap]) -> list[str]:
 
 
 def label_of(measure: str) -> str:
-    """How a paper calls the measure; its own name with spaces where :data:`LABELS` does not know it."""
-    return LABELS.get(measure, measure.replace("_", " "))
+    """How a paper calls the measure; its own name in words where neither table of labels knows it.
+
+    >>> label_of("at_or_above_4a_auroc"), label_of("malignant_sensitivity_at_specificity_95")
+    ('At or above 4a AUROC', 'Malignancy sensitivity at specificity 0.95')
+    """
+    known = (LABELS | MORE_LABELS).get(measure)
+    named = re.sub(r"(_at_(?:specificity|sensitivity)_)(\d\d?)$", lambda at: f"{at[1]}{int(at[2]) / 100:.2f}", measure)
+    words = " ".join(WORDS.get(word, word) for word in named.split("_"))
+    return known or words[:1].upper() + words[1:]
 
 
 # --- numbers as texts -------------------------------------------------------------------------------------------------

@@ -7,26 +7,49 @@ from collections.abc import Callable, Iterable, Sequence
 
 from thyroid_jax.evaluate.tabulate.content import LABELS, Comparison, Gap, caption, gap_text, p_value, value_text
 
+PARTS = ("values", "differences", "p", "margins", "caption")
 
-def markdown(found: Comparison) -> str:
+
+def markdown(found: Comparison, *, parts: Sequence[str] = PARTS, rows: Sequence[str] = ()) -> str:
     """Tables of the values, of the differences, of their p (adjusted p) and of non-inferiority; then the caption.
 
-    A cell is empty where a method does not have the measure.
+    Args:
+        found: what is written.
+        parts: those of :data:`PARTS` that are written, in their order there.
+        rows: the measures in the table of values; all with a name in :data:`LABELS`, and those compared, where empty.
+
+    A cell is empty where a method does not have the measure. Raises ValueError for parts or rows that are not there.
     """
-    names = [method.name for method in found.methods]
-    lines = _head("measure", "predictions", "groups", *names)
-    for measure in _shown(found):
-        entries = [found.summaries[name].get(measure) for name in names]
-        there = [entry for entry in entries if entry is not None]
-        counts = [_span(entry[key] for entry in there) for key in ("n", "groups")]
-        lines.append(_row(measure, *counts, *map(value_text, entries)))
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"parts {', '.join(unknown)}: choose of {', '.join(PARTS)}.")
+    blocks = [_value_table(found, rows)] if "values" in parts else []
     for against in found.families:
         gaps = [gap for gap in found.gaps if gap.against == against]
-        lines += ["", *_gap_table(f"difference to {against}", gaps, gap_text)]
-        lines += ["", *_gap_table("p (adjusted p)", gaps, _p_text)]
-        decided = [gap for gap in gaps if gap.decision]
-        lines += ["", *_gap_table("non-inferiority (margin, p)", decided, _decision_text)] if decided else []
-    return "\n".join([*lines, "", *caption(found)])
+        blocks += [_gap_table(f"difference to {against}", gaps, gap_text)] if "differences" in parts else []
+        blocks += [_gap_table("p (adjusted p)", gaps, _p_text)] if "p" in parts else []
+        decided = [gap for gap in gaps if gap.decision] if "margins" in parts else []
+        blocks += [_gap_table("non-inferiority (margin, p)", decided, _decision_text)] if decided else []
+    blocks += [caption(found)] if "caption" in parts else []
+    return "\n\n".join("\n".join(lines) for lines in blocks)
+
+
+def _value_table(found: Comparison, rows: Sequence[str]) -> list[str]:
+    names = [method.name for method in found.methods]
+    lines = _head("measure", "predictions", "groups", *names)
+    there = _shown(found) if not rows else _asked(found, rows)
+    for measure in there:
+        entries = [found.summaries[name].get(measure) for name in names]
+        known = [entry for entry in entries if entry is not None]
+        counts = [_span(entry[key] for entry in known) for key in ("n", "groups")]
+        lines.append(_row(measure, *counts, *map(value_text, entries)))
+    return lines
+
+
+def _asked(found: Comparison, rows: Sequence[str]) -> Sequence[str]:
+    there = {name for summary in found.summaries.values() for name in summary}
+    if unknown := [name for name in rows if name not in there]:
+        raise ValueError(f"rows {', '.join(unknown)}: no method has them; choose of {', '.join(sorted(there))}.")
+    return rows
 
 
 def _shown(found: Comparison) -> list[str]:

@@ -1,0 +1,154 @@
+"""Write the tables of the documents again, from the kept predictions in ``results/``.
+
+python -m experiments.documents [--check] [README.md docs/grades.md ...]
+
+A table stands between two marks. The first holds the words of ``python -m experiments.tables``::
+
+    <!-- tables: results/grades/breast_lesions plain plain+nodule --parts differences -->
+    ...
+    <!-- end of tables -->
+
+``<!-- overview: results/overview.json -->`` asks for the table of the README: a list of ``{"data": ..., "config": ...,
+"cases": FILE}``, one row each. Above a table stands a digest of its mark and of the files that it is made of.
+``--check`` writes nothing and fails where a digest is not the present one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from thyroid_jax import command
+from thyroid_jax.data.record import digest_of
+from thyroid_jax.errors import InputError, exits_cleanly
+from thyroid_jax.evaluate import tabulate
+from thyroid_jax.evaluate.cases import read_cases
+from thyroid_jax.evaluate.summary import summary
+from thyroid_jax.evaluate.tabulate.content import value_text
+from thyroid_jax.files import write_text
+from thyroid_jax.runs import results
+
+from . import tables
+
+PLACES = ("README.md", "docs")
+SAMPLES = 2000  # bootstrap replicates of the overview, as in the tables
+BLOCK = re.compile(r"<!-- (tables|overview): (.+?) -->\n(.*?)<!-- end of \1 -->", re.DOTALL)
+OVERVIEW = {"dice": "Dice", "malignant_auroc": "malignancy AUROC", "quadratic_kappa": "grade, quadratic kappa"}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Write the tables of the documents again, from the kept predictions."""
+
+    documents: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Markdown files; README.md and those of docs/ by default"""
+    check: bool = False
+    """write nothing; fail where a table is not of the present files"""
+
+
+def documents_of(arguments: Arguments) -> list[Path]:
+    """The Markdown files that were named, or all."""
+    places = arguments.documents or [Path(place) for place in PLACES]
+    return [file for place in places for file in (sorted(place.glob("*.md")) if place.is_dir() else [place])]
+
+
+def filled(text: str) -> str:
+    """A document's text with every table made again."""
+    return BLOCK.sub(lambda found: _block(found, MADE[found[1]](found[2])), text)
+
+
+def stale(text: str) -> list[str]:
+    """The marks of a document above tables that are not of the present files."""
+    return [found[2] for found in BLOCK.finditer(text) if not found[3].startswith(_digest_line(found[1], found[2]))]
+
+
+def _block(found: re.Match[str], table: str) -> str:
+    kind, words, _ = found.groups()
+    return f"<!-- {kind}: {words} -->\n{_digest_line(kind, words)}\n{table}\n\n<!-- end of {kind} -->"
+
+
+def _digest_line(kind: str, words: str) -> str:
+    files = FILES[kind](words)
+    return f"<!-- of {digest_of([words, *(file.read_text('utf-8') for file in files)])[:16]} -->\n"
+
+
+# --- tables of a comparison -------------------------------------------------------------------------------------------
+
+
+def comparison_table(words: str) -> str:
+    """What ``python -m experiments.tables`` prints for these words."""
+    arguments = tables.parse(shlex.split(words))
+    found = _compared(replace(arguments, parts=tabulate.PARTS, rows=()))
+    return tabulate.markdown(found, parts=arguments.parts, rows=arguments.rows)
+
+
+@functools.lru_cache(maxsize=8)
+def _compared(arguments: tables.Arguments) -> tabulate.Comparison:
+    return results.compared(tables.rows_of(arguments), arguments)
+
+
+def files_of_comparison(words: str) -> list[Path]:
+    """The tables of cases that a comparison reads."""
+    arguments = tables.parse(shlex.split(words))
+    return [tables.place_of(arguments.folder, method)[1] for method in arguments.methods]
+
+
+# --- the overview -----------------------------------------------------------------------------------------------------
+
+
+def overview_table(words: str) -> str:
+    """A row for each entry of the file: data set, method, images with an outline, and measures with intervals."""
+    lines = ["| data set | `--config small` | images | " + " | ".join(OVERVIEW.values()) + " |"]
+    lines.append("|---" * (3 + len(OVERVIEW)) + "|")
+    for entry in _entries(Path(words)):
+        cases = read_cases(Path(entry["cases"]))
+        found = summary(cases, samples=SAMPLES)
+        images = len({case.case for case in cases if not math.isnan(case.dice)})
+        cells = [entry["data"], entry["config"], str(images), *(value_text(found.get(name)) for name in OVERVIEW)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def files_of_overview(words: str) -> list[Path]:
+    """The overview's own file and the tables of cases that it names."""
+    return [Path(words), *(Path(entry["cases"]) for entry in _entries(Path(words)))]
+
+
+def _entries(file: Path) -> list[dict[str, Any]]:
+    entries = json.loads(file.read_text("utf-8"))
+    for entry in entries:
+        if set(entry) != {"data", "config", "cases"}:
+            raise InputError(f"{file}: an entry has the keys data, config and cases, and no other: {entry}.")
+    return entries
+
+
+MADE: dict[str, Callable[[str], str]] = {"tables": comparison_table, "overview": overview_table}
+FILES: dict[str, Callable[[str], list[Path]]] = {"tables": files_of_comparison, "overview": files_of_overview}
+
+
+@exits_cleanly
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script."""
+    arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("documents"))
+    for document in documents_of(arguments):
+        text = document.read_text("utf-8")
+        if arguments.check:
+            if old := stale(text):
+                raise InputError(f"{document}: not of the present files: {'; '.join(old)}. Leave out --check.")
+        elif (new := filled(text)) != text:
+            write_text(document, new)
+            print(f"written: {document}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The tables of the documents are those of the kept predictions."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import documents, tables
+from thyroid_jax.errors import InputError
+from thyroid_jax.evaluate.cases import Case, write_cases
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with the predictions of two methods, which is the working folder."""
+    monkeypatch.chdir(tmp_path)
+    for method, dice in (("plain", 0.6), ("other", 0.7)):
+        cases = [Case(case=str(n), group=str(n), part="test", dice=dice + n / 100, iou=0.5) for n in range(8)]
+        write_cases(tmp_path / "kept" / f"{method}.csv", cases)
+    return tmp_path
+
+
+MARK = "<!-- tables: kept plain other --samples 50 --measures dice --parts differences -->\n"
+TEXT = f"Before.\n\n{MARK}old\n<!-- end of tables -->\n\nAfter.\n"
+
+
+def test_every_table_in_the_documents_is_of_the_present_files(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = {file: documents.BLOCK.findall(file.read_text()) for file in documents.documents_of(documents.Arguments())}
+    assert sum(map(len, found.values())) >= 10
+    documents.main(["--check"])
+
+
+def test_a_block_is_replaced_and_the_rest_is_kept(folder, capsys):
+    new = documents.filled(TEXT)
+    tables.main(["kept", "plain", "other", "--samples", "50", "--measures", "dice", "--parts", "differences"])
+    assert capsys.readouterr().out.strip() in new
+    assert "+0.100" in new and "old" not in new
+    assert new.startswith(f"Before.\n\n{MARK}") and new.endswith("<!-- end of tables -->\n\nAfter.\n")
+    assert documents.filled(new) == new
+
+
+def test_a_changed_file_or_mark_makes_a_table_stale(folder):
+    new = documents.filled(TEXT)
+    assert documents.stale(TEXT) and not documents.stale(new)
+    assert documents.stale(new.replace("--samples 50", "--samples 51"))
+    table = folder / "kept" / "other.csv"
+    table.write_text(table.read_text().replace("0.71", "0.72", 1))
+    assert documents.stale(new) == [MARK.removeprefix("<!-- tables: ").removesuffix(" -->\n")]
+
+
+def test_check_names_the_document_and_writes_nothing(folder, capsys):
+    document = folder / "page.md"
+    document.write_text(TEXT)
+    with pytest.raises(SystemExit):
+        documents.main(["--check", str(document)])
+    assert "page.md: not of the present files: kept plain other" in capsys.readouterr().err
+    assert document.read_text() == TEXT
+    documents.main([str(document)])
+    documents.main(["--check", str(document)])
+
+
+def test_the_overview_has_a_row_for_each_entry(folder):
+    entry = {"data": "Drawn", "config": "`plain`", "cases": "kept/plain.csv"}
+    (folder / "overview.json").write_text(json.dumps([entry]))
+    new = documents.filled("<!-- overview: overview.json -->\n<!-- end of overview -->\n")
+    assert "| Drawn | `plain` | 8 | 0.635 (" in new
+
+
+def test_an_entry_with_other_keys_is_refused(folder):
+    (folder / "overview.json").write_text(json.dumps([{"data": "Drawn", "table": "kept/plain.csv"}]))
+    with pytest.raises(InputError, match=r"overview\.json: an entry has the keys data, config and cases"):
+        documents.overview_table("overview.json")
+
+
+def test_parts_that_are_not_there_are_refused(folder):
+    with pytest.raises(InputError, match="--parts values2: choose of values, differences"):
+        tables.parse(["kept", "plain", "--parts", "values2"])
