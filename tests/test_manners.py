@@ -55,7 +55,9 @@ def of_length(folder, epochs, done):
     config = replace_groups(Config(), train={"epochs": epochs})
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(to_dict(config) | {ABOUT_RUN: {}}))
-    (folder / "log.jsonl").write_text("".join(f'{{"split": "train", "step": {n + 1}, "epoch": {n + 1}}}\n' for n in range(done)))
+    (folder / "log.jsonl").write_text(
+        "".join(f'{{"split": "train", "step": {n + 1}, "epoch": {n + 1}}}\n' for n in range(done))
+    )
     return config
 
 
