@@ -112,3 +112,13 @@ def test_a_command_line_is_read_before_devices_are_started():
         if "prepare" in lines:
             read = [line for call, line in lines.items() if call in ("tyro.cli", "parse", "studies")]
             assert read and lines["prepare"] > min(read), name
+
+
+def test_commands_without_settings_of_a_run_show_their_help_without_jax():
+    """JAX is most of the time that a script takes to start."""
+    modules = ["data_prep.__main__", "experiments.evaluate", "experiments.export"]
+    code = (
+        f"import sys, {', '.join(modules)}; print([name for name in ('jax', 'flax', 'scipy') if name in sys.modules])"
+    )
+    done = run(code)
+    assert done.stdout == "[]\n", done.stderr
