@@ -85,7 +85,7 @@ def test_version(capsys):
 
 
 def test_a_checkout_spells_modules_and_the_console_command_itself(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/work/experiments/train.py"])
+    monkeypatch.setattr(sys, "argv", ["experiments/train.py"])
     assert command.spelled("train") == "python -m experiments.train"
     assert command.spelled("build") == "python -m data_prep build"
     assert command.spelled("head_study") == "python -m experiments.head_study"

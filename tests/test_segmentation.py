@@ -102,3 +102,10 @@ def test_saturated_logits_stay_finite(loss):
 def test_gradients_against_finite_differences(loss, case, x64):
     logits, target = (jnp.asarray(np.asarray(a), jnp.float64) for a in case)
     jax.test_util.check_grads(lambda x: loss(x, target), (logits,), order=2, modes=["rev"], atol=1e-6, rtol=1e-6)
+
+
+def test_a_soft_mask_that_rounding_takes_past_one_is_not_refused():
+    logits, mask = jnp.zeros((1, 4, 4)), jnp.full((1, 4, 4), 1 + 1e-6)
+    assert segmentation.bce(logits, mask)[0] == pytest.approx(np.log(2), rel=1e-5)
+    with pytest.raises(ValueError, match="a mask is in"):
+        segmentation.bce(logits, mask + 0.01)

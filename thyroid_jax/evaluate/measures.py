@@ -79,9 +79,10 @@ def _of_ranking(measure: Callable[..., np.ndarray]) -> Measure:
     def value(truth: np.ndarray, predicted: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return measure(probability, truth, metrics.occurring(truth, probability.shape[1]), weight=weight)
 
-    return Measure(
-        is_graded, _grade_columns, value, exchanged=lambda columns: (*columns[:2], ranks(columns[2]))
-    )  # fmt: skip
+    def exchanged(columns: Columns) -> Columns:
+        return *columns[:2], ranks(columns[2])
+
+    return Measure(is_graded, _grade_columns, value, exchanged=exchanged)
 
 
 def _of_probabilities(score: Callable[..., np.ndarray]) -> Measure:

@@ -47,12 +47,15 @@ def soft_dice(
     return keep(1.0 - (2.0 * overlap + smooth) / (total + smooth), where)
 
 
+ROUNDING = 1e-5  # resampled soft masks leave [0, 1] by float32 rounding
+
+
 def _in_unit_range(target: Array) -> Array:
     """The target itself; ValueError where its values are known and one is outside [0, 1]. NaN passes and is seen."""
     if isinstance(target, jax.core.Tracer) or not target.size:
         return target
     low, high = float(jnp.nanmin(target)), float(jnp.nanmax(target))
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise ValueError(
             f"target holds values from {low:g} to {high:g}; a mask is in [0, 1]. Divide an 8-bit mask by 255."
         )

@@ -23,7 +23,7 @@ from thyroid_jax.files import write_bytes
 from thyroid_jax.predict import Prediction, Trained, predict, read_config
 from thyroid_jax.predict import load as load_trained
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.runs import background
+from thyroid_jax.runs import page_facts
 from thyroid_jax.runs.apply import CALIBRATION, unscaled, write_calibration
 from thyroid_jax.runs.folder import Echo, check_claim, check_same_data
 from thyroid_jax.runs.start import open_parts, train
@@ -225,18 +225,18 @@ def evaluate(
     write_cases(table, cases)
     between = agreement(labels, len(parts.card.grades))
     few = min(samples, 1000)
-    about = {side: background.labels_of(getattr(parts, side)) for side in source.PARTS}
-    counts = {side: background.part_counts(labels) for side, labels in about.items()}
+    about = {side: page_facts.labels_of(getattr(parts, side)) for side in source.PARTS}
+    counts = {side: page_facts.part_counts(labels) for side, labels in about.items()}
     contents = report.Report(
         title=f"{parts.card.title}: {part} part",
-        facts=background.page_facts(trained, parts, counts, part, checkpoint, flip),
+        facts=page_facts.facts_of(trained, parts, counts, part, checkpoint, flip),
         config=dict(flat(to_dict(trained.config))),
-        provenance=background.provenance(trained, samples),
+        provenance=page_facts.provenance(trained, samples),
         summary=summary,
         per_grade=summaries.per_grade_summary(cases, samples=few),
         at_or_above=summaries.at_or_above_summary(cases, samples=few),
         decision=summaries.decision_curve(cases, samples=few),
-        training=background.training_counts(about["train"], parts.card.grades),
+        training=page_facts.training_counts(about["train"], parts.card.grades),
         calibration=calibration.calibration_summary(cases, samples=few),
         calibration_by_chance=calibration.calibration_by_chance(cases, samples=few),
         counts=counts,
@@ -247,7 +247,7 @@ def evaluate(
         readers=subgroups.with_readers(cases, samples=few),
         between_readers=subgroups.between_readers(cases, samples=few),
         readers_dice=(between.dice, between.outlines) if between.outlines else None,
-        notes=background.notes(parts.card, between),
+        notes=page_facts.notes(parts.card, between),
     )
     return Evaluation(cases, summary, table, report.write_report(page, contents))
 

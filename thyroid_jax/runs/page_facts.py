@@ -61,7 +61,7 @@ def training_counts(labels: Sequence[Labels], grades: Sequence[str]) -> Counts:
     return Counts(counted if any(counted.values()) else {}, of_malignancy[False], of_malignancy[True])
 
 
-def page_facts(
+def facts_of(
     trained: Trained,
     parts: source.Parts,
     counts: Mapping[str, Mapping[str, int]],
