@@ -1,14 +1,12 @@
 """Several runs together: the mean of what each predicts, in one unit, of runs that fit together."""
 
-import json
-
 import numpy as np
 import pytest
 from predicted_runs import fresh_run
 
 from thyroid_jax import predict
 from thyroid_jax.errors import InputError
-from thyroid_jax.evaluate.calibration import Calibration, Scaling, to_dict
+from thyroid_jax.evaluate.calibration import Calibration, Scaling
 from thyroid_jax.predict import Prediction
 from thyroid_jax.radiomics.clinical import Scaling as GuidanceScaling
 from thyroid_jax.runs import apply
@@ -68,17 +66,20 @@ def test_runs_that_do_not_fit_together_are_refused(runs, loaded, monkeypatch):
             apply.load_all(["a", "b"])
 
 
-def test_a_calibration_is_read_from_each_folder(tmp_path, loaded):
+def test_a_calibration_is_read_from_each_folder(tmp_path, runs, loaded):
     places = [tmp_path / "a", tmp_path / "b"]
     calibration = Calibration("validation", tuple("12345"), SCALING, None)
     for place in places:
         (place / "report").mkdir(parents=True)
-    (places[0] / apply.CALIBRATION).write_text(json.dumps(to_dict(calibration)))
+    apply.write_calibration(places[0], runs[0], calibration)
     assert apply.calibration_in(places[0]) == calibration and apply.calibration_in(places[1]) is None
     with pytest.raises(InputError, match=r"b: has no report/calibration.json"):
         apply.load_all(places, calibrate=True)
     assert [run.calibration for run in apply.load_all(places)] == [None, None]
-    (places[1] / apply.CALIBRATION).write_text(json.dumps(to_dict(calibration)))
+    apply.write_calibration(places[1], runs[0], calibration)
+    with pytest.raises(InputError, match=r"b/report/calibration.json: was not fitted for these parameters"):
+        apply.load_all(places, calibrate=True)
+    apply.write_calibration(places[1], runs[1], calibration)
     assert [run.calibration for run in apply.load_all(places, calibrate=True)] == [calibration] * 2
     (places[1] / apply.CALIBRATION).write_text('{"part": 1}')
     with pytest.raises(InputError, match=r"b/report/calibration.json: expected the fields"):

@@ -109,3 +109,11 @@ def test_a_soft_mask_that_rounding_takes_past_one_is_not_refused():
     assert segmentation.bce(logits, mask)[0] == pytest.approx(np.log(2), rel=1e-5)
     with pytest.raises(ValueError, match="a mask is in"):
         segmentation.bce(logits, mask + 0.01)
+
+
+def test_a_mask_that_a_jitted_loss_closes_over_is_checked_too():
+    mask = jnp.ones((1, 4, 4))
+    loss = lambda scale: segmentation.bce(jnp.zeros((1, 4, 4)), mask)[0] * scale
+    assert jax.jit(loss)(1.0) == pytest.approx(np.log(2), rel=1e-5)
+    with pytest.raises(ValueError, match="values from 0 to 255"):
+        jax.jit(lambda scale: segmentation.bce(jnp.zeros((1, 2, 2)), np.full((1, 2, 2), [0.0, 255.0]))[0] * scale)(1.0)

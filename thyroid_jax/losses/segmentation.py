@@ -10,7 +10,7 @@ values are not known, and nothing is checked.
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from thyroid_jax.losses.reduce import fill, keep
 from thyroid_jax.shapes import Array, Bool, Float
@@ -52,11 +52,12 @@ ROUNDING = 1e-5  # resampled soft masks leave [0, 1] by float32 rounding
 
 def _in_unit_range(target: Array) -> Array:
     """The target itself; ValueError where its values are known and one is outside [0, 1]. NaN passes and is seen."""
-    if isinstance(target, jax.core.Tracer) or not target.size:
+    if isinstance(target, jax.core.Tracer) or not getattr(target, "is_fully_addressable", True):
         return target
-    low, high = float(jnp.nanmin(target)), float(jnp.nanmax(target))
-    if low < -ROUNDING or high > 1 + ROUNDING:
+    values = np.asarray(target)  # with jnp a constant would be traced under jit
+    if ((values < -ROUNDING) | (values > 1 + ROUNDING)).any():
         raise ValueError(
-            f"target holds values from {low:g} to {high:g}; a mask is in [0, 1]. Divide an 8-bit mask by 255."
+            f"target holds values from {np.nanmin(values):g} to {np.nanmax(values):g}; a mask is in [0, 1]. Divide an "
+            "8-bit mask by 255."
         )
     return target
