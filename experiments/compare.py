@@ -8,9 +8,10 @@ python -m experiments.compare --runs ours=runs/a runs/b theirs=results/nnunet --
 
 **The grid.** A method may carry options of --config, joined by a plus sign: ``plain+lite0+nodule``. Each combination of
 method, fold and seed has a run folder OUT/METHOD-foldF-seedS. The command can be stopped at any moment and repeated: it
-reads finished runs and continues the others. Several processes may share OUT; each computes runs that no other is at.
-For each seed, every image is predicted by the model that was not trained on its fold. ``--grid`` reads the same options
-from a file (``thyroid_jax/runs/grid_file.py``), which may name several data sets; each then has a folder OUT/DATASET.
+reads finished runs and continues the others. SIGTERM and Ctrl-C leave a checkpoint of the run in hand. Several
+processes may share OUT; each computes runs that no other is at. For each seed, every image is predicted by the model
+that was not trained on its fold. ``--grid`` reads the same options from a file (``thyroid_jax/runs/grid_file.py``),
+which may name several data sets; each then has a folder OUT/DATASET.
 
 **Methods that are there.** ``--runs`` adds finished run folders of a method, or a folder with ``cases.csv``, as
 ``python -m experiments.evaluate --masks`` writes it of other people's results.

@@ -2,6 +2,9 @@
 
 python -m experiments.train --data.name ddti --data.dir data --run-dir runs/ddti [--config SIZE [METHOD]]
     [--group.field value ...]
+
+SIGTERM and SIGINT (Ctrl-C) finish the step in hand and write a checkpoint; the exit status is then 75 or 130. A second
+signal ends the process at once. docs/training.md says what an interruption costs.
 """
 
 from __future__ import annotations
@@ -15,14 +18,19 @@ import thyroid_jax
 from thyroid_jax import command, extras
 from thyroid_jax.config import Config
 from thyroid_jax.errors import exits_cleanly
+from thyroid_jax.train.options import ProcessOptions
 
 from .configs import parse, settings_of
 from .runtime import prepare
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments(Config):
-    """Train one model on one data set; repeat the same command to continue after an interruption."""
+class Arguments(ProcessOptions, Config):
+    """Train one model on one data set; repeat the same command to continue after an interruption.
+
+    SIGTERM and Ctrl-C end it after the step in hand, with a checkpoint and exit status 75 or 130; a second one ends it
+    at once.
+    """
 
     run_dir: Path
     """folder of the run: config, split, logs, checkpoints and report"""
@@ -34,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     extras.require(*extras.TRAINING)
     arguments = parse(Arguments, sys.argv[1:] if argv is None else argv, prog=command.spelled("train"))
     prepare()
-    thyroid_jax.runs.train(settings_of(arguments), arguments.run_dir)
+    thyroid_jax.runs.train(settings_of(arguments), arguments.run_dir, options=arguments)
     print(f"done; now: {command.spelled('evaluate')} --run-dir {arguments.run_dir}")
 
 

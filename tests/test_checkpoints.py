@@ -2,8 +2,11 @@
 
 import errno
 import json
+import logging
 import os
 import shutil
+import sys
+import time
 
 import chex
 import jax
@@ -240,3 +243,50 @@ def test_a_disk_without_room_is_noticed_before_anything_is_written(tmp_path, mon
         written(tmp_path / "last", 10)
     assert error.value.errno == errno.ENOSPC
     assert os.listdir(tmp_path / "last") == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_quota_or_limit_is_noticed_before_anything_is_written(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        written(tmp_path / "last", 10)
+    assert (error.value.errno, error.value.filename) == (number, str(tmp_path / "last"))
+    assert os.listdir(tmp_path / "last") == []
+
+
+def test_writers_that_go_on_after_a_failure_leave_nothing_either(tmp_path, monkeypatch):
+    """Orbax writes in several threads: when one meets a full disk, the others have not ended yet."""
+    more = [tmp_path / f"20.writing.orbax-checkpoint-tmp{number}" / "arrays" for number in range(5)]
+
+    def full(self, place, *args, **kwargs):
+        raise ValueError("No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.Checkpointer.save", full)
+    monkeypatch.setattr(time, "sleep", lambda seconds: more and more.pop().mkdir(parents=True))
+    with pytest.raises(OSError, match="No space left on device"):
+        written(tmp_path, 20)
+    assert more == [] and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("text, heard", [("No space left on device", False), ("another fault", True)])
+def test_of_a_full_disk_only_one_message_is_heard(tmp_path, monkeypatch, caplog, text, heard):
+    """Orbax's writers log tracebacks, and raise in threads where nobody catches it."""
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: unraisable.append(raised))
+
+    def fail(self, place, *args, **kwargs):
+        logging.getLogger("absl").error("a writer's traceback")
+        logging.getLogger("absl").warning("a warning")
+        sys.unraisablehook("a thread's traceback")
+        raise ValueError(text)
+
+    monkeypatch.setattr("orbax.checkpoint.Checkpointer.save", fail)
+    with pytest.raises((OSError, ValueError), match=text):
+        written(tmp_path, 20)
+    assert sorted(caplog.messages) == (["a warning", "a writer's traceback"] if heard else ["a warning"])
+    assert unraisable == (["a thread's traceback"] if heard else [])
+    logging.getLogger("absl").error("later")
+    assert caplog.messages[-1] == "later"

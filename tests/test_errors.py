@@ -1,6 +1,7 @@
 """What a user causes ends in one message and status 2; a fault of the library keeps its traceback."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -27,7 +28,8 @@ def test_an_input_error_is_printed_and_exits_with_2(capsys):
 
 
 @pytest.mark.parametrize(
-    "number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR]
+    "number",
+    [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR],
 )
 def test_a_disk_that_cannot_be_written_is_the_users_to_mend(number, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -91,6 +93,14 @@ def test_every_way_to_report_a_full_disk_becomes_one_that_names_the_place(error)
     with pytest.raises(OSError) as full, names_a_full_disk("somewhere"):
         raise error
     assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "somewhere")
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EFBIG])
+def test_a_quota_and_a_limit_of_the_size_are_named_as_what_they_are(number):
+    for error in (OSError(number, "x"), RuntimeError(f"writing: {os.strerror(number)} [os_error_code]")):
+        with pytest.raises(OSError) as full, names_a_full_disk("somewhere"):
+            raise error
+        assert (full.value.errno, full.value.filename) == (number, "somewhere")
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "broken"), KeyError("x")])

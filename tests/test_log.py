@@ -8,7 +8,7 @@ import os
 import pytest
 
 from thyroid_jax.errors import InputError
-from thyroid_jax.train.log import RunLog, read_log, table
+from thyroid_jax.train.log import OF_THE_MACHINE, RunLog, read_log, table, without_machine
 
 
 def written(folder, *rows, after=0):
@@ -105,3 +105,31 @@ def test_histograms_stay_out_of_the_table_and_in_the_lines(tmp_path):
     lines, cells = on_disk(tmp_path)
     assert lines[0]["histogram"] == [0.25, 0.75]
     assert set(cells[0]) == {"split", "step", "cosine"}
+
+
+def test_further_rows_are_copied_after_they_were_written(tmp_path):
+    log, copied = written(tmp_path, ROWS[0]), []
+    log.copy_to(lambda row: copied.append((row, on_disk(tmp_path)[0][-1])))
+    log.add({"step": 20, "dice": math.nan})
+    assert copied == [({"step": 20, "dice": None},) * 2]
+
+
+def test_what_depends_on_the_machine_can_be_left_out():
+    row = {"step": 1, "loss": 0.5} | dict.fromkeys(OF_THE_MACHINE, 1.0)
+    assert without_machine(row) == {"step": 1, "loss": 0.5}
+
+
+def test_a_line_that_cannot_be_written_leaves_the_log_as_it_was(tmp_path, monkeypatch):
+    log = written(tmp_path, *ROWS[:2])
+    before = (tmp_path / "log.jsonl").read_bytes()
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left") as error:
+        patch.setattr(os, "fsync", full)
+        log.add(ROWS[2])
+    assert error.value.filename == str(tmp_path / "log.jsonl")
+    assert (tmp_path / "log.jsonl").read_bytes() == before and log.rows == ROWS[:2]
+    log.add(ROWS[2])
+    assert read_log(tmp_path / "log.jsonl") == log.rows == ROWS[:3]

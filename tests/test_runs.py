@@ -24,6 +24,7 @@ from thyroid_jax.evaluate.cases import read_cases
 from thyroid_jax.files import alone_in
 from thyroid_jax.losses import consistency
 from thyroid_jax.runs.start import describe, fresh_state, labelled_tasks
+from thyroid_jax.train.log import without_machine
 from thyroid_jax.train.loop import check_labels, with_prior_agreement
 from thyroid_jax.train.step import init_state, unpacked
 
@@ -32,8 +33,7 @@ ENTRIES = ["checkpoints", "config.json", "log.jsonl", "metrics.csv", "split.json
 
 def rows(run_dir):
     """The log without what depends on the clock."""
-    lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+    return [without_machine(json.loads(line)) for line in (run_dir / "log.jsonl").read_text().splitlines()]
 
 
 def parameters(run_dir, which="last"):

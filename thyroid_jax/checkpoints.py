@@ -12,10 +12,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,7 +29,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from thyroid_jax.errors import InputError, names_a_full_disk
+from thyroid_jax.errors import FULL_DISK, InputError, names_a_full_disk
 from thyroid_jax.files import read_json, write_json
 
 KEPT = 2
@@ -32,6 +37,7 @@ KEPT = 2
 _ABOUT = "about.json"
 _WRITING = ".writing"  # suffix of a checkpoint that is not whole yet
 _OVERHEAD = 1 << 20  # bytes of metadata that a checkpoint needs beside its arrays, at most
+_PATIENCE = 10.0  # seconds to wait for writers that go on after a failure; the next start removes what is left then
 _LARGEST_FILE = 64 << 30  # bytes
 
 
@@ -56,9 +62,9 @@ def save(folder: Path, step: int, arrays: Mapping[str, Any], facts: Mapping[str,
     trees = {name: _by_path(tree) for name, tree in arrays.items()}
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    _check_room(folder, sum(leaf.nbytes for tree in trees.values() for leaf in tree.values()))
     beside = folder / f"{step}{_WRITING}"
     with _whole_or_nothing(folder):
+        _check_room(folder, sum(leaf.nbytes for tree in trees.values() for leaf in tree.values()))
         ocp = _orbax()
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
@@ -213,20 +219,63 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """Raise OSError on a disk that cannot hold the files: on a full one, each of orbax's writers prints a traceback."""
+    """Raise OSError where the files would not fit: a full disk, a used-up quota, a limit of the size of files.
+
+    On a disk that fills while they are written, each of orbax's writers prints a traceback.
+    """
     if shutil.disk_usage(folder).free < size + _OVERHEAD:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as reserved:
+            os.posix_fallocate(reserved.fileno(), 0, size + _OVERHEAD)
 
 
 @contextmanager
 def _whole_or_nothing(folder: Path) -> Iterator[None]:
-    """A write that fails leaves no fragment to fill the disk, and a full disk is named."""
+    """A write that fails leaves no fragment to fill the disk, and a full disk is named, once."""
+    with _writers_held_back() as held:
+        try:
+            with names_a_full_disk(folder):
+                yield
+        except BaseException as error:
+            _remove_fragments_of_writers(folder)
+            if getattr(error, "errno", None) in FULL_DISK:
+                held.clear()
+            raise
+
+
+@contextmanager
+def _writers_held_back() -> Iterator[list[Callable[[], None]]]:
+    """Hold back the errors that orbax's writers log, or raise in their threads, until the end of the ``with`` block.
+
+    When a disk fills, each of them prints tracebacks of its own. What is taken from the yielded list is not printed.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    held: list[Callable[[], None]] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            held.append(partial(logger.callHandlers, record))
+        return record.levelno < logging.ERROR
+
+    logger.addFilter(hold)
+    sys.unraisablehook = lambda unraisable: held.append(partial(hook, unraisable))
     try:
-        with names_a_full_disk(folder):
-            yield
-    except BaseException:
+        yield held
+    finally:
+        logger.removeFilter(hold)
+        sys.unraisablehook = hook
+        for say in held:
+            say()
+
+
+def _remove_fragments_of_writers(folder: Path) -> None:
+    """Remove fragments until none comes back: orbax's other writers go on for a moment after one has failed."""
+    clean, deadline = 0, time.monotonic() + _PATIENCE
+    while clean < 3 and time.monotonic() < deadline:
+        clean = 0 if any(folder.glob(f"*{_WRITING}*")) else clean + 1
         remove_fragments(folder)
-        raise
+        time.sleep(0.02)
 
 
 def _abstract(leaf: Any, otherwise: Sharding) -> jax.ShapeDtypeStruct:

@@ -37,6 +37,7 @@ PACKAGES = {  # module -> package; of two extras that hold a package, the smalle
     "nibabel": Package("nibabel", "formats"),
     "highdicom": Package("highdicom", "formats"),
     "flatbuffers": Package("flatbuffers", "export"),
+    "tensorboardX": Package("tensorboardX", "tensorboard"),
 }
 
 RECORDS = ("tensorflow_datasets", "importlib_resources", "array_record", "sklearn")

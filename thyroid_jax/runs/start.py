@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from signal import Signals
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thyroid_jax import extras
 from thyroid_jax.config import Config, recipe_of
 from thyroid_jax.data import source
 from thyroid_jax.data.pipeline import Examples, joined, load, with_target
 from thyroid_jax.data.record import Card
-from thyroid_jax.errors import InputError
+from thyroid_jax.errors import InputError, Interrupted
 from thyroid_jax.files import alone_in
 from thyroid_jax.fitting import learn_from
 from thyroid_jax.model import check_size, pretrained
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.runs.folder import Echo, check_claim, claim, facts_of, resume
 from thyroid_jax.tasks import TASKS
+from thyroid_jax.train import signals
 from thyroid_jax.train.devices import SPREADS, check_divides
 from thyroid_jax.train.loop import Progress, check_labels, fit
+from thyroid_jax.train.options import DEFAULTS, ProcessOptions
+from thyroid_jax.train.progress import say
+from thyroid_jax.train.saving import resumed
 from thyroid_jax.train.step import TrainState, init_state, unpacked
 
 
@@ -71,13 +77,18 @@ def grade_count(card: Card) -> int:
     return max(2, len(card.grades))
 
 
-def train(config: Config, run_dir: Path, *, echo: Echo = print) -> TrainState:
+def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, echo: Echo = say) -> TrainState:
     """Start a run in ``run_dir``, or resume the one that is there, up to its last epoch; return the last state.
 
     A folder that holds a run of another configuration, data set or split, or that another process trains in, raises
     :class:`InputError`, and nothing in it is touched. The values fitted on the training part are kept in the
     checkpoints: a resumed run uses them unchanged, on any device.
+
+    In the main thread, SIGTERM and SIGINT end the training after the step in hand: a checkpoint is written, and
+    :class:`~thyroid_jax.errors.Interrupted` says how to go on (:mod:`thyroid_jax.train.signals`).
     """
+    if options.tensorboard:
+        extras.require("tensorboardX")
     spread = SPREADS[config.devices.mode]()
     check_divides(config.train.batch_size, spread.mesh.size)
     data = open_data(config)
@@ -96,21 +107,33 @@ def train(config: Config, run_dir: Path, *, echo: Echo = print) -> TrainState:
         else:
             recipe = tasks.replace(fitted=jax.device_get(saved.arrays["fitted"]))
             state = unpacked(saved.arrays)
-            start, weights = Progress(state, saved.facts["position"]), saved.facts["encoder_weights"]
+            start, weights = resumed(state, saved.facts), saved.facts["encoder_weights"]
             echo(f"going on from step {saved.step}")
         echo(describe(recipe, data, config))
         training, validation = guided(data, recipe, config)
-        return fit(
-            run_dir,
-            recipe,
-            config.train,
-            start,
-            training,
-            validation,
-            spread,
-            facts=facts_of(data.parts, recipe) | {"encoder_weights": weights},
-            echo=echo,
-        )
+        with signals.heeded() as asked:
+            state = fit(
+                run_dir,
+                recipe,
+                config.train,
+                start,
+                training,
+                validation,
+                spread,
+                facts=facts_of(data.parts, recipe) | {"encoder_weights": weights},
+                options=options,
+                stop=asked,
+                echo=echo,
+            )
+        if asked.signal is not None:
+            raise Interrupted(stopped_after(asked.signal, run_dir, state), status=signals.STATUS[asked.signal])
+        return state
+
+
+def stopped_after(signal: Signals, run_dir: Path, state: TrainState) -> str:
+    """One line that says where a run was stopped, and how to go on."""
+    step = int(state.step)
+    return f"{signal.name}: stopped after step {step}; the same command goes on from there ({run_dir})"
 
 
 def fresh_state(recipe: Recipe, config: Config) -> tuple[TrainState, str]:

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,22 @@ from thyroid_jax.errors import InputError, names_a_full_disk
 from thyroid_jax.files import write_text
 
 Row = dict[str, Any]
+
+OF_THE_MACHINE = (
+    "images_per_second",
+    "seconds_data",
+    "seconds_step",
+    "seconds_checkpoint",
+    "seconds_evaluation",
+    "device_bytes",
+    "device_bytes_peak",
+)
+"""values of a row that depend on the machine and its load; all others are the same in every repetition of a run"""
+
+
+def without_machine(row: Row) -> Row:
+    """The row without the values of :data:`OF_THE_MACHINE`."""
+    return {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
 
 
 def read_log(path: Path) -> list[Row]:
@@ -50,17 +67,26 @@ class RunLog:
     def __init__(self, folder: Path, *, after: int):
         self._jsonl, self._csv = folder / "log.jsonl", folder / "metrics.csv"
         self.rows = [row for row in read_log(self._jsonl) if row["step"] <= after]
+        self._copies: list[Callable[[Row], None]] = []
         write_text(self._jsonl, "".join(map(_line, self.rows)))
         write_text(self._csv, table(self.rows))
 
+    def copy_to(self, receive: Callable[[Row], None]) -> None:
+        """Call ``receive`` with each further row, after it was written."""
+        self._copies.append(receive)
+
     def add(self, row: Row) -> None:
-        """Append a measurement; a value that is not finite is logged as null."""
-        self.rows.append({name: _finite(value) for name, value in row.items()})
-        with names_a_full_disk(self._jsonl), open(self._jsonl, "a") as file:
-            file.write(_line(self.rows[-1]))
-            file.flush()
-            os.fsync(file.fileno())
+        """Append a measurement; a value that is not finite is logged as null.
+
+        Where the line cannot be written, as on a full disk, nothing of it is left.
+        """
+        row = {name: _finite(value) for name, value in row.items()}
+        with names_a_full_disk(self._jsonl):
+            _append_whole(self._jsonl, _line(row))
+        self.rows.append(row)
         write_text(self._csv, table(self.rows))
+        for receive in self._copies:
+            receive(row)
 
 
 def table(rows: list[Row]) -> str:
@@ -77,6 +103,18 @@ def table(rows: list[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _append_whole(path: Path, line: str) -> None:
+    size = path.stat().st_size
+    try:
+        with open(path, "a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        os.truncate(path, size)
+        raise
 
 
 def _line(row: Row) -> str:

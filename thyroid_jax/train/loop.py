@@ -2,70 +2,39 @@
 
 from __future__ import annotations
 
-import math
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from tqdm import tqdm
 
-from thyroid_jax import checkpoints
 from thyroid_jax.batch import Batch
-from thyroid_jax.data.pipeline import Examples, TrainingBatches, evaluation_batches, prefetch, steps_per_epoch
-from thyroid_jax.errors import InputError
-from thyroid_jax.losses import consistency
-from thyroid_jax.losses.reduce import Metrics, Pair
+from thyroid_jax.data.pipeline import Examples, TrainingBatches, prefetch, steps_per_epoch
+from thyroid_jax.losses.reduce import Metrics
 from thyroid_jax.recipe import Recipe
-from thyroid_jax.settings import check_within, settings
-from thyroid_jax.tasks import MEASURES
-from thyroid_jax.train.devices import Spread, copy, deal
+from thyroid_jax.train.devices import Spread
 from thyroid_jax.train.diagnose import diagnose
-from thyroid_jax.train.log import RunLog
+from thyroid_jax.train.log import Row, RunLog
+from thyroid_jax.train.nonfinite import (
+    Step,
+    check_finite,
+    check_left_out,
+    leaves_out_nonfinite,
+    steps_left_out,
+    without_left_out,
+)
+from thyroid_jax.train.observe import EVENTS, PROFILE, EventFile, Profiler
 from thyroid_jax.train.optimizer import learning_rate
-from thyroid_jax.train.step import TrainState, evaluate_step
+from thyroid_jax.train.options import DEFAULTS, ProcessOptions, TrainConfig
+from thyroid_jax.train.progress import ProgressBar, Stopwatch, memory_of, say, summary
+from thyroid_jax.train.saving import Progress, Saver, check_epoch
+from thyroid_jax.train.step import TrainState
+from thyroid_jax.train.totals import NO_STEPS, Totals, add_up, averages, with_prior_agreement
+from thyroid_jax.train.validation import best_score, check_labels, score_of, validate
 
-Averages = dict[str, Any]
-
-
-@settings
-class TrainConfig:
-    """Length, batch and book-keeping of a run."""
-
-    epochs: int = 100
-    """passes over the training part"""
-    batch_size: int = 8
-    """images in a step, over all devices together"""
-    seed: int = 0
-    """seed of parameters, order, views and every other random choice"""
-    evaluate_every: int = 5
-    """epochs between evaluations of the validation part"""
-    checkpoint_every: int = 1
-    """epochs between checkpoints"""
-    diagnose_every: int = 0
-    """steps between diagnoses of the tasks' gradients (`thyroid_jax/train/diagnose.py`), at the parameters that are
-    trained and not at their average; 0 for none"""
-    encoder_weights: str = ""
-    """start of a published encoder: `package` for the weights of the installed package, or a file; else empty"""
-    monitor: str = "dice"
-    """validation measure whose highest value marks the best checkpoint; on small sets those of grades are noisy"""
-
-    def __post_init__(self):
-        check_within(self, "train", ("epochs", "batch_size", "evaluate_every", "checkpoint_every"), 1)
-        check_within(self, "train", ("diagnose_every",), 0)
-        check_within(self, "train", ("seed",), 0, 2**32 - 1)
-        if self.monitor not in MEASURES:
-            raise InputError(f"train.monitor is {self.monitor!r}; choose one of {', '.join(MEASURES)}.")
-
-
-class Progress(NamedTuple):
-    """Where a run starts or resumes: the state, on the host or on devices, and the position in the data after it."""
-
-    state: TrainState
-    position: dict[str, Any] | None
+__all__ = ["ProcessOptions", "Progress", "TrainConfig", "check_labels", "fit"]
 
 
 def fit(
@@ -78,215 +47,181 @@ def fit(
     spread: Spread,
     *,
     facts: dict[str, Any],
-    echo: Callable[[str], None] = print,
+    options: ProcessOptions = DEFAULTS,
+    stop: Callable[[], bool] = lambda: False,
+    echo: Callable[[str], None] = say,
 ) -> TrainState:
     """Train from ``start`` to the last of ``config.epochs`` epochs and return the last state, whole.
 
-    Every random choice follows from (key, step), and the data position is in each checkpoint: an interrupted and
-    resumed run ends with the same parameters as an uninterrupted one, bit for bit on one kind of device. ``facts``
-    (JSON values) go into each checkpoint. The caller holds the run folder's lock.
+    Every random choice follows from (key, step), and each checkpoint holds the data position and the sums of its
+    epoch: an interrupted and resumed run ends with the same parameters and the same log as an uninterrupted one, bit
+    for bit on one kind of device. ``facts`` (JSON values) go into each checkpoint. The caller holds the run folder's
+    lock.
 
-    A loss or gradient that is not finite stops the run with :class:`InputError`; no such state is ever saved.
+    ``stop`` is called after every step. Where it is true, an epoch that is just complete is measured, a checkpoint is
+    written, and the state is returned. A loss, gradient or parameter that is not finite raises :class:`InputError`, or
+    the update of its step is left out (``options.nonfinite``); no such state is ever saved.
     """
-    per_epoch = steps_per_epoch(training.per_epoch, config.batch_size)
+    # Resume order: state, data position and the epoch's sums come from one checkpoint; later rows of the log are
+    # removed; the schedules depend on the step alone.
+    step, per_epoch = int(start.state.step), steps_per_epoch(training.per_epoch, config.batch_size)
+    check_epoch(start, per_epoch)
     batches = TrainingBatches(training, config.batch_size, seed=config.seed)
     if start.position is not None:
         batches.restore(start.position)
-    # Resume order: state and data position come from one checkpoint; later rows of the log are removed; the
-    # schedules depend on the step alone.
-    first = int(start.state.step)
-    log = RunLog(run_dir, after=first)
-    best = best_score(log.rows)
-    state = spread.put_state(start.state)
-    stream = prefetch(batches, spread.put_batch)
-    with ProgressBar(config.epochs * per_epoch, first, echo) as progress:
-        for epoch in range(first // per_epoch + 1, config.epochs + 1):
-            started, seen, probes = time.monotonic(), [], []
-            for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
-                batch, position = next(stream)
-                if config.diagnose_every and step % config.diagnose_every == 0:
-                    probes.append(diagnose(spread.whole_state(state).params, spread.whole_batch(batch), recipe))
-                state, metrics = spread.step(state, batch, recipe)
-                seen.append(metrics)
-                progress.step()
-            done = epoch * per_epoch
-            totals = check_finite(jax.device_get(seen), done - per_epoch, run_dir)
-            row = {"split": "train", "step": done, "epoch": epoch, **with_prior_agreement(averages(totals))}
-            row["learning_rate"] = float(
-                learning_rate(recipe.settings["optimizer"], done - 1, recipe.fitted.total_steps)
-            )
-            row["images_per_second"] = training.per_epoch / (time.monotonic() - started)
-            log.add(row)
-            if probes:
-                log.add(
-                    {"split": "diagnosis", "step": done, "epoch": epoch, **averages(add_up(jax.device_get(probes)))}
-                )
-            quality: dict[str, float] = {}
-            last = epoch == config.epochs
-            if last or epoch % config.evaluate_every == 0:
-                params = spread.whole_state(state).evaluated
-                quality = validate(params, validation, recipe, spread, config.batch_size)
-                quality["score"] = score_of(quality, config.monitor)
-                log.add({"split": "validation", "step": done, "epoch": epoch, **quality})
-            if last or quality or epoch % config.checkpoint_every == 0:
-                better = bool(quality) and quality["score"] > best
-                best = quality["score"] if better else best
-                contents = facts | {"position": position}
-                save(run_dir / "checkpoints", spread.whole_state(state), recipe, contents, done, best=better)
-            progress.line(f"epoch {epoch}/{config.epochs}  {summary(row, quality)}")
-    return spread.whole_state(state)
+    at = start._replace(state=spread.put_state(start.state))
+    with records_of(run_dir, step, config.epochs * per_epoch, options, echo) as records:
+        loop = Loop(
+            recipe,
+            config,
+            spread,
+            training,
+            validation,
+            per_epoch,
+            first=step,
+            take_step=leaves_out_nonfinite(spread) if options.nonfinite == "skip" else spread.step,
+            stream=prefetch(batches, spread.put_batch),
+            stop=stop,
+            saver=Saver(run_dir, spread, recipe, facts, step, options.checkpoint_minutes, records.watch),
+            records=records,
+        )
+        while step < config.epochs * per_epoch and not stop():
+            at, step = steps_in_a_row(loop, at, step)
+            if step % per_epoch == 0:
+                at = end_epoch(loop, at, step)
+            elif loop.saver.due():
+                loop.saver.last(at, step)
+        loop.saver.last(at, step)
+    return spread.whole_state(at.state)
 
 
-def save(folder: Path, state: TrainState, recipe: Recipe, contents: dict[str, Any], step: int, *, best: bool) -> None:
-    """Write the ``last`` checkpoint, which a run resumes from, and before it the ``best`` one where ``state`` is that.
+class Records(NamedTuple):
+    """What is written about a training beside its checkpoints, and the stopwatch of its parts."""
 
-    The best comes first: a run killed between the two resumes from the last one and reaches this step again.
+    log: RunLog
+    bar: ProgressBar
+    profiler: Profiler
+    watch: Stopwatch
+
+
+@contextmanager
+def records_of(
+    run_dir: Path, step: int, last: int, options: ProcessOptions, echo: Callable[[str], None]
+) -> Iterator[Records]:
+    """The records of a training from ``step`` to ``last``; they are closed after the ``with`` block."""
+    log = RunLog(run_dir, after=step)
+    with ExitStack() as stack:
+        if options.tensorboard:
+            log.copy_to(stack.enter_context(EventFile(run_dir / EVENTS, log.rows)).add)
+        bar = stack.enter_context(ProgressBar(last, step, echo))
+        profiler = stack.enter_context(Profiler(run_dir / PROFILE, options.profile, echo))
+        yield Records(log, bar, profiler, Stopwatch())
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What stays the same while a process trains a run; ``first`` is the number of steps done before."""
+
+    recipe: Recipe
+    config: TrainConfig
+    spread: Spread
+    training: Examples
+    validation: Examples
+    per_epoch: int
+    first: int
+    take_step: Step
+    stream: Iterator[tuple[Batch, dict[str, Any]]]
+    stop: Callable[[], bool]
+    saver: Saver
+    records: Records
+
+
+def steps_in_a_row(loop: Loop, at: Progress, step: int) -> tuple[Progress, int]:
+    """Train up to the end of the epoch, a checkpoint that is due, or a stop; add what was measured to the epoch's sums.
+
+    Only then the host waits for the device. Raises :class:`InputError` for a step that is not finite.
     """
-    fitted = {"fitted": recipe.fitted}
-    if best:
-        checkpoints.save(folder / "best", step, {"params": state.evaluated} | fitted, contents, kept=1)
-    checkpoints.save(folder / "last", step, state.packed() | fitted, contents, kept=checkpoints.KEPT)
+    state, before = at.state, step
+    seen: list[Metrics] = []
+    probes: list[Metrics] = []
+    while True:
+        with loop.records.watch.part("data"):
+            batch, position = next(loop.stream)
+        loop.records.profiler.before_step()
+        with loop.records.watch.part("step"), jax.profiler.StepTraceAnnotation("train_step", step_num=step):
+            if loop.config.diagnose_every and step % loop.config.diagnose_every == 0:
+                params, whole = loop.spread.whole_state(state).params, loop.spread.whole_batch(batch)
+                probes.append(diagnose(params, whole, loop.recipe))
+            state, metrics = loop.take_step(state, batch, loop.recipe)
+        seen.append(metrics)
+        step += 1
+        loop.records.profiler.after_step(state)
+        loop.records.bar.step()
+        if step % loop.per_epoch == 0 or loop.saver.due() or loop.stop():
+            break
+    with loop.records.watch.part("step"):
+        seen, probes = jax.device_get((seen, probes))
+        check_finite(seen, state, before, loop.saver.run_dir)
+    left_out = steps_left_out(seen, before)
+    epoch = Totals(
+        at.epoch.steps + len(seen),
+        add_up(map(without_left_out, seen), at.epoch.metrics),
+        add_up(probes, at.epoch.diagnosis),
+        at.epoch.left_out + left_out,
+    )
+    if left_out:
+        earlier = [number for row in loop.records.log.rows for number in row.get("left_out", ())]
+        loop.records.bar.line(f"not finite, update left out: step {', '.join(map(str, left_out))}")
+        check_left_out([*earlier, *epoch.left_out], loop.saver.run_dir)
+    return Progress(state, position, epoch), step
 
 
-class ProgressBar:
-    """A bar with rate and remaining time on a terminal; elsewhere one plain line for every :meth:`line`."""
-
-    def __init__(self, total: int, done: int, echo: Callable[[str], None]):
-        self._bar = tqdm(total=total, initial=done, unit="step", disable=not sys.stderr.isatty())
-        self._total, self._done, self._first, self._started, self._echo = total, done, done, time.monotonic(), echo
-
-    def step(self) -> None:
-        """One step more."""
-        self._done += 1
-        self._bar.update()
-
-    def line(self, text: str) -> None:
-        """Print a line, above the bar where there is one, else with rate and remaining time behind it."""
-        if not self._bar.disable:
-            self._bar.write(text)
-            return
-        seconds = (time.monotonic() - self._started) / max(1, self._done - self._first)
-        left = seconds * (self._total - self._done) / 60
-        self._echo(f"{text}  | {seconds:.2f} s/step, {left:.1f} min left")
-
-    def __enter__(self) -> ProgressBar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-
-def validate(params: Any, validation: Examples, recipe: Recipe, spread: Spread, batch_size: int) -> dict[str, float]:
-    """Every trained task's measures and mean loss on the validation part, at network size, without augmentation."""
-    params = copy(params, spread.mesh)
-    scores: dict[str, list[np.ndarray]] = {}
-    for batch, cases in evaluation_batches(validation, batch_size):
-        found = jax.device_get(evaluate_step(params, deal(batch, spread.mesh), recipe))
-        for name, values in found.items():
-            scores.setdefault(name, []).append(values[: len(cases)])
+def end_epoch(loop: Loop, at: Progress, done: int) -> Progress:
+    """Log the epoch that ends with step ``done``, validate and save where it is time, and print a line."""
+    number, epochs = done // loop.per_epoch, loop.config.epochs
+    row = training_row(loop, at.epoch, done)
+    loop.records.log.add(row)
+    if at.epoch.diagnosis:
+        loop.records.log.add({"split": "diagnosis", "step": done, "epoch": number, **averages(at.epoch.diagnosis)})
+    at = at._replace(epoch=NO_STEPS)
     quality: dict[str, float] = {}
-    for task in recipe.tasks:
-        label, where = task.label(validation.batch), task.valid(validation.batch)
-        quality |= task.measures(np.concatenate(scores[task.name]), np.asarray(label), np.asarray(where))
-        losses = np.concatenate(scores[f"loss_{task.name}"])[np.asarray(task.defined(validation.batch))]
-        quality[f"loss_{task.name}"] = ratio(losses.sum(dtype=np.float64), len(losses))
+    if number == epochs or number % loop.config.evaluate_every == 0:
+        quality = evaluation(loop, at, done)
+    if quality or number % loop.config.checkpoint_every == 0 or loop.saver.due():
+        loop.saver.last(at, done)
+    loop.records.bar.line(f"epoch {number}/{epochs}  {summary(row, quality)}")
+    return at
+
+
+def training_row(loop: Loop, epoch: Totals, done: int) -> Row:
+    """The log's row of an epoch: means over its steps, the learning rate of the last one, and what they cost.
+
+    Rates and seconds are of the steps of this process alone. ``seconds_checkpoint`` is of the checkpoints since the row
+    before; the three ``seconds`` do not overlap. The device works on while the host makes the next batch, so
+    ``seconds_data`` is lost time only where it is long beside ``seconds_step``.
+    """
+    number = done // loop.per_epoch
+    row = {"split": "train", "step": done, "epoch": number, **with_prior_agreement(averages(epoch.metrics))}
+    fitted, settings = loop.recipe.fitted, loop.recipe.settings["optimizer"]
+    row["learning_rate"] = float(learning_rate(settings, done - 1, fitted.total_steps))
+    if epoch.left_out:
+        row |= {"updates_left_out": len(epoch.left_out), "left_out": list(epoch.left_out)}
+    seconds = loop.records.watch.take("data", "step", "checkpoint")
+    missed = max(0, loop.first - (done - loop.per_epoch)) * loop.config.batch_size
+    busy = seconds["seconds_data"] + seconds["seconds_step"]
+    row["images_per_second"] = (loop.training.per_epoch - missed) / busy
+    return row | seconds | memory_of(loop.spread.mesh.devices.flat[0])
+
+
+def evaluation(loop: Loop, at: Progress, done: int) -> dict[str, float]:
+    """Measure the validation part, log it, and save the parameters if they are the best so far."""
+    with loop.records.watch.part("evaluation"):
+        params = loop.spread.whole_state(at.state).evaluated
+        quality = validate(params, loop.validation, loop.recipe, loop.spread, loop.config.batch_size)
+    quality["score"] = score_of(quality, loop.config.monitor)
+    better = quality["score"] > best_score(loop.records.log.rows)
+    number, seconds = done // loop.per_epoch, loop.records.watch.take("evaluation")
+    loop.records.log.add({"split": "validation", "step": done, "epoch": number, **quality, **seconds})
+    if better:
+        loop.saver.best(at, done)
     return quality
-
-
-def score_of(quality: dict[str, float], monitor: str) -> float:
-    """The measure by which the best checkpoint is chosen; -1 where it is undefined (a kappa of one grade only)."""
-    score = quality.get(monitor, math.nan)
-    return score if math.isfinite(score) else -1.0
-
-
-def best_score(rows: Sequence[dict[str, Any]]) -> float:
-    """The best validation score of a log; minus infinity before the first one."""
-    return max((row["score"] for row in rows if row.get("split") == "validation"), default=-math.inf)
-
-
-def check_labels(config: TrainConfig, validation: Batch, recipe: Recipe) -> None:
-    """Raise :class:`InputError` when the measure that chooses the best checkpoint has no label to be measured on."""
-    name = MEASURES[config.monitor]
-    tasks = {task.name: task for task in recipe.tasks}
-    if name not in tasks:
-        raise InputError(
-            f"train.monitor is {config.monitor!r}, but {name} is not trained: no training image has its label. "
-            f"Choose a measure of {' or '.join(tasks)}."
-        )
-    if not np.asarray(tasks[name].valid(validation)).any():
-        others = [
-            measure for measure, of in MEASURES.items() if of in tasks and np.asarray(tasks[of].valid(validation)).any()
-        ]
-        advice = f"choose one of {', '.join(others)}" if others else "choose other folds"
-        raise InputError(f"train.monitor is {config.monitor!r}, but no validation image has its label; {advice}.")
-
-
-def check_finite(seen: Sequence[Metrics], before: int, run_dir: Path) -> Metrics:
-    """The sum of the steps' metrics.
-
-    A loss or gradient norm that is not finite raises :class:`InputError` that names step, parts and last checkpoint.
-    """
-    for offset, metrics in enumerate(seen, start=1):
-        if all(np.isfinite(metrics[name].sum) for name in ("loss", "gradient_norm")):
-            continue
-        shown = [name for name in sorted(metrics) if np.ndim(metrics[name].sum) == 0 and not name.startswith("cosine")]
-        parts = ", ".join(f"{name} {ratio(*metrics[name]):.4g}" for name in shown)
-        folder = run_dir / "checkpoints" / "last"
-        saved = checkpoints.steps(folder)
-        kept = f"the last good checkpoint is {folder / str(saved[0])}" if saved else "no checkpoint was written yet"
-        raise InputError(
-            f"step {before + offset}: the objective is no longer finite ({parts}); {kept}. Lower "
-            "optimizer.learning_rate or the weight of the part that failed, in a new run folder."
-        )
-    return add_up(seen)
-
-
-def add_up(seen: Sequence[Metrics]) -> Metrics:
-    """Sum of (sum, count) pairs over steps or batches, each metric over those that have it."""
-    found: dict[str, list[Pair]] = {}
-    for metrics in seen:
-        for name, value in metrics.items():
-            found.setdefault(name, []).append(value)
-    added = lambda values: np.asarray(np.sum(values, axis=0, dtype=np.float64))
-    return {
-        name: Pair(added([pair.sum for pair in pairs]), added([pair.count for pair in pairs]))
-        for name, pairs in found.items()
-    }
-
-
-def averages(metrics: Metrics) -> Averages:
-    """sum / count of every metric; NaN for a count of 0. Histograms become lists, left out for a count of 0."""
-    found: Averages = {}
-    for name, (total, count) in sorted(metrics.items()):
-        if np.ndim(total) == 0:
-            found[name] = ratio(total, count)
-        elif count:
-            found[name] = (np.asarray(total) / count).tolist()
-    return found
-
-
-def with_prior_agreement(row: Averages) -> Averages:
-    """The averages with the shape prior's products turned into its correlation with the malignancy and its deviation.
-
-    Where the deviation goes to 0 the prior is constant: it may agree with the head, but carries no information.
-    """
-    products = row.pop("prior_products", None)
-    if products is None:
-        return row
-    correlation, deviation = consistency.agreement(np.asarray(products, np.float32))
-    return row | {"prior_correlation": float(correlation), "prior_deviation": float(deviation)}
-
-
-def ratio(total: Any, count: Any) -> float:
-    """total / count, NaN for a count of 0."""
-    return float(total / count) if count else math.nan
-
-
-def summary(row: Averages, quality: dict[str, float]) -> str:
-    """One epoch in one line: the losses, the mean cosine, and the validation if there was one."""
-    parts = [f"loss {row['loss']:.3f}"]
-    parts += [f"{name.removeprefix('loss_')} {row[name]:.3f}" for name in row if name.startswith("loss_")]
-    parts += [f"cosine {row['cosine']:+.3f}"] if "cosine" in row else []
-    shown = ("dice", "balanced_accuracy", "quadratic_kappa", "malignant_auroc")
-    parts += [f"| validation {name} {quality[name]:.3f}" for name in shown if name in quality]
-    return "  ".join(parts)

@@ -1,0 +1,94 @@
+"""A small run in this process, for tests of the loop: two epochs of five steps on random images, on one device."""
+
+import json
+
+import jax
+import numpy as np
+
+from thyroid_jax import checkpoints
+from thyroid_jax.data.pipeline import Examples
+from thyroid_jax.train.devices import by_jit
+from thyroid_jax.train.log import without_machine
+from thyroid_jax.train.loop import fit
+from thyroid_jax.train.options import ProcessOptions, TrainConfig
+from thyroid_jax.train.saving import Progress, resumed
+from thyroid_jax.train.step import init_state, unpacked
+
+CONFIG = TrainConfig(epochs=2, batch_size=4, evaluate_every=2, diagnose_every=3)
+STEPS, PER_EPOCH = 10, 5
+
+
+class Killed(BaseException):
+    """The end of a process, at a moment that a test chooses."""
+
+
+class ToyRun:
+    """A recipe with its data; ``train`` starts a run in a folder, or resumes it as a new process would."""
+
+    def __init__(self, recipe, make_batch, config=CONFIG):
+        part = lambda count, seed: Examples(
+            make_batch(b=count, seed=seed), tuple(f"{seed}-{place}" for place in range(count))
+        )
+        self.recipe, self.config = recipe, config
+        self.training, self.validation = part(18, 0), part(5, 1)  # the fifth batch of an epoch is padded
+        self.spread = by_jit(jax.devices()[:1])
+        self.echoed = []
+
+    def saved(self, run_dir):
+        layout = jax.eval_shape(lambda: init_state(self.recipe, jax.random.key(0)))
+        like = lambda facts: layout.packed() | {"fitted": self.recipe.fitted}
+        return checkpoints.newest(run_dir / "checkpoints" / "last", like, echo=self.echoed.append)
+
+    def start(self, run_dir):
+        saved = self.saved(run_dir)
+        if saved is None:
+            return Progress(init_state(self.recipe, jax.random.key(3)), None)
+        return resumed(unpacked(saved.arrays), saved.facts)
+
+    def train(self, run_dir, stop=lambda: False, *, config=None, **options):
+        run_dir.mkdir(exist_ok=True)
+        return fit(
+            run_dir,
+            self.recipe,
+            config or self.config,
+            self.start(run_dir),
+            self.training,
+            self.validation,
+            self.spread,
+            facts={"grades": ["a"]},
+            options=ProcessOptions(**options),
+            stop=stop,
+            echo=self.echoed.append,
+        )
+
+
+def after(steps):
+    """A ``stop`` that is true from the given number of steps on; it is asked once before them."""
+    asked = iter(range(10**6))
+    return lambda: next(asked) >= steps
+
+
+def killed_after(steps):
+    """A ``stop`` that ends the process at its ``steps``-th step."""
+    asked = iter(range(10**6))
+
+    def stop():
+        if next(asked) == steps:
+            raise Killed
+        return False
+
+    return stop
+
+
+def rows(run_dir):
+    return [without_machine(json.loads(line)) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def arrays_of(run, run_dir, which="last"):
+    """The restored trees of the newest checkpoint, as NumPy arrays."""
+    folder = run_dir / "checkpoints" / which
+    state = jax.eval_shape(lambda: init_state(run.recipe, jax.random.key(0)))
+    like = (state.packed() if which == "last" else {"params": state.evaluated}) | {"fitted": run.recipe.fitted}
+    saved = checkpoints.restore(folder, checkpoints.steps(folder)[0], like)
+    is_key = lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf), saved.arrays)

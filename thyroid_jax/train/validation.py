@@ -1,0 +1,65 @@
+"""The validation part in training: its measures, and the one that marks the best checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from thyroid_jax.batch import Batch
+from thyroid_jax.data.pipeline import Examples, evaluation_batches
+from thyroid_jax.errors import InputError
+from thyroid_jax.recipe import Recipe
+from thyroid_jax.tasks import MEASURES
+from thyroid_jax.train.devices import Spread, copy, deal
+from thyroid_jax.train.options import TrainConfig
+from thyroid_jax.train.step import evaluate_step
+from thyroid_jax.train.totals import ratio
+
+
+def validate(params: Any, validation: Examples, recipe: Recipe, spread: Spread, batch_size: int) -> dict[str, float]:
+    """Every trained task's measures and mean loss on the validation part, at network size, without augmentation."""
+    params = copy(params, spread.mesh)
+    scores: dict[str, list[np.ndarray]] = {}
+    for batch, cases in evaluation_batches(validation, batch_size):
+        found = jax.device_get(evaluate_step(params, deal(batch, spread.mesh), recipe))
+        for name, values in found.items():
+            scores.setdefault(name, []).append(values[: len(cases)])
+    quality: dict[str, float] = {}
+    for task in recipe.tasks:
+        label, where = task.label(validation.batch), task.valid(validation.batch)
+        quality |= task.measures(np.concatenate(scores[task.name]), np.asarray(label), np.asarray(where))
+        losses = np.concatenate(scores[f"loss_{task.name}"])[np.asarray(task.defined(validation.batch))]
+        quality[f"loss_{task.name}"] = ratio(losses.sum(dtype=np.float64), len(losses))
+    return quality
+
+
+def score_of(quality: dict[str, float], monitor: str) -> float:
+    """The measure by which the best checkpoint is chosen; -1 where it is undefined (a kappa of one grade only)."""
+    score = quality.get(monitor, math.nan)
+    return score if math.isfinite(score) else -1.0
+
+
+def best_score(rows: Sequence[dict[str, Any]]) -> float:
+    """The best validation score of a log; minus infinity before the first one."""
+    return max((row["score"] for row in rows if row.get("split") == "validation"), default=-math.inf)
+
+
+def check_labels(config: TrainConfig, validation: Batch, recipe: Recipe) -> None:
+    """Raise :class:`InputError` when the measure that chooses the best checkpoint has no label to be measured on."""
+    name = MEASURES[config.monitor]
+    tasks = {task.name: task for task in recipe.tasks}
+    if name not in tasks:
+        raise InputError(
+            f"train.monitor is {config.monitor!r}, but {name} is not trained: no training image has its label. "
+            f"Choose a measure of {' or '.join(tasks)}."
+        )
+    if not np.asarray(tasks[name].valid(validation)).any():
+        others = [
+            measure for measure, of in MEASURES.items() if of in tasks and np.asarray(tasks[of].valid(validation)).any()
+        ]
+        advice = f"choose one of {', '.join(others)}" if others else "choose other folds"
+        raise InputError(f"train.monitor is {config.monitor!r}, but no validation image has its label; {advice}.")
