@@ -1,1 +1,1 @@
-"""The same model and training step in PyTorch, an agreement check of the two, and a benchmark of one beside the other."""
+"""The model and its training step in PyTorch, a check that both agree, and a benchmark of one beside the other."""

@@ -1,4 +1,4 @@
-"""This project's side of the comparison: its recipe, its update without augmentation, and both described for the twin."""
+"""This project's side of the comparison: recipe, update without augmentation, and both described for the twin."""
 
 from __future__ import annotations
 

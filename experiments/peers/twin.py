@@ -2,7 +2,7 @@
 
 The residual encoder, the decoder and the heads of the sizes ``small`` and ``base``, and the methods ``plain`` and
 ``rlar`` of ``experiments/configs.py``. The angular penalty is exact: ``torch.autograd.grad`` with ``create_graph``. Its
-second-order pass starts at the latent, as in JAX. The names of the parameters: ``weights.py``; the update: ``twin_step.py``.
+second-order pass starts at the latent, as in JAX. ``weights.py`` names the parameters, ``twin_step.py`` has the update.
 
 This file imports PyTorch alone, so that it runs where JAX is not installed.
 """
@@ -52,7 +52,7 @@ class Losses(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """``mask_logits [b h w]``, ``grade_logits [b k]``, ``malignant_logit [b]``, ``radiomics [b r]``, ``z [b c y x]``."""
+    """Mask logits [b h w], grade logits [b k], malignancy logit [b], radiomics [b r] and the latent z [b c y x]."""
 
     mask_logits: Tensor
     grade_logits: Tensor
