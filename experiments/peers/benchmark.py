@@ -125,7 +125,7 @@ def measure(children: Sequence[turns.Child], left: Callable[[], float], argument
 
     ``left`` gives the seconds of the budget that are left. A child that fails has ``error`` and gets no more turns.
     """
-    found: dict[str, dict[str, Any]] = {child.name: {"seconds": []} for child in children}
+    found: dict[str, dict[str, Any]] = {child.name: {"seconds": [], "cpu_seconds": []} for child in children}
     alive = lambda: [child for child in children if "error" not in found[child.name]]
 
     def told(child: turns.Child, reply: Any) -> Any:
@@ -151,7 +151,8 @@ def measure(children: Sequence[turns.Child], left: Callable[[], float], argument
         for child in alive():
             steps = found[child.name]["steps_of_turn"]
             if reply := told(child, turns.ask(child, "go", steps, left())):
-                found[child.name]["seconds"].append(reply["seconds"] / steps)
+                for kind in ("seconds", "cpu_seconds"):
+                    found[child.name][kind].append(reply[kind] / steps)
                 found[child.name]["last_objective"] = reply["objective"]
     for child in alive():
         found[child.name] |= told(child, turns.ask(child, "facts", 0, left())) or {}
@@ -200,13 +201,15 @@ def record(
 ) -> dict[str, Any]:
     """What one process found, as a line of the results.
 
-    ``time_ratio`` is the median over the turns of its time by JAX's; above 1 it is slower than JAX. ``mfu`` is the
+    ``time_ratio`` is the median over the turns of its time by JAX's; above 1 it is slower than JAX.
+    ``cpu_time_ratio`` is that of the CPU time, which other programs on the machine disturb less. ``mfu`` is the
     plain step's model FLOPs as a share of the peak; NaN for RLAR, whose step has more of them.
     """
     counted = flops.of_plain_step(reference.recipe(stage.size, "plain").model, stage.batch, *stage.image)
     peak = arguments.peak_tflops.get(stage.dtype, 0.0) if stage.method == "plain" else 0.0
     median = statistics.median(row["seconds"]) if row["seconds"] else math.nan
     found = {"median_s": median, "time_ratio": median_ratio(row["seconds"], of_jax.get("seconds", []))}
+    found["cpu_time_ratio"] = median_ratio(row.get("cpu_seconds", []), of_jax.get("cpu_seconds", []))
     found |= {"plain_step_flops": counted, "mfu": flops.utilisation(counted, median, peak)}
     ours, theirs = (values.get("first_objective", math.nan) for values in (of_jax, row))
     found["objective_difference"] = abs(theirs - ours) / abs(ours) if ours else math.nan
@@ -229,21 +232,26 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-HEADER = (
-    "| stage | side | ms/step | images/s | time / JAX | step MiB | process MiB | set up s | % of peak | objective |\n"
-    + ("|---" * 10 + "|")
-)
+COLUMNS = ("stage", "side", "ms/step", "images/s", "time / JAX", "CPU time / JAX", "step MiB", "process MiB")
+COLUMNS += ("set up s", "% of peak", "objective")
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def table_row(line: dict[str, Any]) -> str:
     """A record as a row of the table; a dash where there is no value, and the error where there is one."""
     name = f"{line['size']} {line['method']} {line['dtype']} {line['batch']} x {line['image'][0]} x {line['image'][1]}"
     if line.get("error"):
-        return f"| {name} | {line['side']} | {line['error']} {'|' * 8}"
+        return f"| {name} | {line['side']} | {line['error']} {'|' * 9}"
     shown = lambda key, form, scale=1.0: "-" if missing(line.get(key)) else form.format(line[key] * scale)
     speed = "-" if missing(line["median_s"]) else f"{line['batch'] / line['median_s']:.0f}"
-    cells = [shown("median_s", "{:.2f}", 1e3), speed, shown("time_ratio", "{:.2f}"), shown("step_mib", "{:.0f}")]
-    cells += [shown("process_mib", "{:.0f}"), shown("setup_s", "{:.1f}"), shown("mfu", "{:.1f}", 100)]
+    cells = [shown("median_s", "{:.2f}", 1e3), speed, shown("time_ratio", "{:.2f}")]
+    cells += [
+        shown("cpu_time_ratio", "{:.2f}"),
+        shown("step_mib", "{:.0f}"),
+        shown("process_mib", "{:.0f}"),
+        shown("setup_s", "{:.1f}"),
+        shown("mfu", "{:.1f}", 100),
+    ]
     return f"| {name} | {line['side']} | {' | '.join(cells)} | {shown('first_objective', '{:.5f}')} |"
 
 
