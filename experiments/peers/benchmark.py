@@ -241,7 +241,7 @@ def table_row(line: dict[str, Any]) -> str:
     """A record as a row of the table; a dash where there is no value, and the error where there is one."""
     name = f"{line['size']} {line['method']} {line['dtype']} {line['batch']} x {line['image'][0]} x {line['image'][1]}"
     if line.get("error"):
-        return f"| {name} | {line['side']} | {line['error']} {'|' * 9}"
+        return f"| {name} | {line['side']} | {line['error'].replace('|', '/')} {'|' * 9}"
     shown = lambda key, form, scale=1.0: "-" if missing(line.get(key)) else form.format(line[key] * scale)
     speed = "-" if missing(line["median_s"]) else f"{line['batch'] / line['median_s']:.0f}"
     cells = [shown("median_s", "{:.2f}", 1e3), speed, shown("time_ratio", "{:.2f}")]
