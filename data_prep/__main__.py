@@ -19,16 +19,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_prep import readers
 from data_prep.folder import options as folder_options
 from thyroid_jax import command, extras
 from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError, exits_cleanly
-
-if TYPE_CHECKING:
-    from data_prep.builder import Survey
 
 FOLDS = 5
 """folds of a run that does not say how many"""
@@ -171,22 +167,10 @@ def _build(
     survey = builder.build(card, records, options.out, overwrite=options.overwrite, near=near)
     print(builder.summary(card, survey.notes))
     print(f"built: {options.out / card.name}")
-    if reason := _why_not_split(card, survey):
+    if reason := builder.why_not_split(card, survey, folds=FOLDS):
         print(f"too small to train on: {reason}")
     for name in survey.folds:
         print(f"the publishers' folds, for --data.split: {folds_folder(options.out, card.name) / f'{name}.json'}")
-
-
-def _why_not_split(card: Card, survey: Survey) -> str:
-    """Why a run could not divide the records into its folds, in one line; "" where it can."""
-    from thyroid_jax.data import splits
-
-    entries = [entry._replace(group=group) for entry, group in zip(survey.entries, survey.groups, strict=True)]
-    try:
-        splits.make_folds(card.name, "", entries, folds=FOLDS, seed=0)
-    except InputError as error:
-        return " ".join(str(error).split())
-    return ""
 
 
 def _refuse_inside(source: Path, out: Path) -> None:

@@ -217,6 +217,16 @@ def summary(card: Card, notes: Notes) -> str:
     return "\n".join(lines)
 
 
+def why_not_split(card: Card, survey: Survey, *, folds: int = 5) -> str:
+    """Why a run could not divide the records into ``folds``, in one line; "" where it can."""
+    entries = [entry._replace(group=group) for entry, group in zip(survey.entries, survey.groups, strict=True)]
+    try:
+        splits.make_folds(card.name, "", entries, folds=folds, seed=0)
+    except InputError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
 def _expected(card: Card, name: str, count: int) -> str:
     whole = card.expected.get(name)
     return "" if whole is None or whole == count else f"  (the whole original has {whole})"

@@ -26,6 +26,7 @@ MARK = "<!-- tables: kept plain other --samples 50 --measures dice --parts diffe
 TEXT = f"Before.\n\n{MARK}old\n<!-- end of tables -->\n\nAfter.\n"
 
 
+@pytest.mark.skipif(not (ROOT / "results").is_dir(), reason="the predictions behind the tables are in a checkout only")
 def test_every_table_in_the_documents_is_of_the_present_files(monkeypatch):
     monkeypatch.chdir(ROOT)
     found = {file: documents.BLOCK.findall(file.read_text()) for file in documents.documents_of(documents.Arguments())}

@@ -858,3 +858,13 @@ def test_two_readings_are_equal(tmp_path):
     first = [(record.case, record.digest) for record in records(planned, Notes())]
     assert [(record.case, record.digest) for record in records(planned, Notes())] == first
     assert len({digest for _, digest in first}) == 20
+
+
+def test_a_folder_too_small_to_split_is_said(tmp_path, capsys):
+    add(tmp_path / "few", "images/x.png", "masks/x.png", "images/y.png", "masks/y.png")
+    said, _ = command(capsys, "--name", "own", "--source", tmp_path / "few", "--out", tmp_path / "out")
+    assert "built: " in said and "too small to train on: " in said and "folds: 5" in said
+    many = [f"{folder}/{number}.png" for number in range(20) for folder in ("images", "masks")]
+    add(tmp_path / "many", *many)
+    said, _ = command(capsys, "--name", "own", "--source", tmp_path / "many", "--dry-run")
+    assert "dry run" in said and "too small" not in said

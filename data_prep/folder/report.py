@@ -41,6 +41,8 @@ def run(options: Options, out: Path | None, *, overwrite: bool = False) -> None:
         print(summary(plan, counted, remarks))
         raise
     print(summary(plan, survey.notes, remarks))
+    if reason := builder.why_not_split(plan.card, survey):
+        print(f"too small to train on: {reason}")
     print("nothing was written: this was a dry run" if out is None else f"built: {out / options.name}")
 
 

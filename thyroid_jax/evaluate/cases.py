@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from thyroid_jax import command
 from thyroid_jax.errors import InputError, raise_all
 from thyroid_jax.files import write_text
 
@@ -178,7 +179,7 @@ def read_cases(path: Path | str) -> list[Case]:
     header = rows[0] if rows else []
     fault = _header_fault(header)
     if fault:
-        raise InputError(f"{path}: {fault}. Write the table again with `python -m experiments.evaluate`.")
+        raise InputError(f"{path}: {fault}. Write the table again with `{command.spelled('evaluate')}`.")
 
     problems: list[str] = []
     cases = [

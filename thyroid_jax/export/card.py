@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from thyroid_jax import command
+
 Facts = Mapping[str, Any]
 UNKNOWN = "not known"
 SHOWN = (
@@ -86,7 +88,7 @@ def use_and_limits(facts: Facts) -> list[str]:
     if facts["calibration"] is not None:
         lines[-1] += (
             " The run has a scaling of them, fitted on its validation part: `calibration` in `export.json`. "
-            "`python -m experiments.predict` applies it; the program and `run.py` do not."
+            f"`{command.spelled('predict')}` applies it; the program and `run.py` do not."
         )
     if "grading" in facts["training"]["tasks"]:
         system = facts["data"]["grade_system"]

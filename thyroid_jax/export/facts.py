@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thyroid_jax import checkpoints, runs
+from thyroid_jax import checkpoints, command, runs
 from thyroid_jax.config import Config
 from thyroid_jax.data.record import Card, Entry
 from thyroid_jax.data.source import PARTS, Parts
@@ -177,7 +177,7 @@ def result_facts(run_dir: Path, source: Source, *, checkpoint: str, samples: int
     empty = {"part": "test", "images": 0, "compared": 0, "largest_difference": None, "measures": {}}
     if not table.is_file():
         return empty | {
-            "missing": f"the run has no {table.relative_to(run_dir)}; make it with python -m experiments.evaluate"
+            "missing": f"the run has no {table.relative_to(run_dir)}; make it with {command.spelled('evaluate')}"
         }
     cases, split = read_cases(table), _split(run_dir)
     if split is not None and sorted(case.case for case in cases) != sorted(split["test"]):

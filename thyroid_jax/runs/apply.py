@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from thyroid_jax import command
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.calibration import Calibration, from_dict, to_dict
 from thyroid_jax.files import read_json, write_json
@@ -68,7 +69,7 @@ def check_calibrated(run_dir: Path, run: Trained) -> None:
     if fitted_for != fingerprint(run):
         raise InputError(
             f"{run_dir / CALIBRATION}: was not fitted for these parameters, as before the run went on; "
-            "run `python -m experiments.evaluate` again."
+            f"run `{command.spelled('evaluate')}` again."
         )
 
 
