@@ -209,7 +209,7 @@ def test_a_child_answers_in_turn_and_survives_its_errors(child):
 
 def test_a_child_that_ends_or_hangs_is_an_error_and_no_wait(child):
     assert turns.answered(child, 60) == turns.READY
-    assert turns.failed(turns.ask(child, "sleep", 1, 0.2)) == "no answer within 0 s"
+    assert turns.failed(turns.ask(child, "sleep", 1, 0.2)) == "no answer in time"
     turns.stop(child, 0.1)
     assert child.process.returncode == -9
 
@@ -239,6 +239,16 @@ def test_a_measured_child_gives_a_whole_record(child, monkeypatch):
     assert not benchmark.differs(line)
     json.dumps(benchmark.without_nan(line), allow_nan=False)
     assert benchmark.table_row(line).count("|") == benchmark.HEADER.splitlines()[0].count("|")
+
+
+def test_a_child_that_takes_too_long_to_set_up_is_ended_and_the_others_go_on(child):
+    slow_words = CHILD.replace("turns.first_step(lambda: None, lambda number: 7.0 * number)", "sleep")
+    slow = turns.start("slow", [sys.executable, "-c", slow_words, str(PEERS)], os.environ)
+    arguments = benchmark.parse(["--set-up-seconds", "1", "--set-up", "at_once"])
+    found = benchmark.measure([slow, child], lambda: 60.0, arguments)
+    assert found["slow"]["error"] == "no answer in time" and slow.process.returncode == -9
+    assert "error" not in found["fake"] and len(found["fake"]["seconds"]) == 3
+    slow.process.stdout.close()
 
 
 # --- stages and results -----------------------------------------------------------------------------------------------

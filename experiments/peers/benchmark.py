@@ -133,15 +133,17 @@ def measure(children: Sequence[turns.Child], left: Callable[[], float], argument
         if not turns.failed(reply):
             return reply
         found[child.name]["error"] = turns.failed(reply)
+        turns.stop(child, 0.0)  # one that still compiles would disturb the others
         return None
 
     for child in children:
         told(child, turns.answered(child, left()))
     for at_once in [alive()] if arguments.set_up == "at_once" else [[child] for child in alive()]:
+        ends = time.monotonic() + min(left(), arguments.set_up_seconds)
         for child in at_once:
             turns.tell(child, "first", 0)
         for child in at_once:
-            if reply := told(child, turns.answered(child, left())):
+            if reply := told(child, turns.answered(child, ends - time.monotonic())):
                 found[child.name] |= {"setup_s": reply["seconds"], "first_objective": reply["objective"]}
     for child in alive():
         if reply := told(child, turns.ask(child, "warm", arguments.warm_up, left())):
@@ -286,6 +288,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="turns of every process")
     parser.add_argument("--turn-seconds", type=float, default=2.0, help="a turn takes fewer steps, to last so long")
     parser.add_argument("--set-up", choices=("in_turn", "at_once"), default="in_turn", help="at_once: compile at once")
+    parser.add_argument(
+        "--set-up-seconds", type=float, default=120, help="longest set-up, else the process is given up"
+    )
     parser.add_argument("--seconds", type=float, default=math.inf, help="budget; then the rest is left out")
     parser.add_argument("--together", type=float, default=32, help="largest bfloat16 batch that shares the GPU")
     parser.add_argument("--peak-tflops", nargs="+", default=[], metavar="DTYPE=TFLOPS")

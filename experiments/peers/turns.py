@@ -79,11 +79,11 @@ def start(name: str, words: Sequence[str], environment: Mapping[str, str]) -> Ch
 
 
 def answered(child: Child, seconds: float) -> Any:
-    """The child's next answer; ``{"error": ...}`` where it ended, or did not answer within ``seconds``."""
+    """The child's next answer; ``{"error": ...}`` where it ended, or took more than ``seconds``."""
     try:
         line = child.printed.get(timeout=min(max(seconds, 0.1), LONGEST))
     except queue.Empty:
-        return {"error": f"no answer within {seconds:.0f} s"}
+        return {"error": "no answer in time"}
     if line is None:
         return {"error": f"the process ended, status {child.process.wait()}; its message stands above"}
     try:
