@@ -233,3 +233,24 @@ def test_runs_are_put_together_by_the_images_that_they_hold_out(tmp_path):
         write_cases(tmp_path / name / "cases.csv", cases)
     a, b, c = (tmp_path / name for name in "abc")
     assert results.of_equal_cases([a, c, b], part="test", flip=False) == [[a, b], [c]]
+
+
+def test_options_that_all_methods_share_are_said_once(tmp_path, capsys):
+    found = {
+        f"{name}+lite0+{more}nodule": table(seed, SEEDS) for seed, (name, more) in enumerate([("a", ""), ("b", "x+")])
+    }
+    printed = results.publish(tmp_path, results.with_ensembles(found, {}), FEW)
+    assert "| measure | predictions | groups | a | b+x | a, seeds averaged | b+x, seeds averaged |" in printed
+    assert "Options of all methods: lite0, nodule." in printed and "+lite0" not in printed
+    files = {path.stem for path in tmp_path.glob("*.csv")} - {"table"}
+    assert files == {*found, *(f"{name}, seeds averaged" for name in found)}
+    tables.main([str(tmp_path), *found, "--samples", "20"])
+    assert capsys.readouterr().out.strip() == printed.strip()
+
+
+@pytest.mark.parametrize("names", [
+    ("a+lite0", "b+lite0"), ("a+lite0+nodule", "b"), ("a+lite0+nodule",), ("a+x+y+z", "a+y+z+x"),
+])  # fmt: skip
+def test_names_stay_where_they_are_short_or_would_be_one(names):
+    rows = results.with_ensembles({name: table(seed) for seed, name in enumerate(names)}, {})
+    assert results.with_short_names(rows) == rows

@@ -232,7 +232,8 @@ def _about_missing(counts: Mapping[str, set[int]], unequal: Sequence[str]) -> li
 
 
 def compared(rows: Rows, options: TableOptions, notes: Sequence[str] = ()) -> tabulate.Comparison:
-    """The comparison of the rows, as the options say."""
+    """The comparison of the rows, as the options say, with short names."""
+    rows = with_short_names(rows)
     return paired.compare(
         rows.found,
         against=rows.against,
@@ -250,8 +251,34 @@ def publish(folder: Path, rows: Rows, options: TableOptions, notes: Sequence[str
     contents = compared(rows, options, notes)
     tabulate.write_tables(folder, contents)
     if wants_page(options):
-        write_page(folder, rows, contents)
+        write_page(folder, with_short_names(rows), contents)
     return tabulate.markdown(contents)
+
+
+def with_short_names(rows: Rows) -> Rows:
+    """The rows without the options that all share: ``plain+lite0+nodule`` and ``rlar+lite0+nodule`` as plain and rlar.
+
+    A note names the options. Nothing changes where fewer than two are shared, or where two names would become one.
+    """
+    shared, *others = (name.split(", ")[0].split("+")[1:] for name in rows.found)
+    shared = [word for word in shared if all(word in other for other in others)]
+    short = {name: _without(name, shared) for name in rows.found}
+    if len(shared) < 2 or not others or len(set(short.values())) < len(short):
+        return rows
+    notes = list(rows.notes)
+    for name in sorted(short, key=len, reverse=True):
+        notes = [note.replace(name, short[name]) for note in notes]
+    return Rows(
+        {short[name]: cases for name, cases in rows.found.items()},
+        {short[name]: short[other] for name, other in rows.against.items()},
+        [f"Options of all methods: {', '.join(shared)}.", *notes],
+    )
+
+
+def _without(name: str, options: Sequence[str]) -> str:
+    method, comma, more = name.partition(", ")
+    first, *words = method.split("+")
+    return "+".join([first, *(word for word in words if word not in options)]) + comma + more
 
 
 def write_page(folder: Path, rows: Rows, contents: tabulate.Comparison) -> None:
