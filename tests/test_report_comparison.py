@@ -85,7 +85,7 @@ def test_several_seeds_are_paired_and_have_no_pictures(found):
     others = [dataclasses.replace(case, dice=min(case.dice + 0.1, 1.0)) for case in seeds]
     text = render_comparison({"a": seeds, "b": others}, {"a": pictures["plain"]}, samples=20)
     words = section(text, "against-1")
-    assert "Of 30 pairs" in words and "case-15 (1)" in words and "<image" not in text
+    assert "Of 30 pairs" in words and "case-15, fold0-seed0" in words and "<image" not in text
 
 
 def test_what_cannot_be_compared(found):

@@ -12,7 +12,6 @@ from thyroid_jax.evaluate import tabulate
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.evaluate.paired import compare, matched
 from thyroid_jax.evaluate.report import plots, tables
-from thyroid_jax.evaluate.report.case_table import keys
 from thyroid_jax.evaluate.report.page import filled, shown_pictures
 from thyroid_jax.evaluate.report.pictures import Thumbnail
 from thyroid_jax.evaluate.summary import Summary
@@ -173,16 +172,17 @@ def _against(
     shown: tuple[Mapping[str, Any], Mapping[str, Any]],
     salt: str,
 ) -> Against:
-    pairs = list(zip(keys(found[0]), matched(*found)))
-    defined = [(key, a, b) for key, (a, b) in pairs if not np.isnan(a.dice) and not np.isnan(b.dice)]
-    ranked = sorted(defined, key=lambda row: row[2].dice - row[1].dice)
-    change = lambda key, a, b: Change(key, a.dice, b.dice, (shown[0].get(a.case), shown[1].get(b.case)))
+    defined = [(a, b) for a, b in matched(*found) if not np.isnan(a.dice) and not np.isnan(b.dice)]
+    ranked = sorted(defined, key=lambda pair: pair[1].dice - pair[0].dice)
+    is_repeated = len({case.case for case in found[0]}) < len(found[0])
+    label = lambda case: f"{case.case}, {case.part}" if is_repeated else case.case
+    change = lambda a, b: Change(label(a), a.dice, b.dice, (shown[0].get(a.case), shown[1].get(b.case)))
     return Against(
         *names,
         pairs=len(defined),
-        better=sum(b.dice > a.dice for _, a, b in defined),
-        worse=sum(b.dice < a.dice for _, a, b in defined),
-        svg=plots.scatter([a.dice for _, a, _ in defined], [b.dice for _, _, b in defined], salt=salt),
-        gains=[change(*row) for row in ranked[::-1][:SHOWN] if row[2].dice > row[1].dice],
-        losses=[change(*row) for row in ranked[:SHOWN] if row[2].dice < row[1].dice],
+        better=sum(b.dice > a.dice for a, b in defined),
+        worse=sum(b.dice < a.dice for a, b in defined),
+        svg=plots.scatter([a.dice for a, _ in defined], [b.dice for _, b in defined], salt=salt),
+        gains=[change(a, b) for a, b in ranked[::-1][:SHOWN] if b.dice > a.dice],
+        losses=[change(a, b) for a, b in ranked[:SHOWN] if b.dice < a.dice],
     )
