@@ -26,12 +26,13 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b y x c"], skips: tuple[jnp.ndarray, ...]) -> Float[Array, "b h w"]:
-        config, dtype = self.config, compute_dtype(self.config.dtype)
+        config, dtype = self.config, compute_dtype(self.config.dtype, behind_latent=True)
         active = lambda x: nn.silu(Normalize(config.groups, dtype)(x))
         x = z
         for skip in reversed(skips):
             c = min(skip.shape[-1], config.max_width)
             conv = lambda kernel, c=c: nn.Conv(c, (kernel, kernel), use_bias=False, dtype=dtype)
+            skip = skip.astype(z.dtype if dtype is None else dtype)
             x = double(conv(1)(x)) + conv(3)(active(skip))  # reduce the channels before the image grows
             for _ in range(config.blocks):
                 x = x + conv(3)(active(x))

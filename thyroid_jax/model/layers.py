@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,12 +14,35 @@ import jax.numpy as jnp
 from thyroid_jax.shapes import Array, Float
 
 
-def compute_dtype(name: str) -> jnp.dtype | None:
-    """The precision of a network's arithmetic by its name: bfloat16, or None for "float32".
+def compute_dtype(name: str, *, behind_latent: bool = False) -> jnp.dtype | None:
+    """The precision of convolutions and activations by the setting's name: bfloat16, or None.
 
-    None means the precision of parameters and inputs: float32, or float64 where they are.
+    None means the precision of parameters and inputs: float32, or float64 where they are. That is "float32", and with
+    "bfloat16_encoder" what lies behind the latent. ValueError for another name.
     """
-    return None if name == "float32" else jnp.dtype(name)
+    if name not in ("float32", "bfloat16", "bfloat16_encoder"):
+        raise ValueError(f"precision {name!r}: choose float32, bfloat16 or bfloat16_encoder.")
+    low = name == "bfloat16" or (name == "bfloat16_encoder" and not behind_latent)
+    return jnp.dtype(jnp.bfloat16) if low else None
+
+
+def biased(
+    layer: Callable[..., nn.Module], *sizes: Any, dtype: jnp.dtype | None, **options: Any
+) -> Callable[[Array], Array]:
+    """``layer(*sizes, dtype=dtype, **options)``, a convolution or a dense layer of flax, with its bias in float32.
+
+    The bias is added in float32, and the sum is rounded to ``dtype``. With flax's own sum in bfloat16, the bias's
+    gradient is a sum over all positions in bfloat16: it stands still where a term is under 1/256 of the sum.
+    With ``dtype`` None this is flax's layer.
+    """
+    if dtype is None:
+        return layer(*sizes, **options)
+    module = layer(*sizes, dtype=dtype, promote_dtype=_all_but_the_bias, **options)
+    return lambda x: module(x).astype(dtype)
+
+
+def _all_but_the_bias(inputs: Array, kernel: Array, bias: Array, *, dtype: jnp.dtype) -> tuple[Array, Array, Array]:
+    return inputs.astype(dtype), kernel.astype(dtype), bias
 
 
 class Normalize(nn.Module):

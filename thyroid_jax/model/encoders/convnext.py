@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from thyroid_jax.model.config import NetworkConfig
 from thyroid_jax.model.depthwise import DepthwiseConv
 from thyroid_jax.model.encoders import imagenet
-from thyroid_jax.model.layers import compute_dtype
+from thyroid_jax.model.layers import biased, compute_dtype
 from thyroid_jax.shapes import Array, Float
 
 BLOCKS = (3, 3, 9, 3)
@@ -41,7 +41,9 @@ class ConvNeXt(nn.Module):
         self, x: Float[Array, "b h w c"], *, after: int = -1
     ) -> tuple[Float[Array, "b y x d"], tuple[Array, ...]]:
         dtype = compute_dtype(self.config.dtype)
-        patches = lambda channels, side, name: nn.Conv(channels, (side, side), side, "VALID", dtype=dtype, name=name)
+        patches = lambda channels, side, name: biased(
+            nn.Conv, channels, (side, side), side, "VALID", dtype=dtype, name=name
+        )
         norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=dtype)
         x = imagenet.normalized(x) if after < 0 else x
         outputs = []
@@ -66,7 +68,7 @@ class ConvNeXtBlock(nn.Module):
         c = x.shape[-1]
         y = DepthwiseConv(7, 1, self.dtype, name="depthwise")(x)
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(y)
-        y = nn.gelu(nn.Dense(4 * c, dtype=self.dtype, name="expand")(y), approximate=False)
-        y = nn.Dense(c, dtype=self.dtype, name="project")(y)
-        scale = self.param("scale", nn.initializers.constant(1e-6), (c,)).astype(y.dtype)
-        return x + y * scale[None, None, None]
+        y = nn.gelu(biased(nn.Dense, 4 * c, dtype=self.dtype, name="expand")(y), approximate=False)
+        y = biased(nn.Dense, c, dtype=self.dtype, name="project")(y)
+        scale = self.param("scale", nn.initializers.constant(1e-6), (c,))
+        return (x + y * scale[None, None, None]).astype(y.dtype)  # a float32 scale: its gradient sums over positions

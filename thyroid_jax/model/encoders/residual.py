@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 
 from thyroid_jax.model.config import NetworkConfig
-from thyroid_jax.model.layers import Normalize, ResidualBlock, compute_dtype, halve, squares_to_channels
+from thyroid_jax.model.layers import Normalize, ResidualBlock, biased, compute_dtype, halve, squares_to_channels
 from thyroid_jax.shapes import Array, Float
 
 
@@ -39,7 +39,7 @@ class Residual(nn.Module):
         if after < 0:
             x = (x - 0.25) / 0.25  # near zero mean, unit variance for B-mode images
             x = x if config.full_resolution else squares_to_channels(x)
-            x = nn.Conv(channels[0], (3, 3), dtype=dtype, name="Conv_0")(x)
+            x = biased(nn.Conv, channels[0], (3, 3), dtype=dtype, name="Conv_0")(x)
         skips = []
         for level in range(after + 1, len(channels)):
             x = x if level == 0 else halve(x)

@@ -6,6 +6,7 @@ symmetric, as in PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ from jax import lax
 
 from thyroid_jax.model.config import NetworkConfig
 from thyroid_jax.model.encoders import imagenet
-from thyroid_jax.model.layers import compute_dtype
+from thyroid_jax.model.layers import biased, compute_dtype
 from thyroid_jax.shapes import Array, Float
 
 STEM = 64
@@ -76,14 +77,15 @@ class GreyStem(nn.Module):
             self.param("bias", nn.initializers.zeros, (STEM,)),
         )
         u = imagenet.normalized(x)
-        u, kernel, inside, bias = nn.dtypes.promote_dtype(u, kernel, inside, bias, dtype=self.dtype)
+        u, kernel = nn.dtypes.promote_dtype(u, kernel, dtype=self.dtype)
         conv = partial(
             lax.conv_general_dilated,
             window_strides=(2, 2),
             padding=((3, 3), (3, 3)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return conv(u, kernel) + conv(jnp.ones_like(u[:1]), inside) + bias[None, None, None]
+        seen, border = conv(u, kernel), conv(jnp.ones((1, *u.shape[1:]), inside.dtype), inside)
+        return (seen + border + bias[None, None, None]).astype(u.dtype)  # as in `layers.biased`
 
 
 class ResidualUnit(nn.Module):
@@ -107,6 +109,6 @@ class ResidualUnit(nn.Module):
         same = stride == 1 and x.shape[-1] == y.shape[-1]
         return nn.relu(y + (x if same else self._conv(y.shape[-1], 1, stride, "shortcut")(x)))
 
-    def _conv(self, channels: int, kernel: int, stride: int, name: str) -> nn.Conv:
+    def _conv(self, channels: int, kernel: int, stride: int, name: str) -> Callable[[Array], Array]:
         padding = ((kernel // 2, kernel // 2),) * 2
-        return nn.Conv(channels, (kernel, kernel), stride, padding, dtype=self.dtype, name=name)
+        return biased(nn.Conv, channels, (kernel, kernel), stride, padding, dtype=self.dtype, name=name)
