@@ -65,6 +65,9 @@ class NetworkConfig:
     """precision of convolutions and activations, in training and at prediction; bfloat16_encoder: float32 behind the
     latent. Always float32: parameters, sums in norms, heads, losses, penalties, latent directions, the optimiser"""
 
+    remat: Literal["none", "activations", "blocks"] = "none"
+    """what a training step computes again instead of keeping it in memory: norms and activations, or whole blocks"""
+
     def __post_init__(self):
         check_within(self, "model", ("width", "max_width", "depth", "blocks", "groups", "hidden", "embedding"), 1)
         check_within(self, "model", ("pooled_levels",), 1)
