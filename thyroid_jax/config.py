@@ -85,6 +85,14 @@ class Config(TaskSettings, PenaltySettings):
                 f"train.encoder_weights is set, but the encoder {self.model.encoder} has no published weights; "
                 f"choose one of {', '.join(PUBLISHED)}."
             )
+        whole = [penalty.name for penalty in PENALTIES if getattr(self, penalty.name).weight and not penalty.adds_up]
+        if self.train.accumulate > 1 and (whole or self.mtl.method != "equal"):
+            other = f"{whole[0]}.weight is above 0" if whole else f"mtl.method is {self.mtl.method}"
+            raise InputError(
+                f"train.accumulate is {self.train.accumulate}, but {other}: it needs losses or gradients of the whole "
+                "batch before the gradient of any part. Set train.accumulate 1, or mtl.method equal and cosreg.weight "
+                "0. For less memory, model.remat works with every method."
+            )
         slower = self.optimizer.encoder_rate != 1 or self.optimizer.level_decay != 1
         if slower and self.model.encoder not in PUBLISHED:
             raise InputError(
@@ -137,6 +145,7 @@ def recipe_of(
         penalties=tuple(penalty for penalty in PENALTIES if getattr(config, penalty.name).weight),
         settings=groups,
         fitted=Fitted.neutral(grades, radiomics, shapes) if fitted is None else fitted,
+        accumulate=config.train.accumulate,
     )
 
 

@@ -114,10 +114,15 @@ def angular(view: View, recipe: Recipe) -> tuple[Pair, Metrics]:
     """RLAR's penalty over the examples on which every compared task is defined, and metrics of the directions."""
     chosen: RLARConfig = recipe.settings["rlar"]
     directions = directions_at(view, recipe, chosen.level, chosen.tasks, space=chosen.space, hold=chosen.hold)
-    where = all_defined(view.batch, recipe, chosen.tasks)
+    where = compared(view.batch, recipe)
     values = rlar.angular_penalty(directions.unit, kind=chosen.kind, margin=chosen.margin, where=where)
     found = direction_metrics(directions, chosen.tasks, where, chosen.margin)
     return pair(values, where), found
+
+
+def compared(batch: Batch, recipe: Recipe) -> Bool[Array, "b"]:
+    """The examples on which RLAR compares directions: every task of ``rlar.tasks`` is defined."""
+    return all_defined(batch, recipe, recipe.settings["rlar"].tasks)
 
 
 def directions_at(
@@ -208,7 +213,7 @@ def _mean_loss(task: Task, batch: Batch, recipe: Recipe, encoder: Params, rest: 
 
 
 PENALTIES: tuple[Penalty, ...] = (
-    Penalty("rlar", angular),
+    Penalty("rlar", angular, counted=compared),
     Penalty("consistency", shape_consistency, parameters=prior_parameters),
-    Penalty("cosreg", parameter_alignment),
+    Penalty("cosreg", parameter_alignment, adds_up=False),
 )

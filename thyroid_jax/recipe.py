@@ -102,11 +102,15 @@ class Penalty:
         name: of the penalty, of its group of settings, and of its value in the log.
         value: (view, recipe) -> its sum and count, and what to log.
         parameters: (settings, fitted) -> parameters of its own by name, which live in ``params["heads"]``; or None.
+        counted: (batch, recipe) -> bool[b], the examples that it sums over, where they follow from the labels; or None.
+        adds_up: whether its sum over a batch is the sum over the batch's parts. Without it, a batch stays whole.
     """
 
     name: str
     value: Callable[[View, Recipe], tuple[Pair, Metrics]]
     parameters: Callable[[Any, Fitted], dict[str, Any]] | None = None
+    counted: Callable[[Batch, Recipe], Array] | None = None
+    adds_up: bool = True
 
 
 class Fitted(NamedTuple):
@@ -155,6 +159,7 @@ class Recipe:
         settings: groups of settings by name: of tasks, penalties, ``augment``, ``mtl``, ``optimizer``.
         fitted: values fitted on the training part.
         axis: mapped axis (``pmap``) that the batch is spread over, or None where arrays are whole.
+        accumulate: parts of a batch that a training step works on one after the other.
     """
 
     model: ModelConfig
@@ -163,6 +168,7 @@ class Recipe:
     settings: dict[str, Any]
     fitted: Fitted
     axis: str | None = field(default=None)
+    accumulate: int = 1
 
     def replace(self, **changes: Any) -> Recipe:
         """The recipe with some fields changed."""
@@ -174,7 +180,7 @@ class Recipe:
 
 
 jax.tree_util.register_dataclass(
-    Recipe, data_fields=["settings", "fitted"], meta_fields=["model", "tasks", "penalties", "axis"]
+    Recipe, data_fields=["settings", "fitted"], meta_fields=["model", "tasks", "penalties", "axis", "accumulate"]
 )
 
 

@@ -61,8 +61,12 @@ class NetworkConfig:
     """length of the grading embedding [guided | free]"""
     hidden: int = 128
     """hidden units of the embedding's and the heads' MLPs"""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """precision of the convolutions; parameters, losses and latent directions are always float32"""
+    dtype: Literal["float32", "bfloat16", "bfloat16_encoder"] = "float32"
+    """precision of convolutions and activations, in training and at prediction; bfloat16_encoder: float32 behind the
+    latent. Always float32: parameters, sums in norms, heads, losses, penalties, latent directions, the optimiser"""
+
+    remat: Literal["none", "activations", "blocks"] = "none"
+    """what a training step computes again instead of keeping it in memory: norms and activations, or whole blocks"""
 
     def __post_init__(self):
         check_within(self, "model", ("width", "max_width", "depth", "blocks", "groups", "hidden", "embedding"), 1)

@@ -24,8 +24,8 @@ class DepthwiseConv(nn.Module):
         c = x.shape[-1]
         kernel = self.param("kernel", nn.initializers.he_normal(), (self.kernel, self.kernel, 1, c))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return depthwise(x, kernel, self.stride) + bias[None, None, None]
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        return (depthwise(x, kernel, self.stride) + bias[None, None, None]).astype(x.dtype)  # as in `layers.biased`
 
 
 @partial(jax.jit, static_argnums=2)  # traced once for layers of one shape
@@ -45,8 +45,9 @@ def shifted(x: Float[Array, "b h w c"], kernel: Float[Array, "n n 1 c"], stride:
     x = jnp.pad(x, ((0, 0), _zeros(h, n, stride), _zeros(w, n, stride), (0, 0)))
     far = lambda start, count: start + (count - 1) * stride + 1
     window = lambda i, j: jax.lax.slice(x, (0, i, j, 0), (b, far(i, rows), far(j, columns), c), (1, stride, stride, 1))
-    products = (window(i, j) * kernel[None, None, i, j] for i in range(n) for j in range(n))
-    return reduce(operator.add, products)
+    precise = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))  # its gradient is a sum over all positions
+    products = (window(i, j) * precise[None, None, i, j] for i in range(n) for j in range(n))
+    return reduce(operator.add, products).astype(x.dtype)
 
 
 def grouped(x: Float[Array, "b h w c"], kernel: Float[Array, "n n 1 c"], stride: int = 1) -> Float[Array, "b y x c"]:

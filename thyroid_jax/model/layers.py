@@ -3,21 +3,69 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from thyroid_jax.shapes import Array, Float
 
 
-def compute_dtype(name: str) -> jnp.dtype | None:
-    """The precision of a network's arithmetic by its name: bfloat16, or None for "float32".
+def compute_dtype(name: str, *, behind_latent: bool = False) -> jnp.dtype | None:
+    """The precision of convolutions and activations by the setting's name: bfloat16, or None.
 
-    None means the precision of parameters and inputs: float32, or float64 where they are.
+    None means the precision of parameters and inputs: float32, or float64 where they are. That is "float32", and with
+    "bfloat16_encoder" what lies behind the latent. ValueError for another name.
     """
-    return None if name == "float32" else jnp.dtype(name)
+    if name not in ("float32", "bfloat16", "bfloat16_encoder"):
+        raise ValueError(f"precision {name!r}: choose float32, bfloat16 or bfloat16_encoder.")
+    low = name == "bfloat16" or (name == "bfloat16_encoder" and not behind_latent)
+    return jnp.dtype(jnp.bfloat16) if low else None
+
+
+def biased(
+    layer: Callable[..., nn.Module], *sizes: Any, dtype: jnp.dtype | None, **options: Any
+) -> Callable[[Array], Array]:
+    """``layer(*sizes, dtype=dtype, **options)``, a convolution or a dense layer of flax, with its bias in float32.
+
+    The bias is added in float32, and the sum is rounded to ``dtype``. With flax's own sum in bfloat16, the bias's
+    gradient is a sum over all positions in bfloat16: it stands still where a term is under 1/256 of the sum.
+    With ``dtype`` None this is flax's layer.
+    """
+    if dtype is None:
+        return layer(*sizes, **options)
+    module = layer(*sizes, dtype=dtype, promote_dtype=_all_but_the_bias, **options)
+    return lambda x: module(x).astype(dtype)
+
+
+def _all_but_the_bias(inputs: Array, kernel: Array, bias: Array, *, dtype: jnp.dtype) -> tuple[Array, Array, Array]:
+    return inputs.astype(dtype), kernel.astype(dtype), bias
+
+
+_READ_BY_A_NORM = "read by a norm"  # or by an activation: from these values on, recomputing costs no convolution
+_POLICIES = {
+    "activations": jax.checkpoint_policies.save_only_these_names(_READ_BY_A_NORM),
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def recomputed(block: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """A block (a class of Flax modules, or a function of a module and arrays) that keeps less for its derivatives.
+
+    "none" keeps every intermediate value until the backward pass. "blocks" keeps the block's inputs alone and computes
+    the block again. "activations" also keeps what :func:`kept` marks: norms and activations are computed again, and no
+    convolution is. Derivatives of every order have the same values. Method: Chen et al., arXiv 1604.06174.
+    """
+    return block if remat == "none" else nn.remat(block, policy=_POLICIES[remat])
+
+
+def kept(x: Array) -> Array:
+    """x itself, marked as a value that "activations" of :func:`recomputed` keeps."""
+    return checkpoint_name(x, _READ_BY_A_NORM)
 
 
 class Normalize(nn.Module):
@@ -67,7 +115,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
         conv = lambda kernel: nn.Conv(self.channels, (kernel, kernel), use_bias=False, dtype=self.dtype)
-        y = conv(3)(nn.silu(Normalize(self.groups, self.dtype)(x)))
+        y = kept(conv(3)(nn.silu(Normalize(self.groups, self.dtype)(x))))
         y = conv(3)(nn.silu(Normalize(self.groups, self.dtype)(y)))
         return y + (x if x.shape[-1] == self.channels else conv(1)(x))
 

@@ -90,7 +90,7 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
     if options.tensorboard:
         extras.require("tensorboardX")
     spread = SPREADS[config.devices.mode]()
-    check_divides(config.train.batch_size, spread.mesh.size)
+    check_divides(config.train.batch_size, spread.mesh.size, config.train.accumulate)
     data = open_data(config)
     check_claim(run_dir, config, data.parts)
     tasks = labelled_tasks(recipe_of(config, grades=grade_count(data.parts.card)), data.training)

@@ -101,11 +101,16 @@ def by_pmap(devices: Sequence[jax.Device] | None = None) -> Spread:
 SPREADS: dict[str, Callable[..., Spread]] = {"jit": by_jit, "pmap": by_pmap}
 
 
-def check_divides(batch_size: int, devices: int) -> None:
-    """Raise :class:`InputError` unless every device gets the same number of examples."""
+def check_divides(batch_size: int, devices: int, accumulate: int = 1) -> None:
+    """Raise :class:`InputError` unless every device gets the same number of examples in each part of a batch."""
     if batch_size % devices:
         raise InputError(
             f"train.batch_size is {batch_size}; it must be a multiple of the number of devices, {devices}."
+        )
+    if batch_size % (devices * accumulate):
+        raise InputError(
+            f"train.batch_size is {batch_size}; it must be a multiple of train.accumulate times the number of devices, "
+            f"{accumulate} x {devices}."
         )
 
 

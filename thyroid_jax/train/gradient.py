@@ -21,6 +21,7 @@ from thyroid_jax.mtl.scalarize import SCALARIZERS
 from thyroid_jax.mtl.weigh import WEIGHERS
 from thyroid_jax.recipe import Recipe, Task, encode, encode_with, encoder_and_rest, example_losses
 from thyroid_jax.shapes import Array, Bool, Float, Int, Key
+from thyroid_jax.train.accumulate import in_parts
 from thyroid_jax.train.objective import evaluate, mean_parts, total
 
 
@@ -49,6 +50,8 @@ def gradient(
     methods that draw at random.
     """
     method: MTLConfig = recipe.settings["mtl"]
+    if recipe.accumulate > 1:
+        return Gradient(*in_parts(params, batch, recipe, step), mtl_state)
     if method.compares_gradients:
         return by_task(params, batch, recipe, step, mtl_state, key)
     return of_objective(params, batch, recipe, step, mtl_state)

@@ -63,13 +63,18 @@ def view_of(params: Params, latent: Latent, batch: Batch, recipe: Recipe) -> Vie
 
 
 def total(
-    terms: Terms, recipe: Recipe, step: Int[Array, ""] | int, task_weights: Float[Array, "t"] | None = None
+    terms: Terms,
+    recipe: Recipe,
+    step: Int[Array, ""] | int,
+    task_weights: Float[Array, "t"] | None = None,
+    counts: dict[str, Array] | None = None,
 ) -> Float[Array, ""]:
     """L from its terms; this device's part of it where the batch is spread.
 
-    ``task_weights`` f32[t] are v in the order of the recipe's tasks, 1 by default.
+    ``task_weights`` f32[t] are v in the order of the recipe's tasks, 1 by default. ``counts`` of the whole batch, by
+    name, where the terms are those of a part of it.
     """
-    losses = mean_parts(terms.losses, recipe.axis)
+    losses = mean_parts(terms.losses, recipe.axis, counts)
     parts = [
         (1.0 if task_weights is None else task_weights[place]) * recipe.settings[task.name].weight * losses[task.name]
         for place, task in enumerate(recipe.tasks)
@@ -77,14 +82,20 @@ def total(
     ]
     parts += [
         scheduled_weight(recipe.settings[name], step, recipe.fitted.total_steps) * part
-        for name, part in mean_parts(terms.penalties, recipe.axis).items()
+        for name, part in mean_parts(terms.penalties, recipe.axis, counts).items()
     ]
     return sum(parts, jnp.float32(0.0))
 
 
-def mean_parts(pairs: dict[str, Pair], axis: str | None) -> dict[str, Float[Array, ""]]:
-    """Each sum over the count of the whole batch: the mean, or this device's part of it. No count at all gives 0."""
-    counts = jax.lax.stop_gradient(summed({name: count for name, (_, count) in pairs.items()}, axis))
+def mean_parts(
+    pairs: dict[str, Pair], axis: str | None, counts: dict[str, Array] | None = None
+) -> dict[str, Float[Array, ""]]:
+    """Each sum over the count of the whole batch: the mean, or this device's part of it. No count at all gives 0.
+
+    ``counts`` are those of the whole batch, where the sums run over a part of it.
+    """
+    if counts is None:
+        counts = jax.lax.stop_gradient(summed({name: count for name, (_, count) in pairs.items()}, axis))
     return {name: value / jnp.where(counts[name] > 0, counts[name], 1.0) for name, (value, _) in pairs.items()}
 
 

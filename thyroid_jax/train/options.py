@@ -19,6 +19,8 @@ class TrainConfig:
     """passes over the training part"""
     batch_size: int = 8
     """images in a step, over all devices together"""
+    accumulate: int = 1
+    """parts of the batch that a device works on one after the other: less memory for the same update"""
     seed: int = 0
     """seed of parameters, order, views and every other random choice"""
     evaluate_every: int = 5
@@ -34,9 +36,13 @@ class TrainConfig:
     """validation measure whose highest value marks the best checkpoint; on small sets those of grades are noisy"""
 
     def __post_init__(self):
-        check_within(self, "train", ("epochs", "batch_size", "evaluate_every", "checkpoint_every"), 1)
+        check_within(self, "train", ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"), 1)
         check_within(self, "train", ("diagnose_every",), 0)
         check_within(self, "train", ("seed",), 0, 2**32 - 1)
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"train.batch_size is {self.batch_size}; it must be a multiple of train.accumulate, {self.accumulate}."
+            )
         if self.monitor not in MEASURES:
             raise InputError(f"train.monitor is {self.monitor!r}; choose one of {', '.join(MEASURES)}.")
 

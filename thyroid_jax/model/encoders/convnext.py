@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from thyroid_jax.model.config import NetworkConfig
 from thyroid_jax.model.depthwise import DepthwiseConv
 from thyroid_jax.model.encoders import imagenet
-from thyroid_jax.model.layers import compute_dtype
+from thyroid_jax.model.layers import biased, compute_dtype, kept, recomputed
 from thyroid_jax.shapes import Array, Float
 
 BLOCKS = (3, 3, 9, 3)
@@ -41,17 +41,19 @@ class ConvNeXt(nn.Module):
         self, x: Float[Array, "b h w c"], *, after: int = -1
     ) -> tuple[Float[Array, "b y x d"], tuple[Array, ...]]:
         dtype = compute_dtype(self.config.dtype)
-        patches = lambda channels, side, name: nn.Conv(channels, (side, side), side, "VALID", dtype=dtype, name=name)
+        patches = lambda channels, side, name: biased(
+            nn.Conv, channels, (side, side), side, "VALID", dtype=dtype, name=name
+        )
         norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=dtype)
         x = imagenet.normalized(x) if after < 0 else x
-        outputs = []
+        outputs, block_of = [], recomputed(ConvNeXtBlock, self.config.remat)
         for level in range(after + 1, len(self.blocks)):
             if level == 0:
                 x = norm(name="stem_norm")(patches(self.channels[0], 4, "stem")(x))
             else:
                 x = patches(self.channels[level], 2, f"halve{level}")(norm(name=f"halve{level}_norm")(x))
             for block in range(self.blocks[level]):
-                x = ConvNeXtBlock(dtype, name=f"level{level}_block{block}")(x)
+                x = block_of(dtype, name=f"level{level}_block{block}")(x)
             outputs.append(x)
         return outputs[-1], tuple(outputs[:-1])
 
@@ -64,9 +66,9 @@ class ConvNeXtBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         c = x.shape[-1]
-        y = DepthwiseConv(7, 1, self.dtype, name="depthwise")(x)
+        y = kept(DepthwiseConv(7, 1, self.dtype, name="depthwise")(x))
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(y)
-        y = nn.gelu(nn.Dense(4 * c, dtype=self.dtype, name="expand")(y), approximate=False)
-        y = nn.Dense(c, dtype=self.dtype, name="project")(y)
-        scale = self.param("scale", nn.initializers.constant(1e-6), (c,)).astype(y.dtype)
-        return x + y * scale[None, None, None]
+        y = nn.gelu(kept(biased(nn.Dense, 4 * c, dtype=self.dtype, name="expand")(y)), approximate=False)
+        y = kept(biased(nn.Dense, c, dtype=self.dtype, name="project")(y))
+        scale = self.param("scale", nn.initializers.constant(1e-6), (c,))
+        return (x + y * scale[None, None, None]).astype(y.dtype)  # a float32 scale: its gradient sums over positions

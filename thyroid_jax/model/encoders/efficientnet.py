@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from thyroid_jax.model.config import NetworkConfig
 from thyroid_jax.model.depthwise import DepthwiseConv
-from thyroid_jax.model.layers import compute_dtype
+from thyroid_jax.model.layers import biased, compute_dtype, kept, recomputed
 from thyroid_jax.shapes import Array, Float
 
 STEM = 32
@@ -90,12 +90,12 @@ class EfficientNetLite(nn.Module):
         dtype = compute_dtype(self.config.dtype)
         if after < 0:
             x = (255 * x - 127) / 128
-            stem = nn.Conv(STEM, (3, 3), 2, dtype=dtype, kernel_init=nn.initializers.he_normal(), name="stem")
-            x = nn.relu6(stem(x))
-        outputs, numbers = [], itertools.count()
+            he = nn.initializers.he_normal()
+            x = nn.relu6(biased(nn.Conv, STEM, (3, 3), 2, dtype=dtype, kernel_init=he, name="stem")(x))
+        outputs, numbers, block_of = [], itertools.count(), recomputed(InvertedResidual, self.config.remat)
         for level, blocks in enumerate(levels(self.width, self.depth)):
             for shape, number in zip(blocks, numbers):
-                x = x if level <= after else InvertedResidual(shape, dtype, name=f"block{number}")(x)
+                x = x if level <= after else block_of(shape, dtype, name=f"block{number}")(x)
             outputs.append(x)
         return outputs[-1], tuple(outputs[after + 1 : -1])
 
@@ -115,7 +115,7 @@ class InvertedResidual(nn.Module):
         y = x
         if expansion > 1:
             wide, he = expansion * x.shape[-1], nn.initializers.he_normal()
-            y = nn.relu6(nn.Conv(wide, (1, 1), dtype=self.dtype, kernel_init=he, name="expand")(y))
-        y = nn.relu6(DepthwiseConv(kernel, stride, self.dtype, name="depthwise")(y))
-        y = nn.Conv(channels, (1, 1), dtype=self.dtype, name="project")(y)
+            y = nn.relu6(kept(biased(nn.Conv, wide, (1, 1), dtype=self.dtype, kernel_init=he, name="expand")(y)))
+        y = nn.relu6(kept(DepthwiseConv(kernel, stride, self.dtype, name="depthwise")(y)))
+        y = biased(nn.Conv, channels, (1, 1), dtype=self.dtype, name="project")(y)
         return x + y if stride == 1 and channels == x.shape[-1] else y

@@ -5,7 +5,15 @@ from __future__ import annotations
 import flax.linen as nn
 
 from thyroid_jax.model.config import NetworkConfig
-from thyroid_jax.model.layers import Normalize, ResidualBlock, compute_dtype, halve, squares_to_channels
+from thyroid_jax.model.layers import (
+    Normalize,
+    ResidualBlock,
+    biased,
+    compute_dtype,
+    halve,
+    recomputed,
+    squares_to_channels,
+)
 from thyroid_jax.shapes import Array, Float
 
 
@@ -39,13 +47,13 @@ class Residual(nn.Module):
         if after < 0:
             x = (x - 0.25) / 0.25  # near zero mean, unit variance for B-mode images
             x = x if config.full_resolution else squares_to_channels(x)
-            x = nn.Conv(channels[0], (3, 3), dtype=dtype, name="Conv_0")(x)
-        skips = []
+            x = biased(nn.Conv, channels[0], (3, 3), dtype=dtype, name="Conv_0")(x)
+        skips, block_of = [], recomputed(ResidualBlock, config.remat)
         for level in range(after + 1, len(channels)):
             x = x if level == 0 else halve(x)
             for block in range(config.blocks):
                 name = f"ResidualBlock_{level * config.blocks + block}"
-                x = ResidualBlock(channels[level], config.groups, dtype, name=name)(x)
+                x = block_of(channels[level], config.groups, dtype, name=name)(x)
             skips.append(x)
         # Pre-activation blocks end in a sum, so the latent is normalised and activated here. Features that are rare in
         # space then survive the heads' average.

@@ -6,6 +6,7 @@ symmetric, as in PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ from jax import lax
 
 from thyroid_jax.model.config import NetworkConfig
 from thyroid_jax.model.encoders import imagenet
-from thyroid_jax.model.layers import compute_dtype
+from thyroid_jax.model.layers import biased, compute_dtype, kept, recomputed
 from thyroid_jax.shapes import Array, Float
 
 STEM = 64
@@ -45,14 +46,14 @@ class ResNet(nn.Module):
     ) -> tuple[Float[Array, "b y x d"], tuple[Array, ...]]:
         dtype = compute_dtype(self.config.dtype)
         x = nn.relu(GreyStem(dtype, name="stem")(x)) if after < 0 else x
-        outputs = [x]
+        outputs, block_of = [x], recomputed(ResidualUnit, self.config.remat)
         for level, blocks in enumerate(self.blocks, start=1):
             if level > after:
                 x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if level == 1 else x
                 for block in range(blocks):
                     stride = 2 if level > 1 and block == 0 else 1
                     shape = STEM * 2 ** (level - 1), stride, self.bottleneck
-                    x = ResidualUnit(*shape, dtype, name=f"level{level}_block{block}")(x)
+                    x = block_of(*shape, dtype, name=f"level{level}_block{block}")(x)
             outputs.append(x)
         return outputs[-1], tuple(outputs[after + 1 : -1])
 
@@ -76,14 +77,15 @@ class GreyStem(nn.Module):
             self.param("bias", nn.initializers.zeros, (STEM,)),
         )
         u = imagenet.normalized(x)
-        u, kernel, inside, bias = nn.dtypes.promote_dtype(u, kernel, inside, bias, dtype=self.dtype)
+        u, kernel = nn.dtypes.promote_dtype(u, kernel, dtype=self.dtype)
         conv = partial(
             lax.conv_general_dilated,
             window_strides=(2, 2),
             padding=((3, 3), (3, 3)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return conv(u, kernel) + conv(jnp.ones_like(u[:1]), inside) + bias[None, None, None]
+        seen, border = conv(u, kernel), conv(jnp.ones((1, *u.shape[1:]), inside.dtype), inside)
+        return (seen + border + bias[None, None, None]).astype(u.dtype)  # as in `layers.biased`
 
 
 class ResidualUnit(nn.Module):
@@ -98,15 +100,15 @@ class ResidualUnit(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b y x d"]:
         c, stride = self.channels, self.stride
         if self.bottleneck:
-            y = nn.relu(self._conv(c, 1, 1, "conv1")(x))
-            y = nn.relu(self._conv(c, 3, stride, "conv2")(y))
+            y = nn.relu(kept(self._conv(c, 1, 1, "conv1")(x)))
+            y = nn.relu(kept(self._conv(c, 3, stride, "conv2")(y)))
             y = self._conv(4 * c, 1, 1, "conv3")(y)
         else:
-            y = nn.relu(self._conv(c, 3, stride, "conv1")(x))
+            y = nn.relu(kept(self._conv(c, 3, stride, "conv1")(x)))
             y = self._conv(c, 3, 1, "conv2")(y)
         same = stride == 1 and x.shape[-1] == y.shape[-1]
-        return nn.relu(y + (x if same else self._conv(y.shape[-1], 1, stride, "shortcut")(x)))
+        return nn.relu(kept(y + (x if same else self._conv(y.shape[-1], 1, stride, "shortcut")(x))))
 
-    def _conv(self, channels: int, kernel: int, stride: int, name: str) -> nn.Conv:
+    def _conv(self, channels: int, kernel: int, stride: int, name: str) -> Callable[[Array], Array]:
         padding = ((kernel // 2, kernel // 2),) * 2
-        return nn.Conv(channels, (kernel, kernel), stride, padding, dtype=self.dtype, name=name)
+        return biased(nn.Conv, channels, (kernel, kernel), stride, padding, dtype=self.dtype, name=name)
