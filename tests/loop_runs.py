@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
 from thyroid_jax import checkpoints
 from thyroid_jax.batch import Batch
@@ -145,3 +146,12 @@ def arrays_of(run, run_dir, which="last"):
     saved = checkpoints.restore(folder, checkpoints.steps(folder)[0], like)
     is_key = lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf), saved.arrays)
+
+
+def assert_rows_close(ours, theirs):
+    """Every value of two logs to 1e-6; the same rows and columns."""
+    assert [list(row) for row in ours] == [list(row) for row in theirs]
+    for row, other in zip(ours, theirs):
+        for name, value in other.items():
+            close = value if isinstance(value, str | None) else pytest.approx(value, rel=1e-6, abs=1e-9)
+            assert row[name] == close, (name, row[name], value)

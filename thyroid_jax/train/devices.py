@@ -1,8 +1,9 @@
 """How a training step is spread over devices: by ``jit`` over a mesh, or by ``pmap``. A new way is an entry here.
 
-Both run the same :func:`thyroid_jax.train.step.update`. Under ``jit`` arrays are whole and the compiler spreads them;
-under ``pmap`` every device has its rows of the batch, and sums are added over the mapped axis. The devices of ``jit``
-may belong to several processes (:mod:`thyroid_jax.train.hosts`).
+Both run the same :func:`thyroid_jax.train.step.update` on each device, with its rows of the batch; sums are added over
+the mapped axis. So the parts of a gradient are added on the device first, and one sum of the parameters' size goes over
+the wire. Under ``jit`` arrays are whole, and the devices may belong to several processes
+(:mod:`thyroid_jax.train.hosts`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from thyroid_jax.settings import settings
 from thyroid_jax.train.step import TrainState, train_step, update
 
 AXIS = "data"
+Step = Callable[[TrainState, Batch, Recipe], tuple[TrainState, Metrics]]
 
 
 @settings
@@ -52,7 +54,7 @@ class Spread:
     mesh: Mesh
     put_state: Callable[[TrainState], TrainState]
     put_batch: Callable[[Batch], Batch]
-    step: Callable[[TrainState, Batch, Recipe], tuple[TrainState, Metrics]]
+    step: Step
     whole_state: Callable[[TrainState], TrainState]
     whole_batch: Callable[[Batch], Batch]
     feeds: tuple[int, int] = (0, 1)
@@ -74,25 +76,27 @@ def by_jit(devices: Sequence[jax.Device] | None = None) -> Spread:
     """``jit``: the rows of a batch are sharded over the mesh, the state is replicated on every device."""
     mesh = data_mesh(devices)
     processes = _processes(mesh.devices.flat)
-    if processes > 1:
-        rows, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
-        return Spread(
-            mesh=mesh,
-            put_state=lambda state: copy(state, mesh),
-            put_batch=lambda part: jax.tree.map(partial(jax.make_array_from_process_local_data, rows), part),
-            step=jax.jit(update, donate_argnums=0, out_shardings=whole),  # a host reads what is whole on its devices
-            whole_state=lambda state: state,
-            whole_batch=lambda batch: batch,
-            feeds=(jax.process_index(), processes),
-        )
+    rows = NamedSharding(mesh, PartitionSpec(AXIS))
+    put_part = lambda part: jax.tree.map(partial(jax.make_array_from_process_local_data, rows), part)
     return Spread(
         mesh=mesh,
         put_state=lambda state: copy(state, mesh),
-        put_batch=lambda batch: deal(batch, mesh),
-        step=train_step,
+        put_batch=put_part if processes > 1 else lambda batch: deal(batch, mesh),
+        step=over_mesh(mesh) if mesh.size > 1 else train_step,
         whole_state=lambda state: state,
         whole_batch=lambda batch: batch,
+        feeds=(jax.process_index(), processes) if processes > 1 else (0, 1),
     )
+
+
+def over_mesh(mesh: Mesh) -> Step:
+    """:func:`~thyroid_jax.train.step.update` for whole arrays on a mesh, each device with its rows of the batch."""
+    everywhere, rows = PartitionSpec(), PartitionSpec(AXIS)
+    mapped = jax.shard_map(
+        update, mesh=mesh, in_specs=(everywhere, rows, everywhere), out_specs=everywhere, check_vma=False
+    )
+    step = jax.jit(mapped, donate_argnums=0)
+    return lambda state, batch, recipe: step(state, batch, recipe.replace(axis=AXIS))
 
 
 def by_pmap(devices: Sequence[jax.Device] | None = None) -> Spread:
