@@ -63,21 +63,22 @@ def build(card: Card, records: Factory, out: Path | str, *, overwrite: bool = Fa
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{out}: is not a folder. Give another one to build in.") from error
-    with alone_in(out):
-        _check_free(card, out, overwrite)
-        _remove_leftovers(out)
-        staging = Path(tempfile.mkdtemp(dir=out, prefix=_STAGING))
-        try:
-            _write(card, records, survey, staging)
-            _read_back(card, staging)
-            _keep_folds(card, out, staging)
-            _write_official_folds(card, survey, staging)
-            _swap(staging / card.name, out / card.name, staging)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            _remove_empty(out, keep=existed)
-            raise
-        shutil.rmtree(staging, ignore_errors=True)
+    try:
+        with alone_in(out):
+            _check_free(card, out, overwrite)
+            _remove_leftovers(out)
+            staging = Path(tempfile.mkdtemp(dir=out, prefix=_STAGING))
+            try:
+                _write(card, records, survey, staging)
+                _read_back(card, staging)
+                _keep_folds(card, out, staging)
+                _write_official_folds(card, survey, staging)
+                _swap(staging / card.name, out / card.name, staging)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except BaseException:
+        _remove_empty(out, keep=existed)  # when the lock's file is gone
+        raise
     return survey
 
 

@@ -5,6 +5,9 @@ python -m experiments.train --data.name ddti --data.dir data --run-dir runs/ddti
 
 SIGTERM and SIGINT (Ctrl-C) finish the step in hand and write a checkpoint; the exit status is then 75 or 130. A second
 signal ends the process at once. docs/training.md says what an interruption costs.
+
+``--distributed auto`` or ``--distributed HOST:PORT`` trains one run by several processes, each started with the same
+command; exit status 69 says that another of them has ended.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ import thyroid_jax
 from thyroid_jax import command, extras
 from thyroid_jax.config import Config
 from thyroid_jax.errors import exits_cleanly
+from thyroid_jax.train import hosts
+from thyroid_jax.train.hosts import HostOptions
 from thyroid_jax.train.options import ProcessOptions
 
 from .configs import parse, settings_of
@@ -25,7 +30,7 @@ from .runtime import prepare
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments(ProcessOptions, Config):
+class Arguments(ProcessOptions, HostOptions, Config):
     """Train one model on one data set; repeat the same command to continue after an interruption.
 
     SIGTERM and Ctrl-C end it after the step in hand, with a checkpoint and exit status 75 or 130; a second one ends it
@@ -36,14 +41,18 @@ class Arguments(ProcessOptions, Config):
     """folder of the run: config, split, logs, checkpoints and report"""
 
 
+@hosts.leaves_at_once
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     extras.require(*extras.TRAINING)
     arguments = parse(Arguments, sys.argv[1:] if argv is None else argv, prog=command.spelled("train"))
+    hosts.join(arguments)
     prepare()
-    thyroid_jax.runs.train(settings_of(arguments), arguments.run_dir, options=arguments)
-    print(f"done; now: {command.spelled('evaluate')} --run-dir {arguments.run_dir}")
+    with hosts.together():
+        thyroid_jax.runs.train(settings_of(arguments), arguments.run_dir, options=arguments)
+    if hosts.first():
+        print(f"done; now: {command.spelled('evaluate')} --run-dir {arguments.run_dir}")
 
 
 if __name__ == "__main__":

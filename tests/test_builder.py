@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 from dataclasses import replace
@@ -15,6 +14,7 @@ from data_prep import builder
 from thyroid_jax.data import splits, storage
 from thyroid_jax.data.record import Card, Record
 from thyroid_jax.errors import InputError
+from thyroid_jax.files import alone_in
 
 
 def test_groups_with_equal_images_are_written_as_one(tmp_path):
@@ -266,13 +266,10 @@ def test_what_a_killed_build_left_is_cleaned_and_an_old_build_is_put_back(tmp_pa
 
 
 def test_two_builds_in_one_folder_do_not_mix(tmp_path):
-    handle = os.open(tmp_path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with alone_in(tmp_path):
         with pytest.raises(InputError, match="another process is writing"):
             builder.build(CARD, factory, tmp_path)
-    finally:
-        os.close(handle)
+        assert os.listdir(tmp_path) == [".lock"]
 
 
 def test_a_folder_that_is_a_file(tmp_path):

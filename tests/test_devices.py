@@ -1,11 +1,14 @@
 """The same update on one, two and eight devices, by jit and by pmap, with labels missing unevenly; in float64."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, double_precision
+from loop_runs import DoubleRun, after, arrays_of, assert_rows_close, rows
 
 from thyroid_jax.config import MTLConfig
 from thyroid_jax.errors import InputError
@@ -38,14 +41,14 @@ def means(metrics):
 
 
 def two_updates(spread, recipe, batch):
-    """Whole parameters and the last metrics' means after two updates."""
+    """Whole parameters and the last metrics' sums and counts after two updates."""
     state = spread.put_state(double_precision(init_state(recipe, jax.random.key(0))))
     for _ in range(2):
         state, metrics = jax.block_until_ready(spread.step(state, spread.put_batch(batch), recipe))
     whole = spread.whole_state(state)
     for leaf in jax.tree.leaves(whole):
         assert len(leaf.sharding.device_set) == spread.mesh.size and leaf.is_fully_replicated
-    return jax.device_get(whole.params), means(jax.device_get(metrics))
+    return jax.device_get((whole.params, metrics))
 
 
 EXTRAS = {
@@ -106,6 +109,22 @@ def test_batches_come_back_from_either_way_as_they_went(uneven):
     for make in SPREADS.values():
         spread = make()
         chex.assert_trees_all_equal(spread.whole_batch(spread.put_batch(uneven)), uneven)
+
+
+def test_a_run_goes_on_with_another_number_of_devices(tmp_path, x64):
+    """8, 1 and 2 devices, changed within epochs of three steps, by jit and by pmap; against one device throughout."""
+    run = DoubleRun(by_jit(jax.devices()[:1]))
+    run.config = dataclasses.replace(run.config, diagnose_every=0)
+    run.train(tmp_path / "whole")
+    for make, number, steps in ((by_jit, 8, 2), (by_jit, 1, 5), (by_pmap, 2, 12)):
+        run.spread = make(jax.devices()[:number])
+        state = run.train(tmp_path / "moved", after(steps))
+        assert len(state.step.sharding.device_set) == number
+    assert int(state.step) == 12
+    for which in ("last", "best"):
+        found, expected = (arrays_of(run, tmp_path / name, which) for name in ("moved", "whole"))
+        chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-9)
+    assert_rows_close(rows(tmp_path / "moved"), rows(tmp_path / "whole"))
 
 
 def test_a_batch_that_devices_cannot_share_evenly_is_refused():

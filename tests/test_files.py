@@ -4,8 +4,11 @@ import errno
 import json
 import math
 import os
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 from thyroid_jax import files
 from thyroid_jax.errors import InputError
@@ -93,3 +96,40 @@ def test_missing_and_oversized_files_are_named(tmp_path):
     assert files.read_json(tmp_path / "a.json", largest=len(text)) == list(range(100))
     with pytest.raises(InputError, match=rf"a\.json: {len(text)} bytes, more than the {len(text) - 1}"):
         files.read_json(tmp_path / "a.json", largest=len(text) - 1)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from thyroid_jax.files import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_admits_one_process_and_a_killed_one_frees_it(tmp_path):
+    words = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}) as holder:
+        try:
+            assert holder.stdout.readline() == b"held\n"
+            with (
+                pytest.raises(InputError, match="another process is writing into this folder"),
+                files.alone_in(tmp_path),
+            ):
+                pass
+        finally:
+            holder.kill()
+    assert listing(tmp_path) == [".lock"]
+    for _ in range(2):
+        with files.alone_in(tmp_path):
+            assert listing(tmp_path) == [".lock"]
+            with pytest.raises(InputError, match="another process"), files.alone_in(tmp_path):
+                pass
+        assert listing(tmp_path) == []
+
+
+def test_a_lock_is_freed_by_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), files.alone_in(tmp_path):
+        raise ZeroDivisionError
+    assert listing(tmp_path) == []

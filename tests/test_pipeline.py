@@ -455,3 +455,23 @@ def test_evaluation_goes_through_the_cases_in_order_with_a_padded_last_batch():
         ("case 6",),
     ]
     assert batches[-1][0].example_valid.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_the_parts_of_several_processes_are_the_rows_of_the_whole_batches(sampled):
+    """Also of a last batch that is shorter than a part, with each reader drawn alike, and from any position."""
+    examples = numbered(9)  # batches of 8 and 1 rows: the fourth part of the second one is padding
+    if sampled:
+        two = np.stack([examples.batch.mask, 100 + examples.batch.mask], axis=1)
+        grades = np.stack([examples.batch.grade, examples.batch.grade], axis=1)
+        examples = examples._replace(sampled=pipeline.ReaderLabels(two, grades, np.full(9, 2), np.full(9, 2)))
+    whole = pipeline.TrainingBatches(examples, 8, seed=2)
+    parts = [pipeline.TrainingBatches(examples, 8, seed=2, part=(place, 4)) for place in range(4)]
+    for _ in range(5):
+        expected, found = next(whole), [next(part) for part in parts]
+        assert all(part.state() == whole.state() for part in parts)
+        assert [len(part.image) for part in found] == [2, 2, 2, 2]
+        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+        jax.tree.map(np.testing.assert_array_equal, joined, expected)
+    parts[1].restore(whole.state())
+    np.testing.assert_array_equal(next(parts[1]).image, next(whole).image[2:4])

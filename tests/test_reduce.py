@@ -50,10 +50,10 @@ def test_sums_of_pairs_over_devices_are_the_whole_batchs(mapped):
 @MAPPED
 def test_a_value_that_all_devices_hold_alike_stays_and_parts_of_one_add_up(mapped):
     def of_device(part):
-        return summed((whole(jnp.float32(7.0)), share(part, "data")), "data"), jnp.float32(size("data"))
+        return summed((whole(jnp.float32(7.0), "data"), share(part, "data")), "data"), jnp.float32(size("data"))
 
     (alike, added), devices = mapped(of_device)(jnp.array([1.5, 2.0]))
-    np.testing.assert_allclose(alike.sum / alike.count, [7, 7])
+    np.testing.assert_allclose(alike, [[7, 7], [1, 1]])  # counted once, and not once for each device
     np.testing.assert_allclose(added.sum / added.count, [3.5, 3.5])
     np.testing.assert_allclose(added.count, [1, 1])
     assert devices.tolist() == [2, 2]

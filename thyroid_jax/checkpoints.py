@@ -60,13 +60,14 @@ def save(folder: Path, step: int, arrays: Mapping[str, Any], facts: Mapping[str,
     of that step, for example a damaged one, is replaced. On any failure nothing new is left.
     """
     trees = {name: _by_path(tree) for name, tree in arrays.items()}
+    trees = trees if jax.process_count() == 1 else jax.device_get(trees)  # orbax takes a local array for a part of one
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f"{step}{_WRITING}"
     with _whole_or_nothing(folder):
         _check_room(folder, sum(leaf.nbytes for tree in trees.values() for leaf in tree.values()))
         ocp = _orbax()
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
             checkpointer.save(beside, ocp.args.Composite(**items), force=True)
         shapes = {name: {path: list(leaf.shape) for path, leaf in tree.items()} for name, tree in trees.items()}
@@ -94,11 +95,12 @@ def read_facts(folder: Path, step: int) -> dict[str, Any]:
 def restore(folder: Path, step: int, like: Mapping[str, Any]) -> Saved:
     """Read the trees named in ``like`` from the checkpoint ``folder/STEP``; ``like`` holds arrays, or their shapes.
 
-    Arrays are put on the first device, or as the shapes' shardings say. Raises :class:`Damaged` for a checkpoint that
-    is not what was written, and :class:`InputError`, naming what differs, for one of another configuration.
+    Arrays are put on the first device, or as the shapes' shardings say; where several processes train together, they
+    are NumPy arrays. Raises :class:`Damaged` for a checkpoint that is not what was written, and :class:`InputError`,
+    naming what differs, for one of another configuration.
     """
     about = _about(folder, step)
-    first_device = SingleDeviceSharding(jax.devices()[0])
+    first_device = SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
         name: {path: _abstract(leaf, first_device) for path, leaf in _by_path(tree).items()}
         for name, tree in like.items()
@@ -107,7 +109,7 @@ def restore(folder: Path, step: int, like: Mapping[str, Any]) -> Saved:
         _check_layout(folder / str(step), about["arrays"].get(name, {}), leaves)
     ocp = _orbax()
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             items = {name: ocp.args.StandardRestore(leaves) for name, leaves in wanted.items()}
             found = checkpointer.restore(folder.absolute() / str(step), ocp.args.Composite(**items))
     except Exception as error:  # orbax and its array store raise errors of many types
@@ -165,6 +167,19 @@ def _orbax() -> ModuleType:
     return orbax.checkpoint
 
 
+def _checkpointer() -> Any:
+    """A reader and writer for this process alone: of several processes, the others do not take part."""
+    ocp = _orbax()
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process{this}"
+    )
+    handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=alone))
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
 def _about(folder: Path, step: int) -> dict[str, Any]:
     """The content of ``about.json``, after every file that it names has been compared with its checksum."""
     place = folder / str(step)
@@ -196,7 +211,7 @@ def _file_checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_layout(place: Path, found: dict[str, Any], wanted: dict[str, jax.ShapeDtypeStruct]) -> None:
+def _check_layout(place: Path, found: dict[str, Any], wanted: Mapping[str, Any]) -> None:
     shape = lambda path: tuple(found[path]) if path in found else "nothing"
     asked = {path: tuple(leaf.shape) for path, leaf in wanted.items()}
     differing = sorted(path for path in found.keys() | asked.keys() if shape(path) != asked.get(path, "nothing"))
@@ -278,7 +293,9 @@ def _remove_fragments_of_writers(folder: Path) -> None:
         time.sleep(0.02)
 
 
-def _abstract(leaf: Any, otherwise: Sharding) -> jax.ShapeDtypeStruct:
+def _abstract(leaf: Any, otherwise: Sharding) -> jax.ShapeDtypeStruct | np.ndarray:
+    if jax.process_count() > 1:  # read on the host: see save
+        return np.zeros(leaf.shape, leaf.dtype)
     sharding = getattr(leaf, "sharding", None)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=otherwise if sharding is None else sharding)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import tempfile
@@ -83,15 +82,24 @@ def _refuse_constant(constant: str) -> None:
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold the folder's lock inside the ``with`` block; :class:`InputError` when another process holds it.
 
-    The system releases the lock when this process ends, even when it is killed.
+    The lock is that of the file ``.lock`` in the folder, which is removed with it. The system releases it when this
+    process ends, even when it is killed; a file that is left then locks nothing.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
+        lock.acquire()
+    except Timeout as error:
         raise InputError(
             f"{folder}: another process is writing into this folder. Wait for it, or name another folder."
         ) from error
+    try:
+        yield
     finally:
-        os.close(handle)
+        with contextlib.suppress(PermissionError):  # Windows removes it after the release
+            (folder / LOCK).unlink(missing_ok=True)  # one who has opened it already sees that it is gone
+        lock.release()
+
+
+LOCK = ".lock"

@@ -179,7 +179,7 @@ def shape_consistency(view: View, recipe: Recipe) -> tuple[Pair, Metrics]:
     products = jnp.where(known[:, None], consistency.products(phi, batch.malignant), 0).sum(0)
     found = {"prior_products": Pair(products, known.sum().astype(products.dtype))}
     weights = jax.nn.softplus(prior["weight"])
-    found |= {f"prior_weight_{name}": whole(weight) for name, weight in zip(chosen.features, weights)}
+    found |= {f"prior_weight_{name}": whole(weight, recipe.axis) for name, weight in zip(chosen.features, weights)}
     return pair(values, where), jax.lax.stop_gradient(found)
 
 

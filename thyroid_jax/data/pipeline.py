@@ -348,12 +348,12 @@ def take(examples: Examples, rows: Sequence[int], size: int, draws: Sequence[int
     """
 
     def pick(values: np.ndarray) -> np.ndarray:
-        chosen = values[np.asarray(rows)]
+        chosen = values[np.asarray(rows, int)]  # there may be none
         return np.concatenate([chosen, np.zeros((size - len(rows), *values.shape[1:]), values.dtype)])
 
     batch = jax.tree.map(pick, examples.batch)
     if examples.sampled is not None and len(draws):
-        everyone, chosen = examples.sampled, np.asarray(rows)
+        everyone, chosen = examples.sampled, np.asarray(rows, int)
         for name, labels, counts in (
             ("mask", everyone.mask, everyone.masks),
             ("grade", everyone.grade, everyone.grades),
@@ -398,18 +398,25 @@ class TrainingBatches:
     Of several data sets, each is shuffled and repeated by itself, and they are mixed in the ratio of weight times size;
     no batch is padded.
 
+    ``part`` (place, number) hands out the place-th of ``number`` equal parts of each batch's rows, for one of several
+    processes; ``batch_size`` is a multiple of ``number``. Order, position and a reader's draw do not depend on it.
+
     ``state()`` is the position after the last batch handed out, as JSON-ready values; ``restore`` goes back to it.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, *, seed: int):
+    def __init__(self, examples: Examples, batch_size: int, *, seed: int, part: tuple[int, int] = (0, 1)):
         import grain
+
+        place, number = part
+        size = batch_size // number
+        rows_of_part = slice(place * size, (place + 1) * size)
 
         def shuffled(first: int, count: int, order: int) -> grain.MapDataset:
             return grain.MapDataset.range(first, first + count).seed(order).shuffle()
 
         def batch_of(items: Sequence) -> Batch:
-            picked, draws = zip(*items) if examples.sampled is not None else (items, ())
-            return take(examples, picked, batch_size, draws)
+            picked, draws = zip(*items) if examples.sampled is not None else (list(items), ())
+            return take(examples, picked[rows_of_part], size, draws[rows_of_part])
 
         counts = [count for count, _ in examples.shares]
         firsts = np.cumsum([0, *counts[:-1]]).tolist()

@@ -29,9 +29,12 @@ def pair(values: Float[Array, "b"], where: Bool[Array, "b"]) -> Pair:
     return Pair(jnp.where(where, values, 0.0).sum(), where.sum().astype(values.dtype))
 
 
-def whole(value: Float[Array, "*n"]) -> Pair:
-    """A value of the whole batch that is the same on every device."""
-    return Pair(value, jnp.ones((), value.dtype))
+def whole(value: Float[Array, "*n"], axis: str | None = None) -> Pair:
+    """One device's part of a value of the whole batch that is the same on every device of ``axis``.
+
+    The parts add up to (value, 1): an epoch's sums count a step once, on however many devices it was taken.
+    """
+    return Pair(value / size(axis), jnp.ones((), value.dtype) / size(axis))
 
 
 def share(value: Float[Array, "*n"], axis: str | None) -> Pair:

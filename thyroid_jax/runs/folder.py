@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import thyroid_jax
 from thyroid_jax import checkpoints
@@ -18,10 +19,14 @@ from thyroid_jax.predict import ABOUT_RUN, read_config
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.settings import flat, to_dict
+from thyroid_jax.train import hosts
 from thyroid_jax.train.log import read_log
 from thyroid_jax.train.step import init_state
 
 Echo = Callable[[str], None]
+
+PLACES = ("data.dir", "data.split")
+"""settings that say where the data lie: they may differ between the processes of a run, and when it is resumed"""
 
 
 def facts_of(parts: source.Parts, recipe: Recipe) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def check_settings(path: Path, config: Config) -> dict[str, Any]:
     differing = [
         name
         for name, value in flat(to_dict(config))
-        if name not in ("data.dir", "data.split") and not name.startswith("devices.") and value != before.get(name)
+        if name not in PLACES and not name.startswith("devices.") and value != before.get(name)
     ]
     if differing == ["train.epochs"]:
         raise InputError(f"{path}: {_other_length(path.parent, found.train.epochs, config.train.epochs)}")
@@ -118,14 +123,27 @@ def claim(run_dir: Path, config: Config, parts: source.Parts) -> None:
 
 
 def resume(run_dir: Path, recipe: Recipe, echo: Echo) -> checkpoints.Saved | None:
-    """The newest whole checkpoint of a run, or None. Damaged newer ones are set aside, so that they are not lost."""
+    """The newest whole checkpoint of a run, or None. Damaged newer ones are set aside, so that they are not lost.
 
-    def layout(facts: dict[str, Any]) -> dict[str, Any]:
-        state = jax.eval_shape(lambda: init_state(recipe, jax.random.key(0)))
-        return state.packed() | {"fitted": recipe.fitted}
+    Of several processes the first one reads it; in the others its arrays are zeros.
+    """
+    layout = jax.eval_shape(lambda: init_state(recipe, jax.random.key(0))).packed() | {"fitted": recipe.fitted}
+    folder, read = run_dir / "checkpoints" / "last", []
 
-    folder = run_dir / "checkpoints" / "last"
-    saved = checkpoints.newest(folder, layout, echo=echo)
-    if saved is not None:
+    def about_newest() -> dict[str, Any] | None:
+        saved = checkpoints.newest(folder, lambda facts: layout, echo=echo)
+        if saved is None:
+            return None
         checkpoints.set_aside(folder, after=saved.step)
-    return saved
+        read.append(saved)
+        return {"facts": saved.facts, "step": saved.step}
+
+    about = hosts.decided_by_first(about_newest)
+    if about is None or read:
+        return read[0] if read else None
+    return checkpoints.Saved(jax.tree.map(_zeros, layout), **about)
+
+
+def _zeros(like: Any) -> Any:
+    key = jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key)
+    return jax.random.key(0) if key else np.zeros(like.shape, like.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from signal import Signals
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,10 @@ from thyroid_jax.files import alone_in
 from thyroid_jax.fitting import learn_from
 from thyroid_jax.model import check_size, pretrained
 from thyroid_jax.recipe import Recipe
-from thyroid_jax.runs.folder import Echo, check_claim, claim, facts_of, resume
+from thyroid_jax.runs.folder import PLACES, Echo, check_claim, claim, facts_of, made_from, resume
+from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.tasks import TASKS
-from thyroid_jax.train import signals
+from thyroid_jax.train import hosts, signals
 from thyroid_jax.train.devices import SPREADS, check_divides
 from thyroid_jax.train.loop import Progress, check_labels, fit
 from thyroid_jax.train.options import DEFAULTS, ProcessOptions
@@ -86,19 +87,26 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
 
     In the main thread, SIGTERM and SIGINT end the training after the step in hand: a checkpoint is written, and
     :class:`~thyroid_jax.errors.Interrupted` says how to go on (:mod:`thyroid_jax.train.signals`).
+
+    Several processes that have joined (:func:`thyroid_jax.train.hosts.join`) call it alike. The first one writes the
+    run folder, says what there is to say, and gives the others its state; a signal to any of them stops all.
     """
     if options.tensorboard:
         extras.require("tensorboardX")
     spread = SPREADS[config.devices.mode]()
     check_divides(config.train.batch_size, spread.mesh.size, config.train.accumulate)
     data = open_data(config)
-    check_claim(run_dir, config, data.parts)
+    hosts.check_same(settings_that_count(config, options) | made_from(data.parts))
+    hosts.decided_by_first(lambda: check_claim(run_dir, config, data.parts))
     tasks = labelled_tasks(recipe_of(config, grades=grade_count(data.parts.card)), data.training)
     check_labels(config.train, data.validation.batch, tasks)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with alone_in(run_dir):
-        check_claim(run_dir, config, data.parts)
-        claim(run_dir, config, data.parts)
+    if hosts.first():
+        run_dir.mkdir(parents=True, exist_ok=True)
+    else:
+        echo = silent
+    with hosts.held_by_first(alone_in(run_dir)):
+        hosts.decided_by_first(lambda: check_claim(run_dir, config, data.parts))
+        hosts.decided_by_first(lambda: claim(run_dir, config, data.parts))
         saved = resume(run_dir, tasks, echo)
         if saved is None:
             recipe = tasks.replace(fitted=learn_from(data.training, config))
@@ -109,6 +117,8 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
             state = unpacked(saved.arrays)
             start, weights = resumed(state, saved.facts), saved.facts["encoder_weights"]
             echo(f"going on from step {saved.step}")
+        state, fitted = hosts.as_in_first((start.state, recipe.fitted))
+        start, recipe = start._replace(state=state), recipe.replace(fitted=fitted)
         echo(describe(recipe, data, config))
         training, validation = guided(data, recipe, config)
         with signals.heeded() as asked:
@@ -125,9 +135,20 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
                 stop=asked,
                 echo=echo,
             )
-        if asked.signal is not None:
-            raise Interrupted(stopped_after(asked.signal, run_dir, state), status=signals.STATUS[asked.signal])
+        signal = hosts.most(asked.signal or 0)  # that of any process
+        if signal:
+            raise Interrupted(stopped_after(Signals(signal), run_dir, state), status=signals.STATUS[Signals(signal)])
         return state
+
+
+def silent(text: str) -> None:
+    """Say nothing, in all processes but the first."""
+
+
+def settings_that_count(config: Config, options: ProcessOptions) -> dict[str, Any]:
+    """The settings and options in which the processes of one run must not differ."""
+    settings = {name: value for name, value in flat(to_dict(config)) if name not in PLACES}
+    return settings | {"nonfinite": options.nonfinite, "jax": jax.__version__}
 
 
 def stopped_after(signal: Signals, run_dir: Path, state: TrainState) -> str:

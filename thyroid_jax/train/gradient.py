@@ -197,7 +197,7 @@ def loss_weights(
 
 
 def _logged(recipe: Recipe, weights: Float[Array, "t"]) -> Metrics:
-    return {f"weight_{task.name}": whole(weight) for task, weight in zip(recipe.tasks, weights)}
+    return {f"weight_{task.name}": whole(weight, recipe.axis) for task, weight in zip(recipe.tasks, weights)}
 
 
 def _added(tree: Any, other: Any) -> Any:

@@ -89,6 +89,17 @@ class RunLog:
             receive(row)
 
 
+class UnwrittenLog:
+    """The rows of a log that another process writes."""
+
+    def __init__(self, rows: list[Row]):
+        self.rows = rows
+
+    def add(self, row: Row) -> None:
+        """Keep a measurement, as :meth:`RunLog.add` does."""
+        self.rows.append({name: _finite(value) for name, value in row.items()})
+
+
 def table(rows: list[Row]) -> str:
     """Rows as CSV; columns in the order in which they first appear, empty where a row lacks one. Without a row the
     text is empty.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,10 @@ from thyroid_jax.batch import Batch
 from thyroid_jax.data.pipeline import Examples, TrainingBatches, prefetch, steps_per_epoch
 from thyroid_jax.losses.reduce import Metrics
 from thyroid_jax.recipe import Recipe
+from thyroid_jax.train import hosts
 from thyroid_jax.train.devices import Spread
 from thyroid_jax.train.diagnose import diagnose
-from thyroid_jax.train.log import Row, RunLog
+from thyroid_jax.train.log import Row, RunLog, UnwrittenLog
 from thyroid_jax.train.nonfinite import (
     Step,
     check_finite,
@@ -55,8 +56,10 @@ def fit(
 
     Every random choice follows from (key, step), and each checkpoint holds the data position and the sums of its
     epoch: an interrupted and resumed run ends with the same parameters and the same log as an uninterrupted one, bit
-    for bit on one kind of device. ``facts`` (JSON values) go into each checkpoint. The caller holds the run folder's
-    lock.
+    for bit on one kind and number of devices. ``facts`` (JSON values) go into each checkpoint. The caller holds the
+    run folder's lock.
+
+    Several processes call it alike, each with all examples; the first one writes. They stop where any of them asks.
 
     ``stop`` is called after every step. Where it is true, an epoch that is just complete is measured, a checkpoint is
     written, and the state is returned. A loss, gradient or parameter that is not finite raises :class:`InputError`, or
@@ -66,7 +69,7 @@ def fit(
     # removed; the schedules depend on the step alone.
     step, per_epoch = int(start.state.step), steps_per_epoch(training.per_epoch, config.batch_size)
     check_epoch(start, per_epoch)
-    batches = TrainingBatches(training, config.batch_size, seed=config.seed)
+    batches = TrainingBatches(training, config.batch_size, seed=config.seed, part=spread.feeds)
     if start.position is not None:
         batches.restore(start.position)
     at = start._replace(state=spread.put_state(start.state))
@@ -82,10 +85,11 @@ def fit(
             take_step=leaves_out_nonfinite(spread) if options.nonfinite == "skip" else spread.step,
             stream=prefetch(batches, spread.put_batch),
             stop=stop,
+            agreement=hosts.Agreement(spread.mesh),
             saver=Saver(run_dir, spread, recipe, facts, step, options.checkpoint_minutes, records.watch),
             records=records,
         )
-        while step < config.epochs * per_epoch and not stop():
+        while step < config.epochs * per_epoch and not loop.agreement.now(stop()):
             at, step = steps_in_a_row(loop, at, step)
             if step % per_epoch == 0:
                 at = end_epoch(loop, at, step)
@@ -98,7 +102,7 @@ def fit(
 class Records(NamedTuple):
     """What is written about a training beside its checkpoints, and the stopwatch of its parts."""
 
-    log: RunLog
+    log: RunLog | UnwrittenLog
     bar: ProgressBar
     profiler: Profiler
     watch: Stopwatch
@@ -108,14 +112,31 @@ class Records(NamedTuple):
 def records_of(
     run_dir: Path, step: int, last: int, options: ProcessOptions, echo: Callable[[str], None]
 ) -> Iterator[Records]:
-    """The records of a training from ``step`` to ``last``; they are closed after the ``with`` block."""
-    log = RunLog(run_dir, after=step)
+    """The records of a training from ``step`` to ``last``; they are closed after the ``with`` block.
+
+    Of several processes the first one writes and says; the others keep the log's rows.
+    """
+    log = log_of(run_dir, step)
+    if not isinstance(log, RunLog):
+        options, echo = replace(options, tensorboard=False, profile=0), lambda text: None
     with ExitStack() as stack:
-        if options.tensorboard:
+        if isinstance(log, RunLog) and options.tensorboard:
             log.copy_to(stack.enter_context(EventFile(run_dir / EVENTS, log.rows)).add)
-        bar = stack.enter_context(ProgressBar(last, step, echo))
+        bar = stack.enter_context(ProgressBar(last, step, echo, drawn=isinstance(log, RunLog)))
         profiler = stack.enter_context(Profiler(run_dir / PROFILE, options.profile, echo))
         yield Records(log, bar, profiler, Stopwatch())
+
+
+def log_of(run_dir: Path, step: int) -> RunLog | UnwrittenLog:
+    """The run's log up to ``step``: the file in the first of several processes, its rows in the others."""
+    opened: list[RunLog] = []
+
+    def rows() -> list[Row]:
+        opened.append(RunLog(run_dir, after=step))
+        return opened[0].rows
+
+    found = hosts.decided_by_first(rows)
+    return opened[0] if opened else UnwrittenLog(found)
 
 
 @dataclass(frozen=True)
@@ -132,6 +153,7 @@ class Loop:
     take_step: Step
     stream: Iterator[tuple[Batch, dict[str, Any]]]
     stop: Callable[[], bool]
+    agreement: hosts.Agreement
     saver: Saver
     records: Records
 
@@ -157,7 +179,7 @@ def steps_in_a_row(loop: Loop, at: Progress, step: int) -> tuple[Progress, int]:
         step += 1
         loop.records.profiler.after_step(state)
         loop.records.bar.step()
-        if step % loop.per_epoch == 0 or loop.saver.due() or loop.stop():
+        if step % loop.per_epoch == 0 or loop.agreement.later(lambda: loop.saver.due() or loop.stop()):
             break
     with loop.records.watch.part("step"):
         seen, probes = jax.device_get((seen, probes))
@@ -210,7 +232,7 @@ def training_row(loop: Loop, epoch: Totals, done: int) -> Row:
     missed = max(0, loop.first - (done - loop.per_epoch)) * loop.config.batch_size
     busy = seconds["seconds_data"] + seconds["seconds_step"]
     row["images_per_second"] = (loop.training.per_epoch - missed) / busy
-    return row | seconds | memory_of(loop.spread.mesh.devices.flat[0])
+    return row | seconds | memory_of(loop.spread.mesh.local_devices[0])
 
 
 def evaluation(loop: Loop, at: Progress, done: int) -> dict[str, float]:

@@ -21,8 +21,8 @@ def say(text: str) -> None:
 class ProgressBar:
     """A bar with rate and remaining time on a terminal; elsewhere one plain line for every :meth:`line`."""
 
-    def __init__(self, total: int, done: int, echo: Callable[[str], None]):
-        self._bar = tqdm(total=total, initial=done, unit="step", disable=not sys.stderr.isatty())
+    def __init__(self, total: int, done: int, echo: Callable[[str], None], *, drawn: bool = True):
+        self._bar = tqdm(total=total, initial=done, unit="step", disable=not (drawn and sys.stderr.isatty()))
         self._total, self._done, self._first, self._started, self._echo = total, done, done, time.monotonic(), echo
 
     def step(self) -> None:

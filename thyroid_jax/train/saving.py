@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from thyroid_jax import checkpoints
 from thyroid_jax.errors import InputError
 from thyroid_jax.recipe import Recipe
-from thyroid_jax.train.devices import Spread
+from thyroid_jax.train.devices import Spread, on_this_host
+from thyroid_jax.train.hosts import first
 from thyroid_jax.train.progress import Stopwatch
 from thyroid_jax.train.step import TrainState
 from thyroid_jax.train.totals import NO_STEPS, Totals, totals_from_json, totals_to_json
@@ -51,6 +52,8 @@ def check_epoch(start: Progress, per_epoch: int) -> None:
 class Saver:
     """Writes a run's checkpoints. ``step`` is that of the newest one, or the run's first.
 
+    Of several processes the first one writes; for the others nothing is ever due or written.
+
     Args:
         run_dir: the run folder.
         spread: how states lie on the devices.
@@ -73,18 +76,19 @@ class Saver:
     ):
         self.run_dir, self.step = run_dir, step
         self._spread, self._recipe, self._facts, self._watch = spread, recipe, facts, watch
+        self._writes = first()
         self._pause = 60 * minutes or math.inf
         self._written = watch.clock()
 
     def due(self) -> bool:
         """Whether the time after the last checkpoint is up."""
-        return self._watch.clock() - self._written >= self._pause
+        return self._writes and self._watch.clock() - self._written >= self._pause
 
     def last(self, at: Progress, step: int) -> None:
         """Write the checkpoint ``last/STEP``, from which the run resumes, unless it is there already."""
-        if self.step != step:
+        if self._writes and self.step != step:
             partial = {EPOCH: totals_to_json(at.epoch)} if at.epoch.steps else {}
-            state = self._spread.whole_state(at.state)
+            state = on_this_host(self._spread.whole_state(at.state))
             self._write("last", step, state.packed(), at, partial, kept=checkpoints.KEPT)
             self.step, self._written = step, self._watch.clock()
 
@@ -94,7 +98,9 @@ class Saver:
         It comes before the last one of that step: a run killed between the two resumes from an earlier step and
         reaches this one again.
         """
-        params = self._spread.whole_state(at.state).evaluated
+        if not self._writes:
+            return
+        params = on_this_host(self._spread.whole_state(at.state).evaluated)
         self._write("best", step, {"params": params}, at, {}, kept=1)
 
     def _write(self, name: str, step: int, arrays: dict[str, Any], at: Progress, more: dict, *, kept: int) -> None:

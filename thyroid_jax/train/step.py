@@ -104,7 +104,7 @@ def update(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState,
         mtl_state=state.mtl_state,
         key=jax.random.fold_in(key, _MULTITASK_DRAWS),
     )
-    metrics |= {"gradient_norm": whole(jnp.linalg.norm(ravel_pytree(change)[0]))}
+    metrics |= {"gradient_norm": whole(jnp.linalg.norm(ravel_pytree(change)[0]), recipe.axis)}
     change, opt_state = _optimizer(recipe).update(change, state.opt_state, state.params)
     params = optax.apply_updates(state.params, change)
     average = averaged(recipe.settings["optimizer"], state.average, params, state.step) if state.average else ()

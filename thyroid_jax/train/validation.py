@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from thyroid_jax.batch import Batch
@@ -14,7 +13,7 @@ from thyroid_jax.data.pipeline import Examples, evaluation_batches
 from thyroid_jax.errors import InputError
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.tasks import MEASURES
-from thyroid_jax.train.devices import Spread, copy, deal
+from thyroid_jax.train.devices import Spread, copy, deal, fetch
 from thyroid_jax.train.options import TrainConfig
 from thyroid_jax.train.step import evaluate_step
 from thyroid_jax.train.totals import ratio
@@ -25,7 +24,7 @@ def validate(params: Any, validation: Examples, recipe: Recipe, spread: Spread, 
     params = copy(params, spread.mesh)
     scores: dict[str, list[np.ndarray]] = {}
     for batch, cases in evaluation_batches(validation, batch_size):
-        found = jax.device_get(evaluate_step(params, deal(batch, spread.mesh), recipe))
+        found = fetch(evaluate_step(params, deal(batch, spread.mesh), recipe), spread.mesh)
         for name, values in found.items():
             scores.setdefault(name, []).append(values[: len(cases)])
     quality: dict[str, float] = {}
