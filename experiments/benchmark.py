@@ -2,6 +2,7 @@
 
 python -m experiments.benchmark [--only rlar] [--config small] [--batch-size 8] [--rounds 8]
 python -m experiments.benchmark --only flags --flags xla_this=1 xla_that=2
+python -m experiments.benchmark --only memory --rounds 0 [--config base] [--pixels 64 96]
 
 Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns of four steps.
 Each turn gives one ratio to the first variant, and the table shows the median of these ratios. It is reliable even
@@ -45,14 +46,17 @@ class Arguments:
 
     config: str = "small"
     """one of the named configs"""
-    only: Literal["rlar", "shape", "evidence", "losses", "latent", "parameters", "flags"] = "rlar"
+    only: Literal["rlar", "shape", "evidence", "losses", "latent", "parameters", "flags", "memory"] = "rlar"
     """the group of variants to compare with the plain step. rlar: forms of RLAR; shape: guidance target and shape
     consistency; evidence: what the heads read, and published encoders; losses: multitask methods that weigh losses;
-    latent, parameters: those that weigh gradients there; flags: XLA flags and memory
+    latent, parameters: those that weigh gradients there; flags: XLA flags and memory; memory: precision, recomputing
+    and batches in parts
     """
     batch_size: int = 8
     rounds: int = 8
-    """turns of each variant, with four timed steps each"""
+    """turns of each variant, with four timed steps each; 0 to compile alone, for the memory"""
+    pixels: tuple[int, int] | None = None
+    """height and width of the images, in place of the config's"""
     flags: tuple[str, ...] = ()
     """further XLA flags to time RLAR with, one at a time, without their leading dashes: xla_this=1 xla_that=2"""
     worker: str = ""
@@ -118,6 +122,23 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
         "lite0, frozen": lite0(5),
         "lite0, frozen, RLAR": lite0(5, rlar=on),
     }
+    less = {
+        "": ({}, {}),
+        ", activations again": ({"remat": "activations"}, {}),
+        ", blocks again": ({"remat": "blocks"}, {}),
+        ", 4 parts": ({}, {"accumulate": 4}),
+    }
+    memory = {
+        f"{dtype}, {method}{words}": Variant(
+            {"model": {"dtype": dtype} | shape, "train": {"batch_size": arguments.batch_size} | parts} | penalties
+        )
+        for dtype in ("float32", "bfloat16", "bfloat16_encoder")
+        for method, penalties in (("plain", {}), ("RLAR", {"rlar": on}))
+        for words, (shape, parts) in less.items()
+        if not (dtype == "bfloat16_encoder" and words)
+    }
+    if arguments.only == "memory":
+        return memory
     groups = {
         "evidence": evidence,
         "rlar": rlar,
@@ -133,6 +154,8 @@ def variants(arguments: Arguments) -> dict[str, Variant]:
 def configure(arguments: Arguments, variant: Variant) -> Config:
     """The config of one variant: plain training with guidance towards the batch's own target, and the changes."""
     plain = replace_groups(named([arguments.config, "plain"]), guidance={"weight": 0.1, "view": "original"})
+    if arguments.pixels:
+        plain = replace_groups(plain, data=dict(zip(("height", "width"), arguments.pixels)))
     return replace_groups(plain, **variant.changes)
 
 
@@ -177,9 +200,14 @@ def work(arguments: Arguments) -> None:
     started = time.perf_counter()
     step = train_step.lower(state, batch, recipe).compile()
     seconds = time.perf_counter() - started
-    gflop, mib = step.cost_analysis()["flops"] / 1e9, step.memory_analysis().temp_size_in_bytes / 2**20
-    state, _ = jax.block_until_ready(step(state, batch, recipe))
-    print(json.dumps({"compile": seconds, "gflop": gflop, "mib": mib}), flush=True)
+    # A loop's body counts once, however often it runs: with a batch in parts the FLOPs are not known.
+    gflop = step.cost_analysis()["flops"] / 1e9 if config.train.accumulate == 1 else None
+    memory = step.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    mib, held = memory.temp_size_in_bytes / 2**20, held / 2**20
+    if arguments.rounds:
+        state, _ = jax.block_until_ready(step(state, batch, recipe))
+    print(json.dumps({"compile": seconds, "gflop": gflop, "mib": mib, "held": held}), flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
         for _ in range(STEPS):
@@ -197,6 +225,8 @@ def start(name: str, arguments: Arguments) -> subprocess.Popen:
     }  # the processes share one accelerator
     words = [sys.executable, "-m", f"{command.scripts_package()}.benchmark", "--worker", name]
     words += ["--config", arguments.config, "--only", arguments.only, "--batch-size", str(arguments.batch_size)]
+    words += ["--rounds", str(arguments.rounds)]
+    words += ["--pixels", *map(str, arguments.pixels)] if arguments.pixels else []
     words += ["--flags", *arguments.flags] if arguments.flags else []
     return subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -211,12 +241,20 @@ def ask(worker: subprocess.Popen, name: str) -> Any:
     return json.loads(line)
 
 
+def end(worker: subprocess.Popen) -> None:
+    """Let a worker end."""
+    worker.stdin.close()
+    worker.wait()
+
+
 def compare(arguments: Arguments) -> None:
     """Start every variant, let them take turns, and print the medians and the median ratios to the first variant."""
     workers, facts = {}, {}
     for name in variants(arguments):  # one after the other, so that compile times do not disturb each other
         workers[name] = start(name, arguments)
         facts[name] = ask(workers[name], name)
+        if not arguments.rounds:
+            end(workers[name])
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(arguments.rounds):
         for name, worker in workers.items():
@@ -224,8 +262,7 @@ def compare(arguments: Arguments) -> None:
             worker.stdin.flush()
             seconds[name].append(ask(worker, name))
     for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
+        end(worker)
     config = configure(arguments, Variant({}))
     shape = recipe_of(config).model
     parameters = model.parameter_count(jax.eval_shape(lambda: model.init(jax.random.key(0), shape)))
@@ -237,16 +274,31 @@ def compare(arguments: Arguments) -> None:
     where = f"{len(jax.devices())} x {device.device_kind}, {os.cpu_count()} cores"
     print(
         f"jax {jax.__version__} on {where}, {arguments.rounds} rounds of {STEPS} steps; "
-        "time, FLOPs, memory as ratios to the first row"
+        "time, FLOPs, memory as ratios to the first row; "
+        "peak: temporary memory, arguments and results, donated buffers once"
     )
-    print("\n| step | median s | time | GFLOP | FLOPs | temporary MiB | memory | compile s |\n" + "|---" * 8 + "|")
+    columns = (
+        "step",
+        "median s",
+        "time",
+        "GFLOP",
+        "FLOPs",
+        "temporary MiB",
+        "memory",
+        "peak MiB an image",
+        "compile s",
+    )
+    print(f"\n| {' | '.join(columns)} |\n" + "|---" * len(columns) + "|")
     plain = next(iter(workers))
     for name, times in seconds.items():
         f, first = facts[name], facts[plain]
-        time_ratio = statistics.median(own / reference for own, reference in zip(times, seconds[plain]))
-        flops, memory = f["gflop"] / first["gflop"], f["mib"] / first["mib"]
-        row = f"{statistics.median(times):.4f} | {time_ratio:.2f} | {f['gflop']:.1f} | {flops:.2f}"
-        row += f" | {f['mib']:.0f} | {memory:.2f}"
+        row = "- | -"
+        if times:
+            ratios = [own / reference for own, reference in zip(times, seconds[plain])]
+            row = f"{statistics.median(times):.4f} | {statistics.median(ratios):.2f}"
+        row += " | - | -" if f["gflop"] is None else f" | {f['gflop']:.1f} | {f['gflop'] / first['gflop']:.2f}"
+        row += f" | {f['mib']:.0f} | {f['mib'] / first['mib']:.2f}"
+        row += f" | {(f['mib'] + f['held']) / arguments.batch_size:.2f}"
         print(f"| {name} | {row} | {f['compile']:.1f} |")
 
 

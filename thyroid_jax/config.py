@@ -87,11 +87,13 @@ class Config(TaskSettings, PenaltySettings):
             )
         whole = [penalty.name for penalty in PENALTIES if getattr(self, penalty.name).weight and not penalty.adds_up]
         if self.train.accumulate > 1 and (whole or self.mtl.method != "equal"):
-            other = f"{whole[0]}.weight is above 0" if whole else f"mtl.method is {self.mtl.method}"
+            other, instead = f"mtl.method is {self.mtl.method}", "mtl.method equal"
+            if whole:
+                other, instead = f"{whole[0]}.weight is above 0", f"{whole[0]}.weight 0"
             raise InputError(
                 f"train.accumulate is {self.train.accumulate}, but {other}: it needs losses or gradients of the whole "
-                "batch before the gradient of any part. Set train.accumulate 1, or mtl.method equal and cosreg.weight "
-                "0. For less memory, model.remat works with every method."
+                f"batch before the gradient of any part. Set train.accumulate 1, or {instead}. For less memory, "
+                "model.remat works with every method."
             )
         slower = self.optimizer.encoder_rate != 1 or self.optimizer.level_decay != 1
         if slower and self.model.encoder not in PUBLISHED:

@@ -213,7 +213,7 @@ def _mean_loss(task: Task, batch: Batch, recipe: Recipe, encoder: Params, rest: 
 
 
 PENALTIES: tuple[Penalty, ...] = (
-    Penalty("rlar", angular, counted=compared),
-    Penalty("consistency", shape_consistency, parameters=prior_parameters),
-    Penalty("cosreg", parameter_alignment, adds_up=False),
+    Penalty("rlar", angular, counted=compared, adds_up=True),
+    Penalty("consistency", shape_consistency, parameters=prior_parameters, adds_up=True),
+    Penalty("cosreg", parameter_alignment),
 )

@@ -103,14 +103,14 @@ class Penalty:
         value: (view, recipe) -> its sum and count, and what to log.
         parameters: (settings, fitted) -> parameters of its own by name, which live in ``params["heads"]``; or None.
         counted: (batch, recipe) -> bool[b], the examples that it sums over, where they follow from the labels; or None.
-        adds_up: whether its sum over a batch is the sum over the batch's parts. Without it, a batch stays whole.
+        adds_up: whether its sum over a batch is the sum over the batch's parts; without it, a batch is never divided.
     """
 
     name: str
     value: Callable[[View, Recipe], tuple[Pair, Metrics]]
     parameters: Callable[[Any, Fitted], dict[str, Any]] | None = None
     counted: Callable[[Batch, Recipe], Array] | None = None
-    adds_up: bool = True
+    adds_up: bool = False
 
 
 class Fitted(NamedTuple):

@@ -29,7 +29,7 @@ def compute_dtype(name: str, *, behind_latent: bool = False) -> jnp.dtype | None
 
 def biased(
     layer: Callable[..., nn.Module], *sizes: Any, dtype: jnp.dtype | None, **options: Any
-) -> Callable[[Array], Array]:
+) -> Callable[[Array], jax.Array]:
     """``layer(*sizes, dtype=dtype, **options)``, a convolution or a dense layer of flax, with its bias in float32.
 
     The bias is added in float32, and the sum is rounded to ``dtype``. With flax's own sum in bfloat16, the bias's

@@ -68,9 +68,10 @@ def whole_counts(params: Params, batch: Batch, parts: Batch, recipe: Recipe) -> 
     """Count of every task and penalty over the whole batch, over all devices."""
     kind = batch.image.dtype
     counts = {task.name: task.defined(batch).sum().astype(kind) for task in recipe.tasks}
-    labelled = [penalty for penalty in recipe.penalties if penalty.counted is not None]
-    counts |= {penalty.name: penalty.counted(batch, recipe).sum().astype(kind) for penalty in labelled}
-    others = recipe.replace(penalties=tuple(penalty for penalty in recipe.penalties if penalty.counted is None))
+    for penalty in recipe.penalties:
+        if penalty.counted is not None:
+            counts[penalty.name] = penalty.counted(batch, recipe).sum().astype(kind)
+    others = recipe.replace(penalties=tuple(penalty for penalty in recipe.penalties if penalty.name not in counts))
     if others.penalties:
         of_part = lambda part: {n: count for n, (_, count) in terms_of(params, part, others).penalties.items()}
         counts |= summed_over(of_part, parts)

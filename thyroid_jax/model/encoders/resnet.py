@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -109,6 +110,6 @@ class ResidualUnit(nn.Module):
         same = stride == 1 and x.shape[-1] == y.shape[-1]
         return nn.relu(kept(y + (x if same else self._conv(y.shape[-1], 1, stride, "shortcut")(x))))
 
-    def _conv(self, channels: int, kernel: int, stride: int, name: str) -> Callable[[Array], Array]:
+    def _conv(self, channels: int, kernel: int, stride: int, name: str) -> Callable[[Array], jax.Array]:
         padding = ((kernel // 2, kernel // 2),) * 2
         return biased(nn.Conv, channels, (kernel, kernel), stride, padding, dtype=self.dtype, name=name)
