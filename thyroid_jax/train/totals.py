@@ -45,7 +45,8 @@ def add_up(seen: Iterable[Metrics], before: Metrics | None = None) -> Metrics:
         for name, value in metrics.items():
             terms = [np.asarray(term, np.float64) for term in value]
             so_far = found.get(name)
-            found[name] = Pair(*(terms if so_far is None else [a + b for a, b in zip(so_far, terms)]))
+            with np.errstate(invalid="ignore"):  # infinities of both signs sum to NaN, which the log shows
+                found[name] = Pair(*(terms if so_far is None else [a + b for a, b in zip(so_far, terms)]))
     return found
 
 
