@@ -63,34 +63,36 @@ def test_levels_have_the_strides_and_channels_of_the_paper(encoder):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-@pytest.fixture(params=NARROW)
-def narrow(request, monkeypatch):
-    """A shallow form of each kind of encoder: (params, config)."""
-    monkeypatch.setitem(model.ENCODERS, request.param, NARROW[request.param])
-    if request.param == "convnext_tiny":  # the same values, and 7 x 7 shifted products compile slowly
-        monkeypatch.setattr(depthwise, "shifted", depthwise.grouped)
-        depthwise.depthwise.clear_cache()
-    config = model.ModelConfig(encoder=request.param)
-    encoder = jax.jit(model.ENCODERS[request.param](config).init)(jax.random.key(1), IMAGE)["params"]
-    yield {"encoder": encoder}, config
+@pytest.fixture(scope="module", params=NARROW)
+def narrow(request):
+    """A shallow form of each kind of encoder: (params, config, compiled encode(params, image), its latent)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model.ENCODERS, request.param, NARROW[request.param])
+        if request.param == "convnext_tiny":  # the same values, and 7 x 7 shifted products compile slowly
+            patch.setattr(depthwise, "shifted", depthwise.grouped)
+            depthwise.depthwise.clear_cache()
+        config = model.ModelConfig(encoder=request.param)
+        params = {"encoder": jax.jit(NARROW[request.param](config).init)(jax.random.key(1), IMAGE)["params"]}
+        encode = jax.jit(lambda params, image: model.encode(params, config, image))
+        yield params, config, encode, encode(params, IMAGE)
     depthwise.depthwise.clear_cache()
 
 
 def test_a_changed_level_changes_what_is_behind_it_and_the_present_features_change_nothing(narrow):
-    params, config = narrow
-    latent = jax.jit(partial(model.encode, params, config))(IMAGE)
+    params, config, _, latent = narrow
     for place, name in enumerate(model.level_names(config)[:-1]):
-        resume = jax.jit(partial(model.encode_from, params, config, level=name))
+        resume = jax.jit(partial(model.encode_from, config=config, level=name))
         features = model.features_at(config, latent, name)
-        chex.assert_trees_all_close(resume(latent=latent, features=features), latent, rtol=1e-4, atol=1e-5)
-        moved = resume(latent=latent, features=features + jax.random.normal(jax.random.key(2), features.shape))
+        behind = lambda features, resume=resume: resume(params, latent=latent, features=features)
+        chex.assert_trees_all_close(behind(features), latent, rtol=1e-4, atol=1e-5)
+        moved = behind(features + jax.random.normal(jax.random.key(2), features.shape))
         before, after = (*latent.skips, latent.z), (*moved.skips, moved.z)
         chex.assert_trees_all_equal(after[:place], before[:place])
         assert all(float(jnp.abs(one - two).max()) > 1e-4 for one, two in zip(before[place:], after[place:]))
 
 
 def test_every_parameter_has_a_gradient(narrow):
-    params, config = narrow
+    params, config, *_ = narrow
 
     def total(encoder):
         latent = model.encode({"encoder": encoder}, config, IMAGE)
@@ -102,26 +104,46 @@ def test_every_parameter_has_a_gradient(narrow):
 
 
 def test_entries_of_the_encoder_belong_to_the_level_that_first_needs_them(narrow):
-    params, config = narrow
+    params, config, encode, before = narrow
     levels = model.encoder_levels.__wrapped__(config)  # not cached: the encoder is another one after this test
     assert set(levels) == set(params["encoder"]) and set(levels.values()) == set(range(len(model.level_names(config))))
-    before = model.encode(params, config, IMAGE)
     for name, level in levels.items():
         other = params["encoder"] | {name: jax.tree.map(lambda leaf: leaf + 0.1, params["encoder"][name])}
-        after = model.encode({"encoder": other}, config, IMAGE)
+        after = encode({"encoder": other}, IMAGE)
         changed = [bool((a != b).any()) for a, b in zip((*before.skips, before.z), (*after.skips, after.z))]
         assert changed.index(True) == level, name
 
 
-def test_frozen_levels_have_no_gradient_and_the_others_the_same():
-    module = efficientnet.EfficientNetLite
+def test_the_tail_behind_a_level_has_second_derivatives(narrow):
+    params, config, _, latent = narrow
+    level = model.level_names(config)[-2]
+    features = model.features_at(config, latent, level)
+
+    def length_of_slope(features):
+        value = lambda f: jnp.sin(model.encode_from(params, config, latent, level, f).z).sum()
+        return (jax.grad(value)(features) ** 2).sum()
+
+    bend = jax.jit(jax.grad(length_of_slope))(features)
+    assert bool(jnp.isfinite(bend).all()) and float(jnp.abs(bend).max()) > 0
+
+
+def test_an_example_does_not_see_the_others(narrow):
+    params, _, encode, latent = narrow
+    other = encode(params, IMAGE.at[1].set(1 - IMAGE[1]))
+    first = lambda latent: jax.tree.map(lambda leaf: leaf[0], latent)
+    chex.assert_trees_all_close(first(other), first(latent), rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_levels_have_no_gradient_and_the_others_the_same(monkeypatch):
+    module = NARROW["efficientnet_lite0"]
+    monkeypatch.setitem(model.ENCODERS, "efficientnet_lite0", module)
     free, held = (model.ModelConfig(encoder="efficientnet_lite0", frozen_levels=n) for n in (0, 2))
     params = {"encoder": jax.jit(module(free).init)(jax.random.key(1), IMAGE[:1])["params"]}
     loss = lambda config: jax.jit(jax.grad(lambda p: (model.encode(p, config, IMAGE[:1]).z ** 2).mean()))
     slopes, kept = (loss(config)(params)["encoder"] for config in (free, held))
-    levels = model.encoder_levels(free)
+    levels = model.encoder_levels.__wrapped__(free)
     frozen = {name for name, level in levels.items() if level < 2}
-    assert frozen == {"stem", "block0", "block1", "block2"}
+    assert frozen == {"stem", "block0", "block1"}  # one block each at strides 2 and 4
     for name in levels:
         moved = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(kept[name])]
         assert (max(moved) == 0) == (name in frozen)
@@ -132,20 +154,6 @@ def test_frozen_levels_have_no_gradient_and_the_others_the_same():
 def test_an_encoder_that_starts_at_random_is_not_frozen():
     with pytest.raises(InputError, match="the encoder residual starts at random"):
         model.ModelConfig(frozen_levels=1)
-
-
-def test_the_tail_behind_a_level_has_second_derivatives(narrow):
-    params, config = narrow
-    level = model.level_names(config)[-2]
-    latent = jax.jit(partial(model.encode, params, config))(IMAGE)
-    features = model.features_at(config, latent, level)
-
-    def length_of_slope(features):
-        value = lambda f: jnp.sin(model.encode_from(params, config, latent, level, f).z).sum()
-        return (jax.grad(value)(features) ** 2).sum()
-
-    bend = jax.jit(jax.grad(length_of_slope))(features)
-    assert bool(jnp.isfinite(bend).all()) and float(jnp.abs(bend).max()) > 0
 
 
 def test_the_pooling_has_second_derivatives(x64):
@@ -159,14 +167,6 @@ def test_the_pooling_has_second_derivatives(x64):
     along = 1e-6 * direction
     expected = (slope(stem + along) - slope(stem - along)) / 2e-6
     np.testing.assert_allclose((jax.jit(jax.grad(slope))(stem) * direction).sum(), expected, rtol=1e-5)
-
-
-def test_an_example_does_not_see_the_others(narrow):
-    params, config = narrow
-    encode = jax.jit(partial(model.encode, params, config))
-    other = IMAGE.at[1].set(1 - IMAGE[1])
-    first = lambda latent: jax.tree.map(lambda leaf: leaf[0], latent)
-    chex.assert_trees_all_close(first(encode(IMAGE)), first(encode(other)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("encoder", PUBLISHED)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
@@ -89,6 +89,7 @@ def by_jit(devices: Sequence[jax.Device] | None = None) -> Spread:
     )
 
 
+@lru_cache  # runs on the same devices share the step, and with it their compiled programs
 def over_mesh(mesh: Mesh) -> Step:
     """:func:`~thyroid_jax.train.step.update` for whole arrays on a mesh, each device with its rows of the batch."""
     everywhere, rows = PartitionSpec(), PartitionSpec(AXIS)
@@ -106,7 +107,7 @@ def by_pmap(devices: Sequence[jax.Device] | None = None) -> Spread:
         raise InputError(
             "devices.mode pmap trains with the devices of one process; set --devices.mode jit for several."
         )
-    step = jax.pmap(update, AXIS, in_axes=(0, 0, None), devices=list(mesh.devices.flat), donate_argnums=0)
+    step = _mapped(mesh)
 
     def put_state(state: TrainState) -> TrainState:
         stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (mesh.size, *leaf.shape)), state)
@@ -127,6 +128,11 @@ def by_pmap(devices: Sequence[jax.Device] | None = None) -> Spread:
         return deal(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch), mesh)
 
     return Spread(mesh, put_state, put_batch, run, whole_state, whole_batch)
+
+
+@lru_cache
+def _mapped(mesh: Mesh) -> Step:
+    return jax.pmap(update, AXIS, in_axes=(0, 0, None), devices=list(mesh.devices.flat), donate_argnums=0)
 
 
 SPREADS: dict[str, Callable[..., Spread]] = {"jit": by_jit, "pmap": by_pmap}
