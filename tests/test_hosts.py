@@ -118,59 +118,41 @@ def address():
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def together(started, run_dir, number, *wish):
-    """Train by ``number`` processes, the last one with a wish; (exit status, stdout, stderr) of each."""
+def together(started, run_dir, number, what, steps):
+    """Train by ``number`` processes; after ``steps`` the last one asks to stop or dies. (status, stdout, stderr) each."""
     where = address()
     worker = [sys.executable, str(ROOT / "tests" / "hosts_worker.py"), str(run_dir), where, str(number)]
-    last = number - 1
-    words = [[*worker, str(place), *(map(str, wish) if place == last else ())] for place in range(number)]
+    words = [[*worker, str(place)] for place in range(number)]
+    words[-1] += [what, str(steps)]
     env = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT), "JAX_ENABLE_X64": "1"}
     ends = [(process, *process.communicate(timeout=PATIENCE)) for process in started(*words, env=env)]
     return [(process.returncode, out, errors) for process, out, errors in ends]
 
 
-@pytest.fixture
-def whole(tmp_path, x64):
-    """The uninterrupted run of one process and one device, and its folder."""
-    run = DoubleRun(by_jit(jax.devices()[:1]))
-    run.train(tmp_path / "whole")
-    return run, tmp_path / "whole"
-
-
-def assert_same_run(whole, run_dir):
-    run, folder = whole
-    for which in ("last", "best"):
-        found, expected = arrays_of(run, run_dir, which), arrays_of(run, folder, which)
-        assert {leaf.dtype for leaf in jax.tree.leaves(expected["params"])} == {np.dtype("float64")}
-        chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-9)
-        newest = [checkpoints.steps(place / "checkpoints" / which)[0] for place in (run_dir, folder)]
-        assert newest[0] == newest[1]
-    assert len(rows(folder)) == 9
-    assert_rows_close(rows(run_dir), rows(folder))
-
-
-def test_four_processes_train_the_run_of_one(started, whole, tmp_path):
-    """Of the last batch of an epoch, the fourth process feeds padding alone."""
-    for status, _, errors in together(started, tmp_path / "four", 4):
-        assert status == 0, errors
-    assert_same_run(whole, tmp_path / "four")
-
-
-def test_two_processes_stop_together_one_dies_and_the_run_goes_on_with_one(started, whole, tmp_path):
-    run_dir, last = tmp_path / "two", tmp_path / "two" / "checkpoints" / "last"
-    # The second process asks after step 4, the first of the second epoch: both stop one step later.
-    for status, _, errors in together(started, run_dir, 2, "stop", 4):
+def test_four_processes_then_two_then_one_train_the_run_of_one(started, tmp_path, x64):
+    """Of the last batch of an epoch, the fourth process feeds padding alone; of the two, one dies."""
+    run_dir, last = tmp_path / "moved", tmp_path / "moved" / "checkpoints" / "last"
+    # The fourth process asks after step 4, the first of the second epoch: all stop one step later.
+    for status, _, errors in together(started, run_dir, 4, "stop", 4):
         assert status == 75 and errors.endswith("stopped after step 5\n"), errors
     assert checkpoints.steps(last)[0] == 5
-    # It dies two steps after that; the first one says so and ends.
+    # The second one dies two steps after that; the first one says so and ends.
     (status, _, errors), (killed, _, _) = together(started, run_dir, 2, "die", 2)
     assert killed == -signal.SIGKILL
     assert status == hosts.LOST and "another process of this run has ended" in errors, errors
     assert "Traceback" not in errors
     assert checkpoints.steps(last)[0] in (5, 6)
-    run, _ = whole
-    run.train(run_dir)
-    assert_same_run(whole, run_dir)
+    run, whole = DoubleRun(by_jit(jax.devices()[:1])), tmp_path / "whole"
+    for folder in (run_dir, whole):
+        run.train(folder)
+    for which in ("last", "best"):
+        found, expected = arrays_of(run, run_dir, which), arrays_of(run, whole, which)
+        assert {leaf.dtype for leaf in jax.tree.leaves(expected["params"])} == {np.dtype("float64")}
+        chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-9)
+        newest = [checkpoints.steps(place / "checkpoints" / which)[0] for place in (run_dir, whole)]
+        assert newest[0] == newest[1]
+    assert len(rows(whole)) == 9
+    assert_rows_close(rows(run_dir), rows(whole))
 
 
 def test_a_signal_to_one_process_stops_all_at_one_step(started, train_arguments, tmp_path):
