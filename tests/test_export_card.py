@@ -27,6 +27,7 @@ FACTS = {
         "step": 40,
         "last_step": 60,
         "total_steps": 60,
+        "out_of_patience": False,
         "monitor": "dice",
         "validation_score": 0.8125,
         "tasks": ["segmentation", "grading", "malignancy"],
@@ -110,6 +111,7 @@ def test_a_card_without_results_or_data_says_so():
     "group, entries, said",
     [
         ("training", {"last_step": 30}, "step 30 of 60; the run is not finished"),
+        ("training", {"last_step": 30, "out_of_patience": True}, "step 30 of 60; ended early by train.patience"),
         ("training", {"last_step": None}, "the run's log ends at: not known"),
         ("training", {"validation_score": None}, "validation dice of the checkpoint: not known"),
         ("training", {"encoder_weights_sha256": None}, "start of the encoder: not known"),

@@ -1,6 +1,8 @@
 """A run that is stopped or killed after any step and resumed is the run that was not: its state, log and best."""
 
 import json
+from copy import copy
+from dataclasses import replace
 
 import chex
 import jax
@@ -13,6 +15,7 @@ from thyroid_jax.errors import InputError
 from thyroid_jax.train.devices import by_jit, by_pmap
 from thyroid_jax.train.log import OF_THE_MACHINE
 from thyroid_jax.train.options import ProcessOptions
+from thyroid_jax.train.validation import out_of_patience
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +139,32 @@ def test_on_several_devices_it_resumes_within_an_epoch_too(tiny_recipe, make_bat
     run.train(tmp_path / "stopped", after(3))
     run.train(tmp_path / "stopped")
     assert_same_run(run, tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("scores, patience, over", [
+    ([], 1, False), ([0.5], 1, False), ([0.5, 0.4], 1, True), ([0.5, 0.5], 1, True), ([0.5, 0.6], 1, False),
+    ([0.5, 0.4, 0.45], 2, True), ([0.5, 0.4, 0.6], 2, False), ([0.5, 0.4, 0.3], 0, False), ([-1.0, -1.0], 1, True),
+])  # fmt: skip
+def test_patience_ends_where_no_score_was_better_than_the_best(scores, patience, over):
+    rows = [row for score in scores for row in ({"split": "train"}, {"split": "validation", "score": score})]
+    assert out_of_patience(rows, patience) is over
+
+
+def test_out_of_patience_it_ends_early_and_interrupted_it_ends_with_the_same_bits(run, tiny_recipe, tmp_path):
+    """Without a learning rate every score is the first one again."""
+    config = replace(CONFIG, epochs=6, evaluate_every=1, diagnose_every=0, patience=2)
+    still = copy(run)
+    still.recipe = tiny_recipe(total_steps=10.0, optimizer={"learning_rate": 0.0})
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert int(still.train(whole, config=config).step) == 3 * PER_EPOCH
+    assert [row["step"] for row in rows(whole) if row["split"] == "validation"] == [5, 10, 15]
+    assert "stopped after epoch 3/6: no better dice in 2 evaluations" in still.echoed[-1]
+    still.train(broken, after(5), config=config)
+    with pytest.raises(Killed):
+        still.train(broken, killed_after(9), config=config, checkpoint_minutes=1e-9)
+    for _ in range(2):  # once more after its end, it does nothing
+        still.train(broken, config=config)
+        assert_same_run(still, broken, whole)
 
 
 def test_a_row_says_what_the_epoch_cost_and_the_parts_do_not_overlap(run, tmp_path):

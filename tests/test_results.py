@@ -1,12 +1,13 @@
 """What scripts that compare methods share: options, folders of methods, rows of ensembles, files that are written."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from experiments import tables
-from thyroid_jax.config import Config
+from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import tabulate
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
@@ -66,6 +67,17 @@ def test_methods_are_names_with_folders_also_folders_with_an_equals_sign(tmp_pat
 def test_methods_of_another_form_are_refused(texts, said):
     with pytest.raises(InputError, match=said):
         results.parse_methods(texts)
+
+
+def test_a_run_has_ended_at_its_last_step_or_out_of_patience(tmp_path, monkeypatch):
+    scored = lambda step, score: {"split": "validation", "step": step, "score": score}
+    log = [scored(5, 0.6), scored(10, 0.5), scored(15, 0.6)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    patient, plain = (replace_groups(Config(), train={"patience": patience}) for patience in (2, 0))
+    for newest, ended in ((10, False), (15, True)):  # a row after the newest checkpoint does not count
+        monkeypatch.setattr(results, "last_step", lambda folder, newest=newest: newest)
+        assert results.has_ended(tmp_path, patient, 30) is ended
+        assert not results.has_ended(tmp_path, plain, 30) and results.has_ended(tmp_path, plain, newest)
 
 
 def test_a_folder_with_a_table_is_a_method(tmp_path):

@@ -195,9 +195,9 @@ def measure_row(name: str, entry: Facts) -> list[str]:
 def training(about: Facts) -> list[str]:
     """The checkpoint, the start of the encoder, and the settings."""
     last, total = about["last_step"], about["total_steps"]
-    ended = (
-        UNKNOWN if last is None else f"step {last} of {total}" + ("; the run is not finished" if last < total else "")
-    )
+    ended = UNKNOWN if last is None else f"step {last} of {total}"
+    if last is not None and last < total:
+        ended += "; ended early by train.patience" if about["out_of_patience"] else "; the run is not finished"
     score = about["validation_score"]
     weights = about["encoder_weights_sha256"]
     start = {None: UNKNOWN, "": f"random, seed {about['settings']['train.seed']}"}.get(

@@ -27,6 +27,7 @@ from thyroid_jax.predict import Prediction, Trained, fingerprint, load
 from thyroid_jax.runs import apply
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train.log import read_log
+from thyroid_jax.train.validation import out_of_patience
 
 COMPARED = 8
 """images whose row in the table of results is compared with what the exported checkpoint predicts"""
@@ -92,6 +93,7 @@ def training_facts(run_dir: Path, trained: Trained, checkpoint: str) -> dict[str
         "step": trained.step,
         "last_step": max((row["step"] for row in log), default=None),
         "total_steps": int(trained.recipe.fitted.total_steps),
+        "out_of_patience": out_of_patience(log, trained.config.train.patience),
         "monitor": trained.config.train.monitor,
         "validation_score": scores[-1] if scores else None,
         "tasks": [task.name for task in trained.recipe.tasks],

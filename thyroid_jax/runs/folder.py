@@ -21,7 +21,9 @@ from thyroid_jax.recipe import Recipe
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train import hosts
 from thyroid_jax.train.log import read_log
+from thyroid_jax.train.options import TrainConfig
 from thyroid_jax.train.step import init_state
+from thyroid_jax.train.validation import out_of_patience
 
 Echo = Callable[[str], None]
 
@@ -69,7 +71,7 @@ def check_settings(path: Path, config: Config) -> dict[str, Any]:
         if name not in PLACES and not name.startswith("devices.") and value != before.get(name)
     ]
     if differing == ["train.epochs"]:
-        raise InputError(f"{path}: {_other_length(path.parent, found.train.epochs, config.train.epochs)}")
+        raise InputError(f"{path}: {_other_length(path.parent, found.train, config.train.epochs)}")
     if differing:
         raise InputError(
             f"{path}: the run was started with another configuration; {', '.join(differing)} differ. "
@@ -78,10 +80,11 @@ def check_settings(path: Path, config: Config) -> dict[str, Any]:
     return was_made_from
 
 
-def _other_length(run_dir: Path, planned: int, asked: int) -> str:
+def _other_length(run_dir: Path, train: TrainConfig, asked: int) -> str:
     """What to do when a run is to be longer or shorter than it was planned."""
-    done = max((row["epoch"] for row in read_log(run_dir / "log.jsonl") if row.get("split") == "train"), default=0)
-    if done >= planned:
+    rows, planned = read_log(run_dir / "log.jsonl"), train.epochs
+    done = max((row["epoch"] for row in rows if row.get("split") == "train"), default=0)
+    if done >= planned or out_of_patience(rows, train.patience):
         offer = f"The run is finished; to train {asked} epochs, give the same command a new --run-dir."
     else:
         offer = f"To go on from epoch {done}, give --train.epochs {planned}; for {asked}, a new --run-dir."

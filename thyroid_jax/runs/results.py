@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from thyroid_jax import checkpoints, extras, runs
+from thyroid_jax.config import Config
 from thyroid_jax.data.record import digest_of
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import ensembles, paired, report, tabulate
@@ -21,6 +22,8 @@ from thyroid_jax.evaluate.measures import PRIMARY
 from thyroid_jax.files import write_text
 from thyroid_jax.predict import read_config
 from thyroid_jax.runs.ensemble import ensemble_cases, run_label
+from thyroid_jax.train.log import read_log
+from thyroid_jax.train.validation import out_of_patience
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +140,17 @@ def _cases_of_run(folder: Path, part: str, flip: bool) -> list[Case]:
     config, _ = read_config(folder / "config.json")
     if not table.is_file():
         finished = runs.open_finished(folder)
-        if last_step(folder) < int(finished.trained.recipe.fitted.total_steps):
+        if not has_ended(folder, config, int(finished.trained.recipe.fitted.total_steps)):
             raise InputError(f"{folder}: the run is not finished; repeat the command that trains it.")
         write_cases(table, runs.cases_of(finished.trained, getattr(finished.parts, part), part=part, flip=flip))
     return [replace(case, part=run_label(config)) for case in read_cases(table)]
+
+
+def has_ended(run_dir: Path, config: Config, total_steps: int) -> bool:
+    """Whether a run has taken its last step, or was ended early by ``train.patience``."""
+    step = last_step(run_dir)
+    rows = [row for row in read_log(run_dir / "log.jsonl") if row["step"] <= step]
+    return step >= total_steps or out_of_patience(rows, config.train.patience)
 
 
 def last_step(run_dir: Path) -> int:

@@ -33,7 +33,7 @@ from thyroid_jax.train.progress import ProgressBar, Stopwatch, memory_of, say, s
 from thyroid_jax.train.saving import Progress, Saver, check_epoch
 from thyroid_jax.train.step import TrainState
 from thyroid_jax.train.totals import NO_STEPS, Totals, add_up, averages, with_prior_agreement
-from thyroid_jax.train.validation import best_score, check_labels, score_of, validate
+from thyroid_jax.train.validation import best_score, check_labels, out_of_patience, score_of, validate
 
 __all__ = ["ProcessOptions", "Progress", "TrainConfig", "check_labels", "fit"]
 
@@ -53,6 +53,8 @@ def fit(
     echo: Callable[[str], None] = say,
 ) -> TrainState:
     """Train from ``start`` to the last of ``config.epochs`` epochs and return the last state, whole.
+
+    With ``config.patience`` it ends earlier, after so many validations in a row without a new best score.
 
     Every random choice follows from (key, step), and each checkpoint holds the data position and the sums of its
     epoch: an interrupted and resumed run ends with the same parameters and the same log as an uninterrupted one, bit
@@ -89,13 +91,19 @@ def fit(
             saver=Saver(run_dir, spread, recipe, facts, step, options.checkpoint_minutes, records.watch),
             records=records,
         )
-        while step < config.epochs * per_epoch and not loop.agreement.now(stop()):
+        ends_early = lambda: out_of_patience(records.log.rows, config.patience)
+        while step < config.epochs * per_epoch and not loop.agreement.now(stop() or ends_early()):
             at, step = steps_in_a_row(loop, at, step)
             if step % per_epoch == 0:
                 at = end_epoch(loop, at, step)
             elif loop.saver.due():
                 loop.saver.last(at, step)
         loop.saver.last(at, step)
+        if step < config.epochs * per_epoch and ends_early():
+            records.bar.line(
+                f"stopped after epoch {step // per_epoch}/{config.epochs}: no better {config.monitor} in "
+                f"{config.patience} evaluations in a row; the best checkpoint is kept"
+            )
     return spread.whole_state(at.state)
 
 

@@ -34,10 +34,12 @@ class TrainConfig:
     """start of a published encoder: `package` for the weights of the installed package, or a file; else empty"""
     monitor: str = "dice"
     """validation measure whose highest value marks the best checkpoint; on small sets those of grades are noisy"""
+    patience: int = 0
+    """evaluations in a row without a new best `monitor` after which the training stops; 0 for all epochs"""
 
     def __post_init__(self):
         check_within(self, "train", ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"), 1)
-        check_within(self, "train", ("diagnose_every",), 0)
+        check_within(self, "train", ("diagnose_every", "patience"), 0)
         check_within(self, "train", ("seed",), 0, 2**32 - 1)
         if self.batch_size % self.accumulate:
             raise InputError(

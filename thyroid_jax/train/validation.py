@@ -47,6 +47,15 @@ def best_score(rows: Sequence[dict[str, Any]]) -> float:
     return max((row["score"] for row in rows if row.get("split") == "validation"), default=-math.inf)
 
 
+def out_of_patience(rows: Sequence[dict[str, Any]], patience: int) -> bool:
+    """Whether the last ``patience`` validations of a log, or more, brought no new best score; never for 0.
+
+    An equal score is no new best. It follows from the log alone: a resumed run stops where an uninterrupted one does.
+    """
+    scores = [row["score"] for row in rows if row.get("split") == "validation"]
+    return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
 def check_labels(config: TrainConfig, validation: Batch, recipe: Recipe) -> None:
     """Raise :class:`InputError` when the measure that chooses the best checkpoint has no label to be measured on."""
     name = MEASURES[config.monitor]
