@@ -171,8 +171,8 @@ def why_uncalibrated(arguments: Arguments) -> str:
         return "uncalibrated: --no-calibrate was given"
     if arguments.flip or arguments.checkpoint != "best":
         return "uncalibrated: a calibration is fitted for the best checkpoint without --flip"
-    without = [run_dir for run_dir in arguments.run_dir if apply.calibration_in(run_dir) is None]
-    return f"uncalibrated: {inputs.printable(without[0])} has no {apply.CALIBRATION}" if without else ""
+    without = [inputs.printable(folder) for folder in arguments.run_dir if apply.calibration_in(folder) is None]
+    return f"uncalibrated: no {apply.CALIBRATION} in {', '.join(without)}" if without else ""
 
 
 def pictures(arguments: Arguments, files: dict[str, Path], failed: dict[str, str]) -> Iterator[Seen]:
@@ -334,6 +334,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"none of {len(done.failed)} files could be read; nothing was written.")
     write_tables(arguments, models, done, finished=True)
     print(f"{len(done.rows)} images predicted, {len(done.failed)} files left out: {arguments.out / outputs.TABLE}")
+    if models.runs[0].calibration is None:
+        print(f"probabilities {why_uncalibrated(arguments)}")
     if done.shown:
         print(f"page: {arguments.out / outputs.PAGE}")
     if arguments.dicom_seg:
