@@ -76,5 +76,5 @@ def test_masks_pass_and_nan_stays_visible():
     for mask in (MASK, MASK > 0, MASK + 1e-6, MASK * np.nan, MASK[:0], np.uint8(MASK)):
         check_mask(mask)
     jax.jit(lambda mask: check_mask(mask))(255 * MASK)
-    with pytest.raises(ValueError, match="from -0.1 to 1"):
+    with pytest.raises(ValueError, match=r"from -0\.1 to 1"):
         check_mask(np.where(MASK > 0, MASK, -0.1))
