@@ -120,7 +120,8 @@ def test_a_command_line_is_read_before_devices_are_started():
 
 def test_commands_without_settings_of_a_run_show_their_help_without_jax():
     """JAX is most of the time that a script takes to start."""
-    modules = ["data_prep.__main__", "experiments.evaluate", "experiments.export"]
+    names = ("evaluate", "export", "external", "predict", "tables")
+    modules = ["data_prep.__main__", *(f"experiments.{name}" for name in names)]
     code = (
         f"import sys, {', '.join(modules)}; print([name for name in ('jax', 'flax', 'scipy') if name in sys.modules])"
     )
