@@ -200,17 +200,18 @@ def training(about: Facts) -> list[str]:
     )
     score = about["validation_score"]
     weights = about["encoder_weights_sha256"]
+    start_from = about["start_from_sha256"]
     start = {None: UNKNOWN, "": f"random, seed {about['settings']['train.seed']}"}.get(
         weights, f"published weights, file of SHA-256 {weights}"
     )
-    start_from = about["start_from_sha256"]
+    if start_from:  # its encoder went on learning after any published weights
+        start = f"another run, parameters of SHA-256 {start_from}"
     frozen = about["settings"]["model.frozen_levels"]
     lines = [
         f"checkpoint: {about['checkpoint']}, step {about['step']}",
         f"the run's log ends at: {ended}",
         f"validation {plain(about['monitor'])} of the checkpoint: {measured(score)}",
         f"start of the encoder: {start}" + (f"; its first {frozen} levels keep these weights" if frozen else ""),
-        *([f"start of all parameters: another run, parameters of SHA-256 {start_from}"] if start_from else []),
         f"tasks: {', '.join(map(plain, about['tasks']))}",
         f"penalties: {', '.join(map(plain, about['penalties'])) or 'none'}",
     ]
