@@ -35,15 +35,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from thyroid_jax import command, extras
+from thyroid_jax import command, extras, runs
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.runs import open_parts, results
-from thyroid_jax.runs.ensemble import run_label
-from thyroid_jax.runs.grid import Cell, check_cells, run_cells
-from thyroid_jax.runs.grid_file import read_grid
-from thyroid_jax.runs.results import TableOptions
+from thyroid_jax.runs.table_options import TableOptions
 
 from .configs import OPTIONS, SIZES, chosen_names, parse, settings_of
 from .runtime import prepare
@@ -78,7 +74,7 @@ class Study(NamedTuple):
     """A comparison on one data set: its arguments, the cells of its grid, and its folder."""
 
     arguments: Arguments
-    cells: list[Cell]
+    cells: list[runs.grid.Cell]
     folder: Path
 
 
@@ -90,7 +86,7 @@ def studies(argv: Sequence[str]) -> list[Study]:
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chooser.add_argument("--grid", type=Path)
     chosen, rest = chooser.parse_known_args(argv)
-    grid = read_grid(chosen.grid) if chosen.grid else None
+    grid = runs.grid_file.read_grid(chosen.grid) if chosen.grid else None
     size, _ = chosen_names(rest)
     if len(size) > 1 or not set(size) <= set(SIZES):
         raise InputError(f"--config {' '.join(size)}: name one size; the methods stand after --methods.")
@@ -111,18 +107,18 @@ def _study(words: Sequence[str], size: str, data_set: str) -> Study:
     arguments = parse(Arguments, words, prog=command.spelled("compare"), names=[size])
     if not (arguments.methods or arguments.runs):
         raise InputError("nothing to compare: name --methods, or --runs.")
-    results.check_options(arguments)
+    runs.results.check_options(arguments)
     for name, values in (("methods", arguments.methods), ("folds", arguments.folds), ("seeds", arguments.seeds)):
         if len(set(values)) < len(values):
             raise InputError(f"--{name} {' '.join(map(str, values))}: name each once.")
-    there = set(results.parse_methods(arguments.runs)) & set(arguments.methods)
+    there = set(runs.results.parse_methods(arguments.runs)) & set(arguments.methods)
     if there:
         raise InputError(f"--runs: {', '.join(sorted(there))} is also a method of the grid; give it another name.")
     folder = arguments.out / data_set
     return Study(arguments, _cells(arguments, words, size, folder), folder)
 
 
-def _cells(arguments: Arguments, words: Sequence[str], size: str, folder: Path) -> list[Cell]:
+def _cells(arguments: Arguments, words: Sequence[str], size: str, folder: Path) -> list[runs.grid.Cell]:
     for method in arguments.methods:
         if set(method.split("+")) <= set(OPTIONS):
             raise InputError(f"--methods {method}: name a method before its options, such as plain+{method}.")
@@ -135,8 +131,8 @@ def _cells(arguments: Arguments, words: Sequence[str], size: str, folder: Path) 
         for fold in arguments.folds or range(arguments.data.folds):
             for method in configs:
                 config = replace_groups(configs[method], data={"fold": fold}, train={"seed": seed})
-                label = run_label(config)
-                cells.append(Cell(method, label, config, folder / f"{method}-{label}"))
+                label = runs.ensemble.run_label(config)
+                cells.append(runs.grid.Cell(method, label, config, folder / f"{method}-{label}"))
     return cells
 
 
@@ -151,17 +147,19 @@ def compare(study: Study) -> str:
     if study.cells:
         cases = {
             cell.folder: [replace(case, part=cell.run) for case in own]
-            for cell, own in run_cells(study.cells, part=part, flip=arguments.flip, echo=say)
+            for cell, own in runs.grid.run_cells(study.cells, part=part, flip=arguments.flip, echo=say)
         }
         for cell in study.cells:  # in the grid's order, whichever process computed it
             found[cell.method] += cases[cell.folder]
-    folders = results.parse_methods(arguments.runs)
+    folders = runs.results.parse_methods(arguments.runs)
     for name, own in folders.items():
-        found[name] = results.cases_of_folders(own, part=part, flip=arguments.flip)
+        found[name] = runs.results.cases_of_folders(own, part=part, flip=arguments.flip)
     folder = study.folder / (f"{part}-flip" if arguments.flip else part)
     predicted = _predicted_together(study, folders, folder) if arguments.ensemble else {}
     notes = [f"{arguments.data.name}, {part} part" + (", averaged over mirror images." if arguments.flip else ".")]
-    return results.publish(folder, results.with_ensembles(found, predicted), arguments, notes if study.cells else ())
+    return runs.results.publish(
+        folder, runs.results.with_ensembles(found, predicted), arguments, notes if study.cells else ()
+    )
 
 
 def _predicted_together(study: Study, folders: dict[str, list[Path]], folder: Path) -> dict[str, list[Case]]:
@@ -174,9 +172,11 @@ def _predicted_together(study: Study, folders: dict[str, list[Path]], folder: Pa
     for method, own in (run_dirs | folders).items():
         if not all((run_dir / "config.json").is_file() for run_dir in own):
             continue  # results from elsewhere have no model to predict with
-        sets = results.of_equal_cases(own, part=part, flip=flip)
+        sets = runs.results.of_equal_cases(own, part=part, flip=flip)
         if all(len(same) > 1 for same in sets):
-            kept = [results.kept_ensemble(folder / "ensembles", method, same, part=part, flip=flip) for same in sets]
+            kept = [
+                runs.results.kept_ensemble(folder / "ensembles", method, same, part=part, flip=flip) for same in sets
+            ]
             found[method] = [case for cases in kept for case in cases]
     if not found:
         raise InputError("--ensemble: no image is held out by several runs of a method; give several --seeds.")
@@ -190,11 +190,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = studies(sys.argv[1:] if argv is None else argv)
     prepare()
     for study in asked:
-        results.require(study.arguments)
-        results.check_folders(results.parse_methods(study.arguments.runs), flip=study.arguments.flip)
-        check_cells(study.cells)
+        runs.results.require(study.arguments)
+        runs.results.check_folders(runs.results.parse_methods(study.arguments.runs), flip=study.arguments.flip)
+        runs.grid.check_cells(study.cells)
         if study.cells:
-            open_parts(study.cells[0].config)  # a data set that is missing is named before another is trained on
+            runs.open_parts(study.cells[0].config)  # a data set that is missing is named before another is trained on
     for study in asked:
         if len(asked) > 1:
             print(f"\n{study.folder.name}", flush=True)

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import tyro
 
@@ -36,12 +36,12 @@ from thyroid_jax.data.storage import Records, open_records
 from thyroid_jax.errors import InputError, exits_cleanly, raise_all
 from thyroid_jax.evaluate import tabulate
 from thyroid_jax.evaluate.cases import Case, write_cases
-from thyroid_jax.predict import Trained
-from thyroid_jax.runs import external, results
-from thyroid_jax.runs.ensemble import check_alike, run_label
-from thyroid_jax.runs.results import TableOptions
+from thyroid_jax.runs.table_options import TableOptions
 
 from .runtime import prepare
+
+if TYPE_CHECKING:
+    from thyroid_jax.predict import Trained
 
 MOST_NAMED = 20  # shared images that a message names
 
@@ -81,7 +81,7 @@ class Arguments(TableOptions):
     """average the predictions over each image and its mirror image"""
 
 
-Methods = dict[str, dict[Path, runs.Finished]]
+Methods = dict[str, dict[Path, "runs.Finished"]]
 """method -> its opened runs by folder"""
 
 
@@ -98,7 +98,7 @@ def open_methods(arguments: Arguments) -> Methods:
     """All runs that are tested, opened, by method."""
     names = [run_dir.name for run_dir in arguments.run_dir]
     folders = {name: [run_dir] for name, run_dir in zip(names, arguments.run_dir)}
-    grouped = results.parse_methods(arguments.runs)
+    grouped = runs.results.parse_methods(arguments.runs)
     if len(set(names)) < len(names) or folders.keys() & grouped.keys():
         raise InputError("--run-dir: two methods have the same folder name, which names their column; rename one.")
     folders |= grouped
@@ -112,7 +112,7 @@ def open_methods(arguments: Arguments) -> Methods:
         for name, own in folders.items()
     }
     for own_runs in opened.values():
-        check_alike({str(run_dir): finished.trained for run_dir, finished in own_runs.items()})
+        runs.ensemble.check_alike({str(run_dir): finished.trained for run_dir, finished in own_runs.items()})
     return opened
 
 
@@ -124,7 +124,7 @@ def seen_pictures(methods: Methods) -> list[Pictures]:
     finished = {
         one.parts.digest + one.parts.split_digest: one for own_runs in methods.values() for one in own_runs.values()
     }
-    return [pictures_of(seen) for one in finished.values() for seen in external.seen_by(one)]
+    return [pictures_of(seen) for one in finished.values() for seen in runs.external.seen_by(one)]
 
 
 class Tested(NamedTuple):
@@ -140,7 +140,7 @@ def unseen(arguments: Arguments, name: str, seen: Sequence[Pictures], records: R
     if not rows:
         raise InputError(f"{name} has no official test part; leave out --part.")
     others = pictures_of(Subset(records, rows))
-    matches = {match.case: match for pictures in seen for match in external.shared(pictures, others)}
+    matches = {match.case: match for pictures in seen for match in runs.external.shared(pictures, others)}
     group_of = {entry.case: entry.group for entry in records.entries}
     groups = {group_of[case] for case in matches}
     left = [row for row in rows if records.entries[row].group not in groups]
@@ -184,7 +184,7 @@ def compared_grades(
 ) -> tuple[dict[str, str] | None, str]:
     """The grade of ``card`` that each of the method's grades counts as, or None, and a sentence that says so."""
     trained = next(iter(own_runs.values())).trained
-    columns = external.grade_columns(trained, card, mapping)
+    columns = runs.external.grade_columns(trained, card, mapping)
     if columns is None and trained.facts["grades"] and card.grades:
         own = " ".join([trained.facts["grade_system"], *trained.facts["grades"]]).strip()
         theirs = " ".join([card.grade_system, *card.grades]).strip()
@@ -205,7 +205,9 @@ def tables_on(arguments: Arguments, name: str, methods: Methods, seen: Sequence[
     for method, own_runs in methods.items():
         labels = _labels({run_dir: one.trained for run_dir, one in own_runs.items()})
         trained = {label: own_runs[run_dir].trained for run_dir, label in labels.items()}
-        cases = external.external_cases(trained, card, tested.records, columns=columns[method][0], flip=arguments.flip)
+        cases = runs.external.external_cases(
+            trained, card, tested.records, columns=columns[method][0], flip=arguments.flip
+        )
         for run_dir, own in zip(own_runs, cases.each):
             table = table_of(run_dir, name, arguments)
             write_cases(table, [replace(case, part="external") for case in own])
@@ -213,15 +215,15 @@ def tables_on(arguments: Arguments, name: str, methods: Methods, seen: Sequence[
         found[method] = [case for own in cases.each for case in own]
         together |= {method: cases.together} if cases.together else {}
     notes = [tested.said, *(said for _, said in columns.values() if said)]
-    rows = results.with_ensembles(found, together)
+    rows = runs.results.with_ensembles(found, together)
     if arguments.out is None:
-        return tabulate.markdown(results.compared(rows, arguments, notes))
-    return results.publish(arguments.out / name, rows, arguments, notes)
+        return tabulate.markdown(runs.results.compared(rows, arguments, notes))
+    return runs.results.publish(arguments.out / name, rows, arguments, notes)
 
 
 def _labels(trained: Mapping[Path, Trained]) -> dict[Path, str]:
     """A label for each run of a method: its fold and seed, or its folder where two runs have the same."""
-    labels = {run_dir: run_label(run.config) for run_dir, run in trained.items()}
+    labels = {run_dir: runs.ensemble.run_label(run.config) for run_dir, run in trained.items()}
     return labels if len(set(labels.values())) == len(labels) else {run_dir: str(run_dir) for run_dir in labels}
 
 
@@ -230,8 +232,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     extras.require(*extras.RECORDS, *extras.STATISTICS)
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("external"))
-    results.require(arguments)
-    results.check_options(arguments)
+    runs.results.require(arguments)
+    runs.results.check_options(arguments)
     prepare()
     names = arguments.data.name
     if len(set(names)) < len(names):

@@ -30,19 +30,19 @@ import tyro
 from tqdm import tqdm
 
 import thyroid_jax
-from thyroid_jax import command, extras
+from thyroid_jax import command, extras, runs
 from thyroid_jax.data import formats
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate.calibration import to_dict
 from thyroid_jax.evaluate.cases import Cell, write_table
 from thyroid_jax.files import write_bytes, write_json
-from thyroid_jax.predict import Trained, check_spacing
-from thyroid_jax.runs import apply, gallery, inputs, ood, outputs, prediction_table, quality, segments
+from thyroid_jax.runs import gallery, inputs, outputs, segments
 
 from .runtime import prepare
 
 if TYPE_CHECKING:
     from data_prep.cleaning import Cleaned
+    from thyroid_jax.predict import Trained
 
 RESEARCH_USE = "Research use only: these predictions are no advice about a patient."
 
@@ -90,7 +90,7 @@ class Models(NamedTuple):
 
     runs: list[Trained]
     digest: str
-    references: list[ood.Reference]
+    references: list[runs.ood.Reference]
     columns: dict[str, str]
 
 
@@ -134,7 +134,7 @@ def check(arguments: Arguments) -> None:
         raise InputError(f"--batch-size {arguments.batch_size}: it is at least 1.")
     if arguments.spacing:
         try:
-            check_spacing(arguments.spacing, "--spacing")
+            thyroid_jax.predict.check_spacing(arguments.spacing, "--spacing")
         except ValueError as error:
             raise InputError(str(error)) from error
         if math.isnan(arguments.spacing[0]):
@@ -150,19 +150,19 @@ def check(arguments: Arguments) -> None:
 def load(arguments: Arguments) -> Models:
     """The runs, and where the images are to be compared with the training images, the runs' references."""
     calibrated = not why_uncalibrated(arguments)
-    runs = apply.load_all(arguments.run_dir, checkpoint=arguments.checkpoint, calibrate=calibrated)
-    if arguments.dicom_seg and "segmentation" not in runs[0].facts["tasks"]:
+    opened = runs.apply.load_all(arguments.run_dir, checkpoint=arguments.checkpoint, calibrate=calibrated)
+    if arguments.dicom_seg and "segmentation" not in opened[0].facts["tasks"]:
         raise InputError(f"{arguments.run_dir[0]}: was not trained to outline; leave out --dicom-seg.")
-    found = [ood.of_run(run_dir, run) for run_dir, run in zip(arguments.run_dir, runs)]
+    found = [runs.ood.of_run(run_dir, run) for run_dir, run in zip(arguments.run_dir, opened)]
     if arguments.ood:
         found = [
-            reference or ood.fit_and_keep(run_dir, run, arguments.checkpoint, arguments.data_dir, echo=print)
-            for run_dir, run, reference in zip(arguments.run_dir, runs, found)
+            reference or runs.ood.fit_and_keep(run_dir, run, arguments.checkpoint, arguments.data_dir, echo=print)
+            for run_dir, run, reference in zip(arguments.run_dir, opened, found)
         ]
     references = [reference for reference in found if reference is not None]
-    references = references if len(references) == len(runs) else []
-    columns = prediction_table.describe(runs[0], len(runs), ood=bool(references))
-    return Models(runs, apply.digest(runs), references, columns)
+    references = references if len(references) == len(opened) else []
+    columns = runs.prediction_table.describe(opened[0], len(opened), ood=bool(references))
+    return Models(opened, runs.apply.digest(opened), references, columns)
 
 
 def why_uncalibrated(arguments: Arguments) -> str:
@@ -171,8 +171,8 @@ def why_uncalibrated(arguments: Arguments) -> str:
         return "uncalibrated: --no-calibrate was given"
     if arguments.flip or arguments.checkpoint != "best":
         return "uncalibrated: a calibration is fitted for the best checkpoint without --flip"
-    without = [run_dir for run_dir in arguments.run_dir if apply.calibration_in(run_dir) is None]
-    return f"uncalibrated: {inputs.printable(without[0])} has no {apply.CALIBRATION}" if without else ""
+    without = [inputs.printable(folder) for folder in arguments.run_dir if runs.apply.calibration_in(folder) is None]
+    return f"uncalibrated: no {runs.apply.CALIBRATION} in {', '.join(without)}" if without else ""
 
 
 def pictures(arguments: Arguments, files: dict[str, Path], failed: dict[str, str]) -> Iterator[Seen]:
@@ -210,8 +210,8 @@ def predict_all(arguments: Arguments, models: Models, files: dict[str, Path], do
     while batch := list(islice(seen, arguments.batch_size)):
         images, spacings = [each.cleaned.image for each in batch], [each.spacing for each in batch]
         at_once = arguments.batch_size
-        found = list(apply.apply(models.runs, images, spacings, batch_size=at_once, flip=arguments.flip))
-        distances = ood.measure(models.runs, models.references, images, spacings, batch_size=at_once)
+        found = list(runs.apply.apply(models.runs, images, spacings, batch_size=at_once, flip=arguments.flip))
+        distances = runs.ood.measure(models.runs, models.references, images, spacings, batch_size=at_once)
         if not done.rows:
             outputs.remove_older(arguments.out)
         for each, applied, distance in zip(batch, found, distances, strict=True):
@@ -228,15 +228,15 @@ def predict_all(arguments: Arguments, models: Models, files: dict[str, Path], do
             done.rows.append(row)
 
 
-def row_of(models: Models, seen: Seen, applied: apply.Applied, distance: tuple[float, ...]) -> dict[str, Cell]:
+def row_of(models: Models, seen: Seen, applied: runs.apply.Applied, distance: tuple[float, ...]) -> dict[str, Cell]:
     """A picture's row of the table; ``distance`` is its distance and percentile, or ()."""
     config = models.runs[0].config.data
-    checks = quality.of_image(seen.cleaned.image, (config.height, config.width), seen.spacing)
-    if distance and distance[1] >= 100 - ood.UNLIKE:
+    checks = runs.quality.of_image(seen.cleaned.image, (config.height, config.width), seen.spacing)
+    if distance and distance[1] >= 100 - runs.ood.UNLIKE:
         checks.append("unlike the training images")
     about = {"file": inputs.printable(seen.path), "frame": seen.number, "remarks": seen.remarks}
-    row = prediction_table.row_of(models.runs[0], applied, seen.spacing, checks=checks)
-    return about | row | dict(zip(prediction_table.OOD, distance))
+    row = runs.prediction_table.row_of(models.runs[0], applied, seen.spacing, checks=checks)
+    return about | row | dict(zip(runs.prediction_table.OOD, distance))
 
 
 def whole_outline(seen: Seen, outline: np.ndarray) -> np.ndarray:
@@ -293,9 +293,9 @@ def write_tables(arguments: Arguments, models: Models, done: Done, *, finished: 
         "flip": arguments.flip,
         "clean": list(arguments.clean),
         "calibration": calibration_of(arguments, models),
-        "out_of_distribution": ood.describe(models.references),
+        "out_of_distribution": runs.ood.describe(models.references),
         "columns": models.columns,
-        "checks": quality.CHECKS,
+        "checks": runs.quality.CHECKS,
         "predictions": [{name: row.get(name) for name in header} for row in done.rows],
         "masks": done.masks,
         "segmentations": done.segmentations,
@@ -303,7 +303,7 @@ def write_tables(arguments: Arguments, models: Models, done: Done, *, finished: 
         "failed": done.failed,
     }
     if done.shown:
-        shown = {name: models.columns[name] for name in prediction_table.brief(models.columns)}
+        shown = {name: models.columns[name] for name in runs.prediction_table.brief(models.columns)}
         write_bytes(arguments.out / outputs.PAGE, gallery.page(done.shown, shown, note=RESEARCH_USE))
     write_table(arguments.out / outputs.TABLE, header, done.rows)
     write_json(arguments.out / outputs.ABOUT, about)
@@ -334,6 +334,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"none of {len(done.failed)} files could be read; nothing was written.")
     write_tables(arguments, models, done, finished=True)
     print(f"{len(done.rows)} images predicted, {len(done.failed)} files left out: {arguments.out / outputs.TABLE}")
+    if models.runs[0].calibration is None:
+        print(f"probabilities {why_uncalibrated(arguments)}")
     if done.shown:
         print(f"page: {arguments.out / outputs.PAGE}")
     if arguments.dicom_seg:

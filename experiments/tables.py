@@ -18,12 +18,11 @@ from typing import Annotated
 
 import tyro
 
-from thyroid_jax import command
+from thyroid_jax import command, runs
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate import ensembles, tabulate
 from thyroid_jax.evaluate.cases import Case, read_cases
-from thyroid_jax.runs import results
-from thyroid_jax.runs.results import Rows, TableOptions
+from thyroid_jax.runs.table_options import TableOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ def place_of(folder: Path, method: str) -> tuple[str, Path]:
     name, sign, place = method.partition("=")
     if not sign or (folder / f"{method}.csv").is_file():
         return method, folder / f"{method}.csv"
-    results.check_name(name, "NAME=PATH")
+    runs.results.check_name(name, "NAME=PATH")
     path = Path(place)
     return name, path / "cases.csv" if path.is_dir() else path
 
@@ -67,23 +66,23 @@ def kept_ensembles(folder: Path, found: Mapping[str, Sequence[Case]]) -> dict[st
     return {method: cases for method, cases in kept.items() if any(case.dice == case.dice for case in cases)}
 
 
-def rows_of(arguments: Arguments) -> Rows:
+def rows_of(arguments: Arguments) -> runs.results.Rows:
     """The methods' cases, and their ensembles where they are asked for."""
     pairs = [cases_of(arguments.folder, method) for method in arguments.methods]
     found = dict(pairs)
     if len(found) < len(pairs):
         raise InputError(f"{' '.join(arguments.methods)}: name each method once.")
     if arguments.averaged:
-        return results.with_ensembles(found, kept_ensembles(arguments.folder, found))
+        return runs.results.with_ensembles(found, kept_ensembles(arguments.folder, found))
     first, *others = found
-    return Rows(found, dict.fromkeys(others, first), [])
+    return runs.results.Rows(found, dict.fromkeys(others, first), [])
 
 
 def parse(argv: Sequence[str]) -> Arguments:
     """The arguments of a command line, checked."""
     arguments = tyro.cli(Arguments, args=argv, prog=command.spelled("tables"))
-    results.require(arguments)
-    results.check_options(arguments)
+    runs.results.require(arguments)
+    runs.results.check_options(arguments)
     if unknown := [part for part in arguments.parts if part not in tabulate.PARTS]:
         raise InputError(f"--parts {' '.join(unknown)}: choose of {', '.join(tabulate.PARTS)}.")
     return arguments
@@ -95,9 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(sys.argv[1:] if argv is None else argv)
     rows = rows_of(arguments)
     if arguments.out is None:
-        print(tabulate.markdown(results.compared(rows, arguments), parts=arguments.parts, rows=arguments.rows))
+        print(tabulate.markdown(runs.results.compared(rows, arguments), parts=arguments.parts, rows=arguments.rows))
     else:
-        print(results.publish(arguments.out, rows, arguments))
+        print(runs.results.publish(arguments.out, rows, arguments))
 
 
 if __name__ == "__main__":

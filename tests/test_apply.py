@@ -86,6 +86,20 @@ def test_a_calibration_is_read_from_each_folder(tmp_path, runs, loaded):
         apply.load_all(places, calibrate=True)
 
 
+def test_a_scaling_that_only_some_runs_have_is_used_for_none(tmp_path, runs, loaded, capsys):
+    places = [tmp_path / "a", tmp_path / "b"]
+    for place, run, malignant in zip(places, runs, (SCALING, None)):
+        (place / "report").mkdir(parents=True)
+        apply.write_calibration(place, run, Calibration("validation", tuple("12345"), SCALING, malignant))
+    found = [run.calibration for run in apply.load_all(places, calibrate=True)]
+    said = f"malignancy: uncalibrated in all runs, because {places[1]} has no scaling of it"
+    assert capsys.readouterr().out == f"{said}\n"
+    for own in found:
+        assert own.malignant is None and own.grade == SCALING and own.remarks == (said,)
+    assert apply.load_all(places[:1], calibrate=True)[0].calibration.malignant == SCALING
+    assert capsys.readouterr().out == ""
+
+
 def test_each_run_is_scaled_before_the_mean(runs):
     image = np.random.default_rng(1).integers(0, 256, (24, 32)).astype(np.uint8)
     calibration = Calibration("validation", tuple("12345"), SCALING, None)

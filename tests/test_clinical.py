@@ -255,9 +255,9 @@ def test_a_case_does_not_see_its_batch():
 
 def test_one_shape_is_compiled_once():
     targets(case(0))
-    compiled = clinical.target._cache_size()
+    compiled = clinical._target._cache_size()
     targets(case(1, lobulated()), case(2))
-    assert clinical.target._cache_size() == compiled
+    assert clinical._target._cache_size() == compiled
 
 
 def test_all_at_once_is_one_after_the_other():

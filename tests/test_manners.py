@@ -62,7 +62,7 @@ def of_length(folder, epochs, done):
 
 
 @pytest.mark.parametrize("done, offer", [
-    (10, "The run is finished; to train 20 epochs, give the same command a new --run-dir."),
+    (10, "--train.epochs 10 --train.start-from {run_dir} --run-dir {run_dir}-longer"),
     (4, "To go on from epoch 4, give --train.epochs 10; for 20, a new --run-dir."),
     (0, "To go on from epoch 0, give --train.epochs 10; for 20, a new --run-dir."),
 ])  # fmt: skip
@@ -73,7 +73,8 @@ def test_a_longer_run_in_the_same_folder_says_how_to_go_on(tmp_path, done, offer
     with pytest.raises(InputError) as caught:
         check_settings(tmp_path / "run" / "config.json", longer)
     text = str(caught.value)
-    assert "train.epochs differ: 10 then, 20 now" in text and text.endswith(offer) and "\n" not in text
+    assert "train.epochs differ: 10 then, 20 now" in text and "\n" not in text
+    assert text.endswith(offer.format(run_dir=tmp_path / "run"))
     both = replace_groups(longer, rlar={"weight": 3.0})
     with pytest.raises(InputError, match=r"rlar\.weight, train\.epochs differ. Give the same settings"):
         check_settings(tmp_path / "run" / "config.json", both)

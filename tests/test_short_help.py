@@ -1,6 +1,7 @@
 """The short help has what most runs need, a line each, with the defaults of the chosen names; the long one the rest."""
 
 import dataclasses
+import inspect
 
 import pytest
 
@@ -17,9 +18,13 @@ def printed(capsys, *words):
     return capsys.readouterr().out
 
 
-def test_common_options_have_a_line_each_with_the_chosen_defaults(capsys):
+def test_common_options_have_a_line_each_with_the_chosen_defaults(capsys, monkeypatch):
+    comments.cache_clear()
+    read, source = [], inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda kind: read.append(kind) or source(kind))
     text = printed(capsys, "--config", "base", "plain", "--help")
     assert len(text.splitlines()) < 120
+    assert len(read) < 2 * len(set(read))  # reading a class for each of its options would take half a second
     chosen = named(["base", "plain"])
     for group, names in COMMON.items():
         settings = getattr(chosen, group)

@@ -88,7 +88,9 @@ def measure_views(
     unit = lambda pixels: pixels.astype(np.float32) / 255
     for start in range(0, len(image), chunk):
         rows = np.minimum(np.arange(start, start + chunk), len(image) - 1)  # the last chunk is filled up
-        seen, outline = augment(key, unit(image[rows])[..., None], unit(mask[rows]), config, first=np.int32(start))
+        seen, outline = augment(
+            key, unit(image[rows])[..., None], unit(mask[rows]), config, first=np.array(start, np.int32)
+        )
         found, defined = clinical.target(seen[..., 0], outline, cut=np.array(cut, np.float32))
         values.append(np.asarray(found))
         valid.append(np.asarray(defined))

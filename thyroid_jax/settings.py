@@ -21,9 +21,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-import jax
-from jax.tree_util import GetAttrKey
-
 from thyroid_jax.errors import InputError
 
 T = TypeVar("T")
@@ -35,6 +32,8 @@ def settings(cls: type[T]) -> type[T]:
 
     ``__post_init__`` does not check a group that JAX rebuilds with tracers for numbers.
     """
+    from jax.tree_util import GetAttrKey, register_pytree_with_keys  # reading values back needs no JAX
+
     made = dataclass(frozen=True)(cls)
     hints = typing.get_type_hints(made)
     names = [field.name for field in dataclasses.fields(made)]  # type: ignore[arg-type]
@@ -54,7 +53,7 @@ def settings(cls: type[T]) -> type[T]:
             object.__setattr__(group, name, value)
         return group
 
-    jax.tree_util.register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
+    register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
     return made
 
 

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
@@ -78,6 +79,7 @@ def shown(default: Any) -> str:
     return f"(default: {'none' if default in ('', None) else default})"
 
 
+@cache
 def comments(kind: type) -> dict[str, str]:
     """The text below each field of a dataclass and of the classes that it extends."""
     found: dict[str, str] = {}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from thyroid_jax.masks import check_mask
 from thyroid_jax.settings import check_within, settings
 from thyroid_jax.shapes import Array, Float, Int, Key, Number
 
@@ -39,7 +40,6 @@ class AugmentConfig:
         check_within(self, "augment", ("scale",), 0, 0.9)  # a zoom of 0 shows nothing
 
 
-@jax.jit  # traced once for the views on which the target is fitted and for those of a step
 def augment(
     key: Key,
     image: Float[Array, "b h w 1"],
@@ -52,7 +52,20 @@ def augment(
 
     Both stay in [0, 1]; pixels from outside the image are 0. Example i's view depends only on ``key`` and on its place
     ``first + i`` in the whole batch. So a run gives the same views however its batches are spread over devices.
+    Raises ValueError for a mask outside [0, 1] (:func:`thyroid_jax.masks.check_mask`).
     """
+    check_mask(mask, "mask")
+    return _views(key, image, mask, config, first)
+
+
+@jax.jit  # traced once for the views on which the target is fitted and for those of a step
+def _views(
+    key: Key,
+    image: Float[Array, "b h w 1"],
+    mask: Float[Array, "b h w"],
+    config: AugmentConfig,
+    first: int | Int[Array, ""],
+) -> tuple[Float[Array, "b h w 1"], Float[Array, "b h w"]]:
     keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(image.shape[0]))
     image, mask = jax.vmap(lambda k, x, m: _view(k, x[..., 0], m, config))(keys, image, mask)
     return image[..., None], mask

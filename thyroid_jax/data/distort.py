@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from thyroid_jax.masks import check_mask
 from thyroid_jax.settings import check_within, settings
 from thyroid_jax.shapes import Array, Float, Int, Key
 
@@ -39,7 +40,9 @@ def distort(
     """Soft masks in [0, 1], each about its own centre of mass: mask(c + (x - c) / zoom - shift - bending(x)).
 
     Example i depends only on ``key`` and on its place ``first + i`` in the whole batch. An empty mask stays empty.
+    Raises ValueError for values outside [0, 1] (:func:`thyroid_jax.masks.check_mask`).
     """
+    check_mask(mask, "mask")
     keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(mask.shape[0]))
     return jax.vmap(lambda k, m: _distort_one(k, m, config))(keys, mask)
 

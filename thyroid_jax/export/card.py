@@ -200,9 +200,12 @@ def training(about: Facts) -> list[str]:
         ended += "; ended early by train.patience" if about["out_of_patience"] else "; the run is not finished"
     score = about["validation_score"]
     weights = about["encoder_weights_sha256"]
+    start_from = about["start_from_sha256"]
     start = {None: UNKNOWN, "": f"random, seed {about['settings']['train.seed']}"}.get(
         weights, f"published weights, file of SHA-256 {weights}"
     )
+    if start_from:  # its encoder went on learning after any published weights
+        start = f"another run, parameters of SHA-256 {start_from}"
     frozen = about["settings"]["model.frozen_levels"]
     lines = [
         f"checkpoint: {about['checkpoint']}, step {about['step']}",

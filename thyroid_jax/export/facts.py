@@ -85,7 +85,8 @@ def training_facts(run_dir: Path, trained: Trained, checkpoint: str) -> dict[str
     scores = [row.get("score") for row in log if row.get("split") == "validation" and row["step"] == trained.step]
     best_exists = bool(checkpoints.steps(run_dir / "checkpoints" / "best"))
     settings = {name: _plain(value) for name, value in flat(to_dict(trained.config)) if name not in PLACES}
-    settings["train.encoder_weights"] = Path(settings["train.encoder_weights"]).name
+    for name in ("train.encoder_weights", "train.start_from"):
+        settings[name] = Path(settings[name]).name
     defaults = {name: _plain(value) for name, value in flat(to_dict(Config()))}
     return {
         "run": run_dir.resolve().name,
@@ -99,6 +100,7 @@ def training_facts(run_dir: Path, trained: Trained, checkpoint: str) -> dict[str
         "tasks": [task.name for task in trained.recipe.tasks],
         "penalties": [penalty.name for penalty in trained.recipe.penalties],
         "encoder_weights_sha256": trained.facts.get("encoder_weights"),
+        "start_from_sha256": trained.facts.get("start_from", ""),
         "settings": settings,
         "differing": [name for name, value in settings.items() if value != defaults[name]],
     }

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.losses.reduce import fill, keep, masked_mean
+from thyroid_jax.masks import check_mask
 from thyroid_jax.shapes import Array, Bool, Float, Number
 
 _CONSTANT = 1e-6  # variance below which a probability counts as constant: float32 cannot tell a much smaller one from 0
@@ -88,7 +89,10 @@ def large_enough(probability: Float[Array, "b h w"], *, pixels: Number = 50.0) -
     It has no gradient. The limit is in pixels, not a share of the image, because perimeter and moments need a minimum
     number of them; 50 is a disc of radius 4. Pixels above 1/2 are counted and probabilities are not summed: a haze of
     0.01 over 256 x 256 pixels sums to 655.
+
+    Raises ValueError for values outside [0, 1] (:func:`thyroid_jax.masks.check_mask`).
     """
+    check_mask(probability)
     return (probability > 0.5).sum((1, 2)) > pixels
 
 

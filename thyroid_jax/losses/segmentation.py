@@ -3,16 +3,16 @@
 Targets may be soft, as when several readers drew the outline. ``where`` (bool[b]) marks the images that have a mask;
 the others give 0 with a zero gradient, whatever their rows hold.
 
-A target outside [0, 1], such as an 8-bit mask of 0 and 255, raises ValueError. Under ``jit``, ``vmap`` and the like its
-values are not known, and nothing is checked.
+A target outside [0, 1], such as an 8-bit mask of 0 and 255, raises ValueError
+(:func:`thyroid_jax.masks.check_mask`).
 """
 
 from __future__ import annotations
 
 import jax
-import numpy as np
 
 from thyroid_jax.losses.reduce import fill, keep
+from thyroid_jax.masks import check_mask
 from thyroid_jax.shapes import Array, Bool, Float
 
 
@@ -24,7 +24,8 @@ def bce(
     ``logits`` x any real, ``target`` m in [0, 1]. A soft target's least value is its entropy, not 0. It takes one
     softplus per pixel; two log-sigmoids give the same numbers and cost more.
     """
-    logits, target = fill(logits, where), _in_unit_range(fill(target, where))
+    logits, target = fill(logits, where), fill(target, where)
+    check_mask(target, "target")
     return keep((jax.nn.softplus(logits) - target * logits).mean((1, 2)), where)
 
 
@@ -41,23 +42,8 @@ def soft_dice(
     prediction of A pixels lose A / (A + smooth). ``smooth`` is an area in pixels. Milletari et al., arXiv 1606.04797,
     with sums instead of squares in the denominator; a soft target equal to the prediction does not give exactly 0.
     """
-    probability, target = jax.nn.sigmoid(fill(logits, where)), _in_unit_range(fill(target, where))
+    probability, target = jax.nn.sigmoid(fill(logits, where)), fill(target, where)
+    check_mask(target, "target")
     overlap = (probability * target).sum((1, 2))
     total = probability.sum((1, 2)) + target.sum((1, 2))
     return keep(1.0 - (2.0 * overlap + smooth) / (total + smooth), where)
-
-
-ROUNDING = 1e-5  # resampled soft masks leave [0, 1] by float32 rounding
-
-
-def _in_unit_range(target: Array) -> Array:
-    """The target itself; ValueError where its values are known and one is outside [0, 1]. NaN passes and is seen."""
-    if isinstance(target, jax.core.Tracer) or not getattr(target, "is_fully_addressable", True):
-        return target
-    values = np.asarray(target)  # with jnp a constant would be traced under jit
-    if ((values < -ROUNDING) | (values > 1 + ROUNDING)).any():
-        raise ValueError(
-            f"target holds values from {np.nanmin(values):g} to {np.nanmax(values):g}; a mask is in [0, 1]. Divide an "
-            "8-bit mask by 255."
-        )
-    return target

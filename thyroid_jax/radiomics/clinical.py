@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thyroid_jax.masks import check_mask
 from thyroid_jax.radiomics import first_order, glcm, islands, levels, raster, shape, soft, windows
 from thyroid_jax.shapes import Array, Bool, Float
 
@@ -73,7 +74,6 @@ def mask_cut(readers: Collection[int]) -> float:
     return (max((count - 1) // 2 / count for count in readers) + 0.5) / 2
 
 
-@partial(jax.jit, static_argnames="spacing")
 def target(
     image: Float[Array, "b h w"],
     mask: Bool[Array, "b h w"] | Float[Array, "b h w"],
@@ -93,7 +93,20 @@ def target(
     Every value is undefined for a nodule of fewer than 16 pixels or one that is a line one pixel wide. A comparison
     with the ring (10 pixels of dilation minus the nodule, inside the scan) is also undefined where fewer than 16 ring
     pixels remain, or all of them are equal. Undefined values are 0. The function is not meant to be differentiated.
+    Raises ValueError for a mask outside [0, 1] (:func:`thyroid_jax.masks.check_mask`).
     """
+    check_mask(mask, "mask")
+    return _target(image, mask, cut=cut, spacing=spacing)
+
+
+@partial(jax.jit, static_argnames="spacing")
+def _target(
+    image: Float[Array, "b h w"],
+    mask: Bool[Array, "b h w"] | Float[Array, "b h w"],
+    *,
+    cut: float | Float[Array, ""],
+    spacing: tuple[float, float],
+) -> tuple[Float[Array, "b r"], Bool[Array, "b r"]]:
     measure = partial(_of_image, cut=cut, spacing=spacing)
     values, valid = raster.map_images(measure, image, mask.astype(image.dtype))
     valid = valid & jnp.isfinite(values)

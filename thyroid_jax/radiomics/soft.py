@@ -3,7 +3,7 @@
 A soft mask m holds probabilities in [0, 1]; its rows are the depth y. Outside the image it is 0, so a mask that touches
 the border is closed there. Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; features
 have no unit. Features and their gradients are finite for every mask of finite values: empty, full, flat, a line, a
-single pixel.
+single pixel. A value outside [0, 1] raises ValueError where it is known (:func:`thyroid_jax.masks.check_mask`).
 
 Paper: arXiv 2511.15968. Its abstract names four differentiable BI-RADS features without formulas; the definitions here
 are this project's choices.
@@ -23,6 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from thyroid_jax.masks import check_mask
 from thyroid_jax.radiomics import shape
 from thyroid_jax.shapes import Array, Bool, Float
 
@@ -69,6 +70,7 @@ def morphology(
     unknown = [name for name in features if name not in FEATURES]
     if unknown or not features:
         raise ValueError(f"features {tuple(features)}: choose from {', '.join(FEATURES)}.")
+    check_mask(probability)
     m = probability.astype(jnp.promote_types(probability.dtype, jnp.float32))
     return jax.vmap(lambda mask: jnp.stack([FEATURES[name](mask, spacing=spacing) for name in features]))(m)
 
@@ -146,6 +148,7 @@ FEATURES: dict[str, Callable[..., Array]] = {
 
 def area(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
     """A = sum m times the area of a pixel."""
+    check_mask(probability)
     return jnp.sum(probability) * (spacing[0] * spacing[1])
 
 
@@ -156,6 +159,7 @@ def perimeter(probability: Float[Array, "h w"], *, spacing: tuple[float, float] 
     sigmoid(d / s), d the distance in pixels and s >= 0.5; 1.4 % too long when the edge is a ramp of one pixel, about
     5 % when it is hard; 2 for a single pixel. The sum |dx m| + |dy m| would be 27 % too long for a disc.
     """
+    check_mask(probability)
     return _steps(probability, spacing).sum()
 
 
@@ -167,6 +171,7 @@ def edge_softness(probability: Float[Array, "h w"], *, spacing: tuple[float, flo
     This is the least-squares fit of m (1 - m) = s |grad m|. Flat regions, a haze included, do not count. 0 for a hard
     mask and where m is constant, 0.2 pixels for a ramp of one pixel, 0.54 for an edge of s = 0.5, 1.02 for s = 1.
     """
+    check_mask(probability)
     size = spacing[0] * spacing[1]
     slope, m = _steps(probability, spacing) / size, jnp.pad(probability, 1)
     return (m * (1 - m) * slope).sum() / jnp.maximum((slope**2).sum(), 1e-6 / size)
@@ -181,6 +186,7 @@ def moments(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = 
     out. With it a line has a width and a pixel is round. A mask of less than one pixel is filled up to one by a pixel
     at the image's centre, so that nothing is divided by 0.
     """
+    check_mask(probability)
     h, w = probability.shape
     y = jnp.arange(h, dtype=probability.dtype)[:, None] - (h - 1) / 2
     x = jnp.arange(w, dtype=probability.dtype)[None, :] - (w - 1) / 2
@@ -243,6 +249,7 @@ def hull_area(probability: Float[Array, "h w"]) -> Float[Array, ""]:
     disc loses 0.2 %. The gradient is that of the polygon: its corners move with m, and the choice of the points is
     held fixed.
     """
+    check_mask(probability)
     top, bottom, crossed_down = _crossings(probability.T)
     left, right, crossed_along = _crossings(probability)
     h, w = probability.shape

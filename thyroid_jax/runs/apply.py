@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,21 @@ CALIBRATION = "report/calibration.json"
 """where a run folder keeps the scaling of its probabilities, fitted on its validation part"""
 
 
-def load_all(run_dirs: Sequence[Path | str], *, checkpoint: str = "best", calibrate: bool = False) -> list[Trained]:
+SCALED = {"grade": "grades", "malignant": "malignancy"}
+"""fields of a calibration -> the probabilities that each scales"""
+
+
+def load_all(
+    run_dirs: Sequence[Path | str],
+    *,
+    checkpoint: str = "best",
+    calibrate: bool = False,
+    echo: Callable[[str], Any] = print,
+) -> list[Trained]:
     """The models of several runs; with ``calibrate``, each with the calibration in its folder, which all must have.
+
+    Where only some of the runs could be calibrated for grades, or for malignancy, none of them is scaled for it, and
+    ``echo`` is called with one line that says so.
 
     Raises :class:`InputError` for a folder that is named twice, or unless all have the same tasks, grades and target.
     """
@@ -43,7 +57,26 @@ def load_all(run_dirs: Sequence[Path | str], *, checkpoint: str = "best", calibr
                     f"{run_dir}: its {fact} ({_said(run.facts[fact])}) are not those of {run_dirs[0]} "
                     f"({_said(first[fact])}); predict with each of them alone."
                 )
-    return runs
+    return scaled_alike(run_dirs, runs, echo) if calibrate else runs
+
+
+def scaled_alike(
+    run_dirs: Sequence[Path | str], runs: Sequence[Trained], echo: Callable[[str], Any] = print
+) -> list[Trained]:
+    """The calibrated runs, without the scalings that only some of them have.
+
+    A mean of scaled and unscaled probabilities is neither. ``echo`` is called with a line for each scaling that is left
+    out, which names the runs that lack it; the same line is a remark of every calibration.
+    """
+    calibrations = [run.calibration for run in runs if run.calibration is not None]
+    for field, of in SCALED.items():
+        lacking = [str(place) for place, own in zip(run_dirs, calibrations) if getattr(own, field) is None]
+        if 0 < len(lacking) < len(runs):
+            remark = f"{of}: uncalibrated in all runs, because {', '.join(lacking)} has no scaling of it"
+            echo(remark)
+            without: dict[str, Any] = {field: None}
+            calibrations = [replace(own, **without, remarks=(*own.remarks, remark)) for own in calibrations]
+    return [run._replace(calibration=own) for run, own in zip(runs, calibrations, strict=True)]
 
 
 def calibration_in(run_dir: Path) -> Calibration | None:

@@ -86,6 +86,11 @@ def _other_length(run_dir: Path, train: TrainConfig, asked: int) -> str:
     done = max((row["epoch"] for row in rows if row.get("split") == "train"), default=0)
     if done >= planned or out_of_patience(rows, train.patience):
         offer = f"The run is finished; to train {asked} epochs, give the same command a new --run-dir."
+        if asked > planned:
+            offer += (
+                " To go on from its parameters with a schedule of its own, give the same command with "
+                f"--train.epochs {asked - done} --train.start-from {run_dir} --run-dir {run_dir}-longer"
+            )
     else:
         offer = f"To go on from epoch {done}, give --train.epochs {planned}; for {asked}, a new --run-dir."
     return (

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from thyroid_jax import checkpoints, extras, runs
 from thyroid_jax.config import Config
@@ -18,27 +18,12 @@ from thyroid_jax.data.record import digest_of
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import ensembles, paired, report, tabulate
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
-from thyroid_jax.evaluate.measures import PRIMARY
 from thyroid_jax.files import write_text
 from thyroid_jax.predict import read_config
 from thyroid_jax.runs.ensemble import ensemble_cases, run_label
+from thyroid_jax.runs.table_options import TableOptions
 from thyroid_jax.train.log import read_log
 from thyroid_jax.train.validation import out_of_patience
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    """What is compared, and how precisely."""
-
-    samples: int = 2000
-    """bootstrap replicates; tests have five times as many permutations"""
-    measures: tuple[str, ...] = PRIMARY
-    """measures that are compared; the tests of all of them are one family. Also of one grade, or an operating point:
-    at_or_above_4a_auroc, grade_5_f1, malignant_sensitivity_at_specificity_95"""
-    margin: tuple[str, ...] = ()
-    """MEASURE=MARGIN of non-inferiority to the first method, such as dice=0.02"""
-    page: Literal["auto", "yes", "no"] = "auto"
-    """write index.html; "auto" writes it where jinja2, matplotlib and scipy are installed"""
 
 
 def parse_margins(texts: Sequence[str]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thyroid_jax import extras
+from thyroid_jax import checkpoints, extras
 from thyroid_jax.config import Config, recipe_of
 from thyroid_jax.data import source
 from thyroid_jax.data.pipeline import Examples, joined, load, with_target
@@ -21,6 +21,7 @@ from thyroid_jax.fitting import learn_from
 from thyroid_jax.model import check_size, pretrained
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.runs.folder import PLACES, Echo, check_claim, claim, facts_of, made_from, resume
+from thyroid_jax.runs.start_from import Start, start_of
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.tasks import TASKS
 from thyroid_jax.train import hosts, signals
@@ -100,6 +101,8 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
     hosts.decided_by_first(lambda: check_claim(run_dir, config, data.parts))
     tasks = labelled_tasks(recipe_of(config, grades=grade_count(data.parts.card)), data.training)
     check_labels(config.train, data.validation.batch, tasks)
+    begins = config.train.start_from and not checkpoints.steps(run_dir / "checkpoints" / "last")
+    start_from = start_of(config, tasks, data.parts) if begins else None
     if hosts.first():
         run_dir.mkdir(parents=True, exist_ok=True)
     else:
@@ -110,12 +113,13 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
         saved = resume(run_dir, tasks, echo)
         if saved is None:
             recipe = tasks.replace(fitted=learn_from(data.training, config))
-            state, weights = fresh_state(recipe, config)
-            start = Progress(state, None)
+            state, weights = fresh_state(recipe, config, start_from)
+            start, origin = Progress(state, None), "" if start_from is None else start_from.digest
         else:
             recipe = tasks.replace(fitted=jax.device_get(saved.arrays["fitted"]))
             state = unpacked(saved.arrays)
             start, weights = resumed(state, saved.facts), saved.facts["encoder_weights"]
+            origin = saved.facts.get("start_from", "")  # checkpoints of earlier versions have none
             echo(f"going on from step {saved.step}")
         state, fitted = hosts.as_in_first((start.state, recipe.fitted))
         start, recipe = start._replace(state=state), recipe.replace(fitted=fitted)
@@ -130,7 +134,7 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
                 training,
                 validation,
                 spread,
-                facts=facts_of(data.parts, recipe) | {"encoder_weights": weights},
+                facts=facts_of(data.parts, recipe) | {"encoder_weights": weights, "start_from": origin},
                 options=options,
                 stop=asked,
                 echo=echo,
@@ -157,13 +161,20 @@ def stopped_after(signal: Signals, run_dir: Path, state: TrainState) -> str:
     return f"{signal.name}: stopped after step {step}; the same command goes on from there ({run_dir})"
 
 
-def fresh_state(recipe: Recipe, config: Config) -> tuple[TrainState, str]:
-    """A fresh state, with published weights in the encoder where the config asks for them, and their SHA-256 or ""."""
+def fresh_state(recipe: Recipe, config: Config, start_from: Start | None = None) -> tuple[TrainState, str]:
+    """A fresh state, and the SHA-256 of the published weights that its encoder started from, or "".
+
+    Its parameters are those of ``start_from``, or fresh ones, with published weights in the encoder where the config
+    asks for them.
+    """
     state, weights = init_state(recipe, jax.random.key(config.train.seed)), config.train.encoder_weights
-    if not weights:
+    if start_from is not None:
+        params, digest = jax.tree.map(jnp.asarray, start_from.params), start_from.encoder_weights
+    elif weights:
+        encoder, digest = pretrained.load(config.model.encoder, None if weights == "package" else weights)
+        params = state.params | {"encoder": jax.tree.map(jnp.asarray, encoder)}
+    else:
         return state, ""
-    encoder, digest = pretrained.load(config.model.encoder, None if weights == "package" else weights)
-    params = state.params | {"encoder": jax.tree.map(jnp.asarray, encoder)}
     average = jax.tree.map(jnp.copy, params) if state.average else ()
     return state._replace(params=params, average=average), digest
 

@@ -32,6 +32,9 @@ class TrainConfig:
     trained and not at their average; 0 for none"""
     encoder_weights: str = ""
     """start of a published encoder: `package` for the weights of the installed package, or a file; else empty"""
+    start_from: str = ""
+    """run folder with the same network, data and split, whose last parameters are the start of all (encoder_weights is
+    then not read); empty for a fresh start"""
     monitor: str = "dice"
     """validation measure whose highest value marks the best checkpoint; on small sets those of grades are noisy"""
     patience: int = 0

@@ -91,8 +91,10 @@ def area_difference_of(predicted: int, reference: int) -> float:
 def area_mm2(mask: np.ndarray, spacing: tuple[float, float]) -> float:
     """Area of a mask bool[h w] in mm2, from the (row, column) pixel pitch in mm; NaN where the spacing holds a NaN.
 
-    Raises ValueError for a spacing that is not positive.
+    Raises ValueError for a mask that is not bool, or a spacing that is not positive.
     """
+    if np.asarray(mask).dtype != bool:
+        raise ValueError(f"the mask must be bool[h w], not {np.asarray(mask).dtype}.")
     if np.isnan(spacing).any():
         return NAN
     _check_spacing(spacing)

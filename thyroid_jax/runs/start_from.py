@@ -1,0 +1,68 @@
+"""The parameters of another run as the start of a new one, with a schedule of its own, on the same data and split."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from thyroid_jax.config import Config
+from thyroid_jax.data import source
+from thyroid_jax.errors import InputError
+from thyroid_jax.model import Params
+from thyroid_jax.predict import fingerprint, layout, load, read_config
+from thyroid_jax.radiomics import clinical
+from thyroid_jax.recipe import Recipe
+
+MAY_DIFFER = ("dtype", "remat", "frozen_levels", "pooled_trains")
+"""settings of the network that its parameters do not depend on"""
+
+
+class Start(NamedTuple):
+    """Parameters to start from, their :func:`~thyroid_jax.predict.fingerprint`, and the SHA-256 of the published
+    weights that their encoder once started from, or "".
+    """
+
+    params: Params
+    digest: str
+    encoder_weights: str
+
+
+def start_of(config: Config, recipe: Recipe, parts: source.Parts) -> Start:
+    """The parameters of the last checkpoint of the run ``config.train.start_from``, those that it predicts with.
+
+    Raises :class:`InputError` unless that run has the same network, parameters of the same names and shapes, and the
+    same data set and split: otherwise it may have learnt from images that the new run holds out.
+    """
+    run_dir = Path(config.train.start_from)
+    theirs, was_made_from = read_config(run_dir / "config.json")
+    where = f"train.start_from {run_dir}:"
+    differing = [
+        f"model.{field.name} ({getattr(theirs.model, field.name)} there, {getattr(config.model, field.name)} here)"
+        for field in dataclasses.fields(config.model)
+        if field.name not in MAY_DIFFER and getattr(theirs.model, field.name) != getattr(config.model, field.name)
+    ]
+    if differing:
+        raise InputError(f"{where} the run has another network: {', '.join(differing)}. Give the same settings.")
+    if (was_made_from.get("data"), was_made_from.get("split")) != (parts.digest, parts.split_digest):
+        raise InputError(
+            f"{where} the run was trained on other data or on another split. It may have learnt from images that are "
+            "held out here; start from a run with the same data set and folds."
+        )
+    source.check_split(run_dir / "split.json", parts)
+    trained = load(run_dir, checkpoint="last")
+    unequal = sorted(_shapes(trained.params).items() ^ _shapes(layout(recipe)).items())
+    if unequal or trained.facts["target"] != list(clinical.TARGET):
+        named = ", ".join(dict.fromkeys(name for name, _ in unequal)) or "the guidance target"
+        raise InputError(
+            f"{where} {named}: not in both runs, or of another shape. Switch on the same penalties, and use the same "
+            "version."
+        )
+    return Start(trained.params, fingerprint(trained), trained.facts["encoder_weights"])
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
