@@ -117,16 +117,18 @@ def guidance_of(trained: Trained, chunk: Sequence[tuple[Record, Prediction]]) ->
         return [{} for _ in chunk]
     named = lambda values: dict(zip(clinical.TARGET, values.tolist()))
     rows = [{"guidance": named(unscaled(found, trained).answers["guidance"])} for _, found in chunk]
-    outlined = [place for place, (record, _) in enumerate(chunk) if record.mask is not None]
-    if not outlined:
-        return rows
     size = (trained.config.data.height, trained.config.data.width)
-    records = [chunk[place][0] for place in outlined]
-    image = np.stack([letterbox(record.image, size, record.spacing) for record in records])
-    mask = np.stack([letterbox(255 * record.mask.astype(np.uint8), size, record.spacing) for record in records])
-    measured, valid = pipeline.measure(image, mask, chunk=trained.config.train.batch_size)
-    for place, values in zip(outlined, np.where(valid, measured, np.nan)):
-        rows[place]["target"] = named(values)
+    boxed = lambda pixels, record: letterbox(pixels, size, record.spacing)
+    outlined = [
+        (row, boxed(record.image, record), boxed(255 * np.uint8(record.mask), record))
+        for row, (record, _) in zip(rows, chunk)
+        if record.mask is not None
+    ]
+    if outlined:
+        to_fill, image, mask = zip(*outlined)
+        measured, valid = pipeline.measure(np.stack(image), np.stack(mask), chunk=trained.config.train.batch_size)
+        for row, values in zip(to_fill, np.where(valid, measured, np.nan)):
+            row["target"] = named(values)
     return rows
 
 
