@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not folder_of(data, "phantom").is_dir():
         print(f"rendering {arguments.count} phantoms")
         options = phantom.PhantomOptions(count=arguments.count, seed=arguments.seed)
-        # Phantoms of an earlier version of the format, which cannot be read any more, are rendered again.
-        builder.build(phantom.CARD, partial(phantom.read, options), data, overwrite=True)
+        # Phantoms of an earlier version of the format, which cannot be read any more, are rendered again. Those of two
+        # patients are never the same picture, and all look alike: a search for nearly equal ones takes long.
+        builder.build(phantom.CARD, partial(phantom.read, options), data, overwrite=True, near=False)
     config = replace_groups(named(["demo"]), data={"dir": str(data)})
     print("training on two readers' outlines and grades")
     runs.train(config, run_dir)

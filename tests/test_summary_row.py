@@ -123,7 +123,7 @@ def test_every_row_of_a_record_has_the_same_reference_readers_and_findings(recor
     of_folds = folds.Folds([record], None, np.zeros(1), (), names)
     rows = [
         row_of(record, names, Answer()),
-        evaluation.case_of(trained, record, found, "test"),
+        evaluation.case_of(trained, record, found, {}, "test"),
         ensemble.predicted_case(record, CARD, found, dict(zip(names, names)), "external"),
         ensemble.predicted_case(record, CARD, found, None, "external"),
         outside.case_of(record, CARD, outline, outside.Judgement("high", {"low": 1.0, "mid": 0.0, "high": 0.0}), "all"),

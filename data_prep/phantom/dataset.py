@@ -16,6 +16,7 @@ from data_prep.phantom.outline import Size, outline, sample_scene
 from data_prep.phantom.readers import READERS, Reader, read_grade, read_outline
 from data_prep.phantom.rendering import draw
 from thyroid_jax import tirads
+from thyroid_jax.compiling import QUICK
 from thyroid_jax.data.record import Card, Notes, Record
 from thyroid_jax.errors import InputError
 from thyroid_jax.shapes import Array, Float, Int, Key
@@ -151,7 +152,7 @@ def _schedule(key: Key, count: int) -> tuple[np.ndarray, np.ndarray]:
     return patients, np.arange(count) - first[patients]
 
 
-@partial(jax.jit, static_argnames="size")
+@partial(jax.jit, static_argnames="size", compiler_options=QUICK)
 def _render_chunk(key: Key, patients: Int[Array, " b"], views: Int[Array, " b"], size: Size) -> Phantom:
     return jax.vmap(lambda patient, view: phantom(jax.random.fold_in(key, patient), size, view))(patients, views)
 

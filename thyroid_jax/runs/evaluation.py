@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,17 @@ def cases_of(trained: Trained, records: RecordSequence, *, part: str = "", flip:
 
     ``flip`` as in :func:`thyroid_jax.predict.predict`.
     """
-    return [case_of(trained, record, found, part) for record, found in predicted(trained, records, flip=flip)]
+    return [case for _, _, case in evaluated(trained, records, part=part, flip=flip)]
+
+
+def evaluated(
+    trained: Trained, records: Sequence[Record], *, part: str, flip: bool
+) -> Iterator[tuple[Record, Prediction, Case]]:
+    """Each record, its prediction, and its row of the per-case table."""
+    pairs = predicted(trained, records, flip=flip)
+    while chunk := list(islice(pairs, trained.config.train.batch_size)):
+        for (record, found), radiomics in zip(chunk, guidance_of(trained, chunk)):
+            yield record, found, case_of(trained, record, found, radiomics, part)
 
 
 def predicted(
@@ -77,13 +88,14 @@ def predicted(
         yield from zip(chunk, found)
 
 
-def case_of(trained: Trained, record: Record, found: Prediction, part: str = "") -> Case:
+def case_of(
+    trained: Trained, record: Record, found: Prediction, radiomics: Mapping[str, dict[str, float]], part: str = ""
+) -> Case:
     """A record's row of the per-case table: what was predicted, beside the reference and what else the record says.
 
-    The radiomics values are there where the run was trained with guidance.
+    ``radiomics`` is the record's entry of :func:`guidance_of`.
     """
     grades = trained.facts["grades"]
-    radiomics = guidance_of(trained, record, found)
     answer = summaries.Answer(
         outline=None if found.probability is None else found.probability >= 0.5,
         probability=None if found.grades is None else dict(zip(grades, found.grades.tolist())),
@@ -94,25 +106,30 @@ def case_of(trained: Trained, record: Record, found: Prediction, part: str = "")
     return summaries.row_of(record, grades, answer, part)
 
 
-def guidance_of(trained: Trained, record: Record, found: Prediction) -> dict[str, dict[str, float]]:
-    """``guidance`` and ``target`` by the names of the radiomics target; {} for a run without guidance.
+def guidance_of(trained: Trained, chunk: Sequence[tuple[Record, Prediction]]) -> list[dict[str, dict[str, float]]]:
+    """``guidance`` and ``target`` of each record by the names of the radiomics target; {} for a run without guidance.
 
     ``guidance`` is what the model predicts, in the target's own units. ``target`` is measured on the reference outline
     at the network's size, as for the training; a value that is undefined there is NaN, and without an outline there is
-    none.
+    none. A chunk of the run's batch size, or a smaller one, is measured by the training's program.
     """
-    if "guidance" not in found.answers:
-        return {}
-    predicted = unscaled(found, trained).answers["guidance"].tolist()
-    values = {"guidance": dict(zip(clinical.TARGET, predicted))}
-    if record.mask is None:
-        return values
+    if "guidance" not in trained.facts["tasks"]:
+        return [{} for _ in chunk]
+    named = lambda values: dict(zip(clinical.TARGET, values.tolist()))
+    rows = [{"guidance": named(unscaled(found, trained).answers["guidance"])} for _, found in chunk]
     size = (trained.config.data.height, trained.config.data.width)
-    image, mask = (
-        letterbox(pixels, size, record.spacing)[None] for pixels in (record.image, 255 * record.mask.astype(np.uint8))
-    )
-    (measured,), (valid,) = pipeline.measure(image, mask, chunk=1)
-    return values | {"target": dict(zip(clinical.TARGET, np.where(valid, measured, np.nan).tolist()))}
+    boxed = lambda pixels, record: letterbox(pixels, size, record.spacing)
+    outlined = [
+        (row, boxed(record.image, record), boxed(255 * np.uint8(record.mask), record))
+        for row, (record, _) in zip(rows, chunk)
+        if record.mask is not None
+    ]
+    if outlined:
+        to_fill, image, mask = zip(*outlined)
+        measured, valid = pipeline.measure(np.stack(image), np.stack(mask), chunk=trained.config.train.batch_size)
+        for row, values in zip(to_fill, np.where(valid, measured, np.nan)):
+            row["target"] = named(values)
+    return rows
 
 
 def table_of(run_dir: Path, part: str = "test", checkpoint: str = "best", flip: bool = False) -> Path:
@@ -213,9 +230,9 @@ def evaluate(
     page = run_dir / "report" if table.parent == run_dir else table.parent
     records = getattr(parts, part)
     cases, thumbnails, labels, outlines = [], [], [], []
-    for record, found in predicted(trained, records, flip=flip):
+    for record, found, case in evaluated(trained, records, part=part, flip=flip):
         outline = None if found.probability is None else found.probability >= 0.5
-        cases.append(case_of(trained, record, found, part))
+        cases.append(case)
         thumbnails.append(report.thumbnail(report.Picture(record.case, record.image, record.mask, outline)))
         labels.append(reader_labels(record))
         outlines.append(None if picture is None or outline is None else np.packbits(outline))
