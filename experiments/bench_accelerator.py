@@ -17,6 +17,7 @@ recomputing and batches in parts (``base`` at 256 x 256).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -132,13 +133,13 @@ def run(words: Sequence[str], out: Path, part: Name, seconds: float) -> str:
 
 
 def end(process: subprocess.Popen) -> None:
-    """Interrupt a part and its processes; kill them where they do not end."""
-    os.killpg(process.pid, signal.SIGINT)
-    try:
+    """Interrupt a part, which ends the processes that it started elsewhere; then end those of its own group."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(LEAVE)
-    except subprocess.TimeoutExpired:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
 def finished(log: Path) -> set[str]:
