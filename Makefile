@@ -2,15 +2,20 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 
-.PHONY: demo test bench lint format docs requirements clean
+.PHONY: demo test bench bench-gpu lint format docs requirements clean
 demo: .venv/ready
 	$(PY) -m experiments.demo
 
 test: .venv/ready
 	$(PY) -m pytest -n 2 --dist loadfile
 
+# ENV=DIR, an environment with PyTorch (experiments/peers/README.md), adds the same step in PyTorch.
+PEERS = $(if $(ENV),--torch-python $(ENV)/bin/python)
 bench: .venv/ready
-	$(PY) -m experiments.benchmark
+	$(PY) -m experiments.benchmark $(PEERS)
+
+bench-gpu: .venv/ready
+	$(PY) -m experiments.bench_accelerator --out runs/bench-gpu $(PEERS)
 
 lint: .venv/ready
 	$(PY) -m ruff check .

@@ -1,58 +1,57 @@
-"""Time the training step of several variants: plain multitask training, RLAR, the baselines, other XLA flags.
+"""Time the training step: plain, RLAR, the input pipeline, the PyTorch twin; or other groups. One table of ratios.
 
-python -m experiments.benchmark [--only rlar] [--config small] [--batch-size 8] [--rounds 8]
+python -m experiments.benchmark [--torch-python ENV/bin/python] [--config small] [--batch-size 8] [--rounds 8]
 python -m experiments.benchmark --only flags --flags xla_this=1 xla_that=2
 python -m experiments.benchmark --only memory --rounds 0 [--config base] [--pixels 64 96]
 
-Each variant runs in a process of its own, because XLA reads its flags once. The processes take turns of four steps.
-Each turn gives one ratio to the first variant, and the table shows the median of these ratios. It is reliable even
-where the speed of the machine changes. The absolute times hold for this machine at this moment only.
+Each variant runs in a process of its own, because XLA reads its flags once. The processes of a group take turns of four
+steps. Each turn gives one ratio to the group's first variant, and the table shows the median of these ratios. It is
+reliable even where the speed of the machine changes. The absolute times hold for this machine at this moment only.
+
+Columns: *images/s* of the batch by the median time; *temporary MiB* and *memory*, its ratio, of the intermediate
+values; *peak MiB an image*: these, arguments and results, donated buffers once. "waiting for data" is that part of the
+row above it. The PyTorch twin is timed without augmentation and guidance, beside JAX without them
+(``experiments/peers``).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
-import numpy as np
 import tyro
 
-from thyroid_jax import command, model
-from thyroid_jax.batch import Batch
-from thyroid_jax.config import Config, recipe_of, replace_groups
+from thyroid_jax import command, extras, model
+from thyroid_jax.config import recipe_of
 from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.mtl.scalarize import SCALARIZERS
-from thyroid_jax.mtl.weigh import WEIGHERS
-from thyroid_jax.radiomics import clinical
-from thyroid_jax.train import init_state, train_step
 
-from .configs import named
-from .runtime import CPU_FLAGS, keep_memory
+from .timing import rows as table
+from .timing.rows import Row
+from .timing.variants import Group, Variant, configure, variants
+from .timing.worker import STEPS, work
 
-STEPS = 4  # timed steps in one turn of a variant
-# For programs that never run: plain machine code. What is computed, and so the memory, is decided before.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+WANTED = 4000  # images a second that a GPU may take
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time the training step of a group of variants against plain multitask training."""
+    """Time the training step of groups of variants against plain multitask training."""
 
     config: str = "small"
     """one of the named configs"""
-    only: Literal["rlar", "shape", "evidence", "losses", "latent", "parameters", "flags", "memory"] = "rlar"
-    """the group of variants to compare with the plain step. rlar: forms of RLAR; shape: guidance target and shape
-    consistency; evidence: what the heads read, and published encoders; losses: multitask methods that weigh losses;
-    latent, parameters: those that weigh gradients there; flags: XLA flags and memory; memory: precision, recomputing
-    and batches in parts
+    only: tuple[Group | Literal["peers"], ...] = ("rlar", "input", "peers")
+    """the groups of variants, each compared with the plain step. rlar: forms of RLAR; input: the input pipeline; peers:
+    the same step in PyTorch; shape: guidance target and shape consistency; evidence: what the heads read, and published
+    encoders; losses: multitask methods that weigh losses; latent, parameters: those that weigh gradients there; flags:
+    XLA flags and memory; memory: precision, recomputing and batches in parts
     """
     batch_size: int = 8
     rounds: int = 8
@@ -61,175 +60,36 @@ class Arguments:
     """height and width of the images, in place of the config's"""
     flags: tuple[str, ...] = ()
     """further XLA flags to time RLAR with, one at a time, without their leading dashes: xla_this=1 xla_that=2"""
+    torch_python: str = ""
+    """interpreter that has PyTorch (experiments/peers/README.md); without it the peers are not run"""
+    out: Path | None = None
+    """file to which a line of JSON is added for each row"""
     worker: str = ""
     """(used by the script itself)"""
 
-
-class Variant(NamedTuple):
-    """One row of the comparison: changed fields of settings, XLA flags, and whether the process keeps freed memory."""
-
-    changes: dict[str, dict[str, Any]]
-    flags: tuple[str, ...] = CPU_FLAGS
-    keeps: bool = True
-
-
-def variants(arguments: Arguments) -> dict[str, Variant]:
-    """Name -> variant; the first is the plain multitask step, to which the others are compared."""
-    on = {"weight": 1.0}
-    penalty = lambda **fields: Variant({"rlar": on | fields})
-    rlar = {
-        "RLAR": penalty(),
-        "RLAR, full space": penalty(space="full"),
-        "RLAR, outline held": penalty(hold=("segmentation",)),
-        "RLAR, three tasks": penalty(tasks=("segmentation", "grading", "guidance")),
-        "RLAR at stride8": penalty(level="stride8"),
-        "RLAR at stride2": penalty(level="stride2"),
-    }
-    augmented = {"view": "augmented"}
-    consistent = {"weight": 0.3, "warmup": 0.0}
-    shape = {
-        "target of the augmented view": Variant({"guidance": augmented}),
-        "shape consistency": Variant({"consistency": consistent}),
-        "shape consistency, head alone": Variant({"consistency": consistent | {"gradient": "head"}}),
-        "all, with RLAR": Variant({"rlar": on, "guidance": augmented, "consistency": consistent}),
-    }
-    with_method = lambda method, at="latent": Variant({"mtl": {"method": method, "at": at}})
-    methods = [name for name in WEIGHERS if name != "equal"]
-    losses = {name: with_method(name) for name in SCALARIZERS if name != "equal"}
-    latent = {f"{name}, latent": with_method(name) for name in methods}
-    parameters = {f"{name}, parameters": with_method(name, "parameters") for name in methods}
-    parameters |= {"CosReg": Variant({"cosreg": {"weight": 0.1}})}
-    flags = {
-        "plain, XLA's defaults": Variant({}, ()),
-        "plain, memory given back": Variant({}, keeps=False),
-        "RLAR": penalty(),
-        "RLAR, XLA's defaults": Variant({"rlar": on}, ()),
-        "RLAR, memory given back": Variant({"rlar": on}, keeps=False),
-    }
-    flags |= {
-        f"RLAR, flag {number}": Variant({"rlar": on}, (f"--{flag}",))
-        for number, flag in enumerate(arguments.flags, start=1)
-    }
-    nodule = {"pooling": "nodule", "pooled_levels": 3}
-    lite0 = lambda frozen, **fields: Variant(
-        {"model": {"encoder": "efficientnet_lite0", "frozen_levels": frozen}, "train": {"encoder_weights": "package"}}
-        | fields
-    )
-    evidence = {
-        "pooled over the nodule": Variant({"model": nodule}),
-        "measured evidence": Variant({"model": {"evidence": "measured"}}),
-        "lite0": lite0(0),
-        "lite0, two levels frozen": lite0(2),
-        "lite0, three levels frozen": lite0(3),
-        "lite0, frozen": lite0(5),
-        "lite0, frozen, RLAR": lite0(5, rlar=on),
-    }
-    less = {
-        "": ({}, {}),
-        ", activations again": ({"remat": "activations"}, {}),
-        ", blocks again": ({"remat": "blocks"}, {}),
-        ", 4 parts": ({}, {"accumulate": 4}),
-    }
-    memory = {
-        f"{dtype}, {method}{words}": Variant(
-            {"model": {"dtype": dtype} | shape, "train": {"batch_size": arguments.batch_size} | parts} | penalties
-        )
-        for dtype in ("float32", "bfloat16", "bfloat16_encoder")
-        for method, penalties in (("plain", {}), ("RLAR", {"rlar": on}))
-        for words, (shape, parts) in less.items()
-        if not (dtype == "bfloat16_encoder" and words)
-    }
-    if arguments.only == "memory":
-        return memory
-    groups = {
-        "evidence": evidence,
-        "rlar": rlar,
-        "shape": shape,
-        "losses": losses,
-        "latent": latent,
-        "parameters": parameters,
-        "flags": flags,
-    }
-    return {"plain": Variant({})} | groups[arguments.only]
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.rounds < 0:
+            raise InputError("--batch-size must be at least 1, and --rounds at least 0.")
+        if not self.rounds and {"input", "peers"} & set(self.only):
+            raise InputError("--rounds 0 times nothing: name groups of steps after --only, such as memory.")
+        if self.flags and "flags" not in self.only:
+            raise InputError("--flags changes nothing without --only flags; add it, or leave --flags out.")
 
 
-def configure(arguments: Arguments, variant: Variant) -> Config:
-    """The config of one variant: plain training with guidance towards the batch's own target, and the changes."""
-    plain = replace_groups(named([arguments.config, "plain"]), guidance={"weight": 0.1, "view": "original"})
-    if arguments.pixels:
-        plain = replace_groups(plain, data=dict(zip(("height", "width"), arguments.pixels)))
-    return replace_groups(plain, **variant.changes)
+def variants_of(group: Group, arguments: Arguments) -> dict[str, Variant]:
+    """The variants of a group as the arguments ask for them."""
+    return variants(group, batch_size=arguments.batch_size, flags=arguments.flags if group == "flags" else ())
 
 
-def random_batch(config: Config, batch_size: int, grades: int) -> Batch:
-    """A batch of noise images with every label present.
-
-    The outline is an ellipse, because the time of the guidance target depends on the outline.
-    """
-    rng = np.random.default_rng(0)
-    b, h, w = batch_size, config.data.height, config.data.width
-    y, x = np.ogrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
-    ellipse = np.where((y / 0.5) ** 2 + (x / 0.6) ** 2 < 1, np.uint8(255), np.uint8(0))
-    present = np.ones(b, bool)
-    return Batch(
-        image=rng.integers(0, 256, (b, h, w, 1), np.uint8),
-        mask=np.broadcast_to(ellipse, (b, h, w)).copy(),
-        grade=np.eye(grades, dtype=np.float32)[np.arange(b) % grades],
-        malignant=(np.arange(b) % 2).astype(np.float32),
-        radiomics=rng.normal(size=(b, len(clinical.TARGET))).astype(np.float32),
-        mask_valid=present,
-        grade_valid=present,
-        malignant_valid=present,
-        radiomics_valid=present,
-        example_valid=present,
-    )
-
-
-def work(arguments: Arguments) -> None:
-    """Compile one variant, then time :data:`STEPS` steps for every line on standard input.
-
-    The first line printed is JSON with the compile time, the FLOPs and the memory. Each later line is the time of a
-    step in seconds.
-    """
-    variant = variants(arguments)[arguments.worker]
-    if variant.keeps:
-        keep_memory()
-    config = configure(arguments, variant)
-    recipe = recipe_of(config)
-    recipe = recipe.replace(fitted=recipe.fitted._replace(total_steps=np.array(1000, np.float32)))
-    state = init_state(recipe, jax.random.key(0))
-    batch = jax.device_put(random_batch(config, arguments.batch_size, recipe.model.grades))
-    started = time.perf_counter()
-    step = train_step.lower(state, batch, recipe).compile(compiler_options=None if arguments.rounds else QUICK)
-    seconds = time.perf_counter() - started if arguments.rounds else None
-    # A loop's body counts once, however often it runs: with a batch in parts the FLOPs are not known.
-    gflop = step.cost_analysis()["flops"] / 1e9 if config.train.accumulate == 1 else None
-    memory = step.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    mib, held = memory.temp_size_in_bytes / 2**20, held / 2**20
-    if arguments.rounds:
-        state, _ = jax.block_until_ready(step(state, batch, recipe))
-    print(json.dumps({"compile": seconds, "gflop": gflop, "mib": mib, "held": held}), flush=True)
-    for _ in sys.stdin:
-        started = time.perf_counter()
-        for _ in range(STEPS):
-            state, _ = step(state, batch, recipe)
-        jax.block_until_ready(state)
-        print(json.dumps((time.perf_counter() - started) / STEPS), flush=True)
-
-
-def start(name: str, arguments: Arguments) -> subprocess.Popen:
+def start(group: Group, name: str, variant: Variant, arguments: Arguments) -> subprocess.Popen:
     """A worker process for one variant, with its own XLA flags and without the scripts' compilation cache."""
-    flags = " ".join([os.environ.get("XLA_FLAGS", ""), *variants(arguments)[name].flags]).strip()
-    environment = os.environ | {
-        "XLA_FLAGS": flags,
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    }  # the processes share one accelerator
+    flags = " ".join([os.environ.get("XLA_FLAGS", ""), *variant.flags]).strip()
+    environment = os.environ | {"XLA_FLAGS": flags}
     words = [sys.executable, "-m", f"{command.scripts_package()}.benchmark", "--worker", name]
-    words += ["--config", arguments.config, "--only", arguments.only, "--batch-size", str(arguments.batch_size)]
+    words += ["--config", arguments.config, "--only", group, "--batch-size", str(arguments.batch_size)]
     words += ["--rounds", str(arguments.rounds)]
     words += ["--pixels", *map(str, arguments.pixels)] if arguments.pixels else []
-    words += ["--flags", *arguments.flags] if arguments.flags else []
+    words += ["--flags", *arguments.flags] if group == "flags" and arguments.flags else []
     return subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -249,67 +109,95 @@ def end(worker: subprocess.Popen) -> None:
     worker.wait()
 
 
-def compare(arguments: Arguments) -> None:
-    """Start every variant, let them take turns, and print the medians and the median ratios to the first variant."""
+def measured(group: Group, arguments: Arguments) -> Iterator[Row]:
+    """Start every variant of a group, let them take turns, and give their rows; without rounds each as it is ready."""
     workers, facts = {}, {}
-    for name in variants(arguments):  # one after the other, so that compile times do not disturb each other
-        workers[name] = start(name, arguments)
+    for name, variant in variants_of(group, arguments).items():  # one after the other: compiling disturbs
+        workers[name] = start(group, name, variant, arguments)
         facts[name] = ask(workers[name], name)
         if not arguments.rounds:
             end(workers[name])
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
+            yield table.rows_of(group, facts, {}, arguments.batch_size)[-1]
+    if not arguments.rounds:
+        return
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
     for _ in range(arguments.rounds):
         for name, worker in workers.items():
             worker.stdin.write("go\n")
             worker.stdin.flush()
-            seconds[name].append(ask(worker, name))
+            turns[name].append(ask(worker, name))
     for worker in workers.values():
         end(worker)
-    config = configure(arguments, Variant({}))
-    shape = recipe_of(config).model
-    parameters = model.parameter_count(jax.eval_shape(lambda: model.init(jax.random.key(0), shape)))
-    device = jax.devices()[0]
-    print(
-        f"{arguments.config}: {parameters:,} parameters, "
-        f"batch {arguments.batch_size} x {config.data.height} x {config.data.width}"
+    yield from table.rows_of(group, facts, turns, arguments.batch_size)
+
+
+def peers(arguments: Arguments) -> Iterator[Row]:
+    """The rows of the PyTorch twin, which ``experiments.peers.benchmark`` measures in a process of its own."""
+    if not arguments.torch_python:
+        yield Row("peers", "the step in PyTorch", missing="needs --torch-python ENV/bin/python")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "peers.jsonl"
+        size = arguments.pixels or pixels_of(arguments)
+        words = [sys.executable, "-m", f"{command.scripts_package()}.peers.benchmark", "--sizes", arguments.config]
+        words += ["--image", *map(str, size), "--batch", str(arguments.batch_size), "--rounds", str(arguments.rounds)]
+        words += ["--steps", str(STEPS), "--device", jax.default_backend(), "--turn-seconds", "60"]
+        words += ["--torch-python", arguments.torch_python, "--out", str(out)]
+        ended = subprocess.run(words, stdout=subprocess.DEVNULL, check=False)
+        if ended.returncode:
+            yield Row(
+                "peers", "the step in PyTorch", missing=f"exit status {ended.returncode}, its message stands above"
+            )
+        for line in out.read_text().splitlines() if out.exists() else ():
+            yield table.row_of_peer(json.loads(line))
+
+
+def pixels_of(arguments: Arguments) -> tuple[int, int]:
+    """Height and width of the images."""
+    data = configure(arguments.config, Variant({}), arguments.pixels).data
+    return data.height, data.width
+
+
+def heading(arguments: Arguments) -> str:
+    """What is measured, and where."""
+    recipe = recipe_of(configure(arguments.config, Variant({}), arguments.pixels))
+    parameters = model.parameter_count(jax.eval_shape(lambda: model.init(jax.random.key(0), recipe.model)))
+    height, width = pixels_of(arguments)
+    where = f"{len(jax.devices())} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores"
+    return (
+        f"{arguments.config}: {parameters:,} parameters, batch {arguments.batch_size} x {height} x {width}\n"
+        f"jax {jax.__version__} on {where}, {arguments.rounds} rounds of {STEPS} steps\n"
     )
-    where = f"{len(jax.devices())} x {device.device_kind}, {os.cpu_count()} cores"
-    print(
-        f"jax {jax.__version__} on {where}, {arguments.rounds} rounds of {STEPS} steps; "
-        "time, FLOPs, memory as ratios to the first row; "
-        "peak: temporary memory, arguments and results, donated buffers once"
-    )
-    columns = (
-        "step",
-        "median s",
-        "time",
-        "GFLOP",
-        "FLOPs",
-        "temporary MiB",
-        "memory",
-        "peak MiB an image",
-        "compile s",
-    )
-    print(f"\n| {' | '.join(columns)} |\n" + "|---" * len(columns) + "|")
-    plain = next(iter(workers))
-    for name, times in seconds.items():
-        f, first = facts[name], facts[plain]
-        row = "- | -"
-        if times:
-            ratios = [own / reference for own, reference in zip(times, seconds[plain])]
-            row = f"{statistics.median(times):.4f} | {statistics.median(ratios):.2f}"
-        row += " | - | -" if f["gflop"] is None else f" | {f['gflop']:.1f} | {f['gflop'] / first['gflop']:.2f}"
-        row += f" | {f['mib']:.0f} | {f['mib'] / first['mib']:.2f}"
-        row += f" | {(f['mib'] + f['held']) / arguments.batch_size:.2f}"
-        row += " | -" if f["compile"] is None else f" | {f['compile']:.1f}"
-        print(f"| {name} | {row} |")
+
+
+def cores_for(row: Row) -> str:
+    """How many cores of the host the pipeline needs for :data:`WANTED` images a second."""
+    return f"{row.name}: {WANTED:,} images/s keep {WANTED * row.cpu_per_image:.2f} cores busy."
 
 
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the processes share one accelerator
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("benchmark"))
-    work(arguments) if arguments.worker else compare(arguments)
+    if arguments.worker:
+        variant = variants_of(arguments.only[0], arguments)[arguments.worker]
+        config = configure(arguments.config, variant, arguments.pixels)
+        work(variant, config, arguments.batch_size, timed=arguments.rounds > 0)
+        return
+    extras.require(*(extras.TRAINING if "input" in arguments.only else ()))
+    print(heading(arguments))
+    print(table.HEADER, flush=True)
+    found = []
+    for group in arguments.only:
+        for row in peers(arguments) if group == "peers" else measured(group, arguments):
+            found.append(row)
+            print(table.line_of(row), flush=True)
+            if arguments.out is not None:
+                with arguments.out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
+    told = [cores_for(row) for row in found if "alone" in row.name and row.cpu_per_image is not None]
+    print("\n".join(["", *told]) if told else "", end="\n" if told else "")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,17 @@
 python -m experiments.compare --methods rlar_guidance plain --data.name ddti --data.dir data --out runs/compare-ddti
     [--config SIZE] [--folds 0 1 2 3 4] [--seeds 0] [--part test] [--group.field value ...]
     [--runs NAME=DIR [DIR ...]] [--ensemble] [--measures dice quadratic_kappa] [--margin dice=0.02]
+    [--submit local|slurm --jobs 4 --job-gpus 1]
 python -m experiments.compare --grid FILE.json
 python -m experiments.compare --runs ours=runs/a runs/b theirs=results/nnunet --out runs/compared
 
 **The grid.** A method may carry options of --config, joined by a plus sign: ``plain+lite0+nodule``. Each combination of
 method, fold and seed has a run folder OUT/METHOD-foldF-seedS. The command can be stopped at any moment and repeated: it
 reads finished runs and continues the others. SIGTERM and Ctrl-C leave a checkpoint of the run in hand. Several
-processes may share OUT; each computes runs that no other is at. For each seed, every image is predicted by the model
-that was not trained on its fold. ``--grid`` reads the same options from a file (``thyroid_jax/runs/grid_file.py``),
-which may name several data sets; each then has a folder OUT/DATASET.
+processes may share OUT; each computes runs that no other is at. ``--submit`` starts such processes, as jobs of SLURM or
+on this machine, waits for them and then makes the tables (docs/training.md). For each seed, every image is predicted
+by the model that was not trained on its fold. ``--grid`` reads the same options from a file
+(``thyroid_jax/runs/grid_file.py``), which may name several data sets; each then has a folder OUT/DATASET.
 
 **Methods that are there.** ``--runs`` adds finished run folders of a method, or a folder with ``cases.csv``, as
 ``python -m experiments.evaluate --masks`` writes it of other people's results.
@@ -39,14 +41,20 @@ from thyroid_jax import command, extras, runs
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.evaluate.cases import Case
+from thyroid_jax.runs.job_options import JobOptions
 from thyroid_jax.runs.table_options import TableOptions
 
 from .configs import OPTIONS, SIZES, chosen_names, parse, settings_of
 from .runtime import prepare
 
 
+def say(text: str) -> None:
+    """Print a line at once, also where the output is a file."""
+    print(text, flush=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Arguments(TableOptions, Config):
+class Arguments(TableOptions, JobOptions, Config):
     """Train methods on all folds and seeds, pool their predictions for held-out images, and compare them in pairs.
 
     --grid FILE reads the options from a JSON file; those of the command line come after it.
@@ -143,7 +151,6 @@ def compare(study: Study) -> str:
     """Compute what is missing, write the tables and return them as Markdown."""
     arguments, part = study.arguments, study.arguments.part
     found: dict[str, list[Case]] = {cell.method: [] for cell in study.cells}
-    say = lambda text: print(text, flush=True)
     if study.cells:
         cases = {
             cell.folder: [replace(case, part=cell.run) for case in own]
@@ -188,13 +195,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     extras.require(*extras.TRAINING)
     asked = studies(sys.argv[1:] if argv is None else argv)
-    prepare()
+    options = asked[0].arguments
+    if options.submit == "no":
+        prepare()
     for study in asked:
         runs.results.require(study.arguments)
         runs.results.check_folders(runs.results.parse_methods(study.arguments.runs), flip=study.arguments.flip)
         runs.grid.check_cells(study.cells)
         if study.cells:
             runs.open_parts(study.cells[0].config)  # a data set that is missing is named before another is trained on
+    if options.submit != "no":  # JAX starts afterwards, so that the jobs have the devices alone
+        grids = [runs.jobs.Grid(study.cells, study.arguments.part, study.arguments.flip) for study in asked]
+        runs.jobs.run_jobs(grids, options.out / runs.jobs.FOLDER, options, prepare, echo=say)
+        prepare()
     for study in asked:
         if len(asked) > 1:
             print(f"\n{study.folder.name}", flush=True)

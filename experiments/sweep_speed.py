@@ -33,12 +33,12 @@ from thyroid_jax import command
 from thyroid_jax.batch import Batch
 from thyroid_jax.config import Config, recipe_of, replace_groups
 from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.train import TrainState, init_state, train_step, update
 
 from .configs import named
 from .runtime import prepare
+from .timing.variants import random_batch
 
 ROUNDS = 5  # turns of each way in a row of the table, at most
 TURN = 0.5  # seconds that a turn should last at least
@@ -102,27 +102,6 @@ def stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def noise(arguments: Arguments, grades: int, seed: int) -> Batch:
-    """A batch of noise images with an ellipse as outline, every label present."""
-    rng = np.random.default_rng(seed)
-    b, h, w = arguments.batch_size, arguments.height, arguments.width
-    y, x = np.ogrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
-    ellipse = np.where((y / 0.5) ** 2 + (x / 0.6) ** 2 < 1, np.uint8(255), np.uint8(0))
-    there = np.ones(b, bool)
-    return Batch(
-        image=rng.integers(0, 256, (b, h, w, 1), np.uint8),
-        mask=np.broadcast_to(ellipse, (b, h, w)).copy(),
-        grade=np.eye(grades, dtype=np.float32)[rng.integers(grades, size=b)],
-        malignant=rng.integers(2, size=b).astype(np.float32),
-        radiomics=np.zeros((b, len(clinical.TARGET)), np.float32),
-        mask_valid=there,
-        grade_valid=there,
-        malignant_valid=there,
-        radiomics_valid=there,
-        example_valid=there,
-    )
-
-
 def recipe_for(arguments: Arguments, method: str) -> Recipe:
     """The recipe of a method at the size asked for, its schedules as long as a run."""
     size = {"height": arguments.height, "width": arguments.width}
@@ -138,7 +117,9 @@ def measure(arguments: Arguments, method: str, runs: int, until: float, expected
     if time.perf_counter() + compilation + 4 * runs * single > until:  # two steps of each way at least
         return Row(**asdict(row) | {"missing": "no time left"})
     recipe = recipe_for(arguments, method)
-    batches = [jax.device_put(noise(arguments, recipe.model.grades, seed)) for seed in range(runs)]
+    size = arguments.height, arguments.width
+    made = (random_batch(size, arguments.batch_size, recipe.model.grades, seed) for seed in range(runs))
+    batches = [jax.device_put(batch) for batch in made]
     if arguments.batches == "shared":
         batches = batches[:1] * runs
     states = [init_state(recipe, jax.random.key(seed)) for seed in range(runs)]

@@ -111,6 +111,22 @@ def test_given_again_it_trains_nothing_and_prints_the_same_table(compared, monke
     assert other_order["difference to only_grading"][2:] == ["plain"] and other_order["macro_auroc"]
 
 
+def test_jobs_compute_the_cells_before_jax_starts(compared, monkeypatch):
+    command, out, printed = compared
+    seen = []
+    monkeypatch.setattr(compare, "prepare", lambda: seen.append("prepare"))
+
+    def run_jobs(grids, folder, options, prepare, *, echo):
+        prepare()
+        seen.append(
+            ([cell.folder.name for cell in grids[0].cells], *grids[0][1:], folder, options.submit, options.jobs)
+        )
+
+    monkeypatch.setattr(compare, "run_jobs", run_jobs)
+    assert printed_by([*command, "--submit", "slurm", "--jobs", "3"]).endswith(printed[printed.index("| measure") :])
+    assert seen == ["prepare", (CELLS, "test", False, out / "jobs", "slurm", 3), "prepare"]
+
+
 def test_the_tables_are_printed_again_from_the_pooled_predictions_alone(compared, capsys):
     command, out, printed = compared
     printed_by(command)  # another test compared fewer folds since

@@ -171,7 +171,17 @@ def test_in_the_library_the_two_lines_of_the_page_make_it_an_option_and_a_term(p
 
     monkeypatch.setattr(configs, "Config", edited.Config)
     monkeypatch.setattr(configs, "replace_groups", edited.replace_groups)
-    words = ["--config", "tiny", "plain", "--smoothness.weight", "0.5", "--smoothness.ramp", "0.2"]
+    words = [
+        "--config",
+        "tiny",
+        "plain",
+        "--smoothness.weight",
+        "0.5",
+        "--smoothness.ramp",
+        "0.2",
+        "--train.accumulate",
+        "2",
+    ]
     config = configs.parse(edited.Config, words, prog="train")
     assert (config.smoothness.weight, config.smoothness.ramp, config.rlar.weight) == (0.5, 0.2, 0.0)
     recipe = edited.recipe_of(config)
@@ -339,7 +349,7 @@ def test_the_page_on_installation_lists_every_extra_target_and_python():
     extras = re.findall(r"^\| `(\w+)` \|", INSTALL, re.MULTILINE)
     assert sorted(extras) == sorted(PROJECT["optional-dependencies"])
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-    assert sorted(re.findall(r"^\| `make (\w+)` \|", INSTALL, re.MULTILINE)) == sorted(targets)
+    assert sorted(re.findall(r"^\| `make ([\w-]+)` \|", INSTALL, re.MULTILINE)) == sorted(targets)
     named = [words.rsplit(" ", 1)[1] for words in PROJECT["classifiers"] if "Python :: 3." in words]
     assert f"Python {', '.join(named[:-1])} or {named[-1]} on Linux" in INSTALL
     assert f"thyroid_jax-{PROJECT['version']}-py3-none-any.whl" in INSTALL

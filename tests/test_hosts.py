@@ -119,7 +119,7 @@ def address():
 
 
 def together(started, run_dir, number, what, steps):
-    """Train by ``number`` processes; after ``steps`` the last one asks to stop or dies. (status, stdout, stderr) each."""
+    """Train by ``number`` processes; after ``steps`` the last one asks to stop or dies; (status, stdout, stderr)."""
     where = address()
     worker = [sys.executable, str(ROOT / "tests" / "hosts_worker.py"), str(run_dir), where, str(number)]
     words = [[*worker, str(place)] for place in range(number)]

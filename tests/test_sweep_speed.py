@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import sweep_speed
+from experiments.timing.variants import random_batch
 from thyroid_jax.errors import InputError
 from thyroid_jax.train import init_state, train_step
 
@@ -17,7 +18,7 @@ TINY = ["--config", "tiny", "--height", "16", "--width", "16", "--batch-size", "
 def test_a_stacked_step_is_the_step_of_every_seed(batches):
     arguments = sweep_speed.Arguments(config="tiny", height=16, width=16, batch_size=2)
     recipe = sweep_speed.recipe_for(arguments, "rlar")
-    given = [sweep_speed.noise(arguments, recipe.model.grades, seed) for seed in range(2)]
+    given = [random_batch((16, 16), 2, recipe.model.grades, seed) for seed in range(2)]
     given = given if batches == "own" else given[:1] * 2
     fresh = lambda: [init_state(recipe, jax.random.key(seed)) for seed in range(2)]
     stacked = sweep_speed.stack(given) if batches == "own" else given[0]

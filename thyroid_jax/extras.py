@@ -38,6 +38,7 @@ PACKAGES = {  # module -> package; of two extras that hold a package, the smalle
     "highdicom": Package("highdicom", "formats"),
     "flatbuffers": Package("flatbuffers", "export"),
     "tensorboardX": Package("tensorboardX", "tensorboard"),
+    "submitit": Package("submitit", "slurm"),
 }
 
 RECORDS = ("tensorflow_datasets", "importlib_resources", "array_record", "sklearn")

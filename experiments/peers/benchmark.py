@@ -282,7 +282,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--compile-mode", default=None, help="mode of torch.compile, such as max-autotune")
-    parser.add_argument("--eager", nargs="+", choices=("eager", "eager_nchw"), default=["eager", "eager_nchw"])
+    eager = {"choices": ("eager", "eager_nchw"), "default": ["eager", "eager_nchw"]}
+    parser.add_argument("--eager", nargs="*", help="forms of the twin; none for JAX alone", **eager)
     parser.add_argument("--warm-up", type=int, default=3, help="steps before the first turn, after the very first")
     parser.add_argument("--steps", type=int, default=10, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every process")

@@ -11,7 +11,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thyroid_jax.runs import apply, ensemble, external, grid, grid_file, ood, prediction_table, quality, results
+    from thyroid_jax.runs import (
+        apply,
+        ensemble,
+        external,
+        grid,
+        grid_file,
+        jobs,
+        ood,
+        prediction_table,
+        quality,
+        results,
+    )
     from thyroid_jax.runs.evaluation import (
         Evaluation,
         Finished,
@@ -41,6 +52,7 @@ __all__ = [
     "grid",
     "grid_file",
     "held_out_cases",
+    "jobs",
     "ood",
     "open_data",
     "open_finished",
@@ -54,7 +66,18 @@ __all__ = [
     "train",
 ]
 
-_MODULES = ("apply", "ensemble", "external", "grid", "grid_file", "ood", "prediction_table", "quality", "results")
+_MODULES = (
+    "apply",
+    "ensemble",
+    "external",
+    "grid",
+    "grid_file",
+    "jobs",
+    "ood",
+    "prediction_table",
+    "quality",
+    "results",
+)
 _STARTS = ("Data", "open_data", "open_parts", "train")
 
 

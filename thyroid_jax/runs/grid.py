@@ -38,17 +38,23 @@ def check_cells(cells: Sequence[Cell]) -> None:
             check_settings(cell.folder / "config.json", cell.config)
 
 
+def missing_cells(cells: Sequence[Cell], part: str = "test", *, flip: bool = False) -> list[Cell]:
+    """The cells that have no table of cases yet."""
+    return [cell for cell in cells if not _table(cell, part, flip).is_file()]
+
+
 def run_cells(
-    cells: Sequence[Cell], *, part: str = "test", flip: bool = False, wait: float = 10.0, echo: Echo = print
+    cells: Sequence[Cell], *, part: str = "test", flip: bool = False, wait: float | None = 10.0, echo: Echo = print
 ) -> Iterator[tuple[Cell, list[Case]]]:
     """The held-out cases of every cell, in the order in which they are there.
 
     A cell that another process computes is passed over, with a line that says so, and looked at again after the
-    others, every ``wait`` seconds. After each computed cell a line says how many are done and about how long the rest
-    takes, from the mean of those computed here. Raises what :func:`~thyroid_jax.runs.held_out_cases` raises.
+    others, every ``wait`` seconds; with None it is left to that process. After each computed cell a line says how many
+    are done and about how long the rest takes, from the mean of those computed here. Raises what
+    :func:`~thyroid_jax.runs.held_out_cases` raises.
     """
     waiting, seconds, told = list(cells), list[float](), set[Path]()
-    done = sum(_table(cell, part, flip).is_file() for cell in cells)
+    done = len(cells) - len(missing_cells(cells, part, flip=flip))
     echo(f"{len(cells)} cells, {done} of them are there")
     done = 0
     while waiting:
@@ -72,6 +78,8 @@ def run_cells(
         waited = len(left) == len(waiting)
         waiting = left
         if waited:
+            if wait is None:
+                return
             time.sleep(wait)
 
 
