@@ -47,7 +47,7 @@ def demo(config: Config) -> Config:
         model={"depth": 4, "pooling": "nodule", "pooled_levels": 3},
         data={"name": "phantom", "height": 96, "width": 96},
         optimizer={"learning_rate": 2e-3},
-        train={"epochs": 24, "batch_size": 16, "evaluate_every": 4},
+        train={"epochs": 24, "batch_size": 16, "evaluate_every": 4, "checkpoint_every": 4},
     )
 
 
