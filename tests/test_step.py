@@ -103,7 +103,7 @@ def test_frozen_levels_stay_to_the_bit_and_the_rest_of_a_published_encoder_learn
     monkeypatch.setitem(model.ENCODERS, "efficientnet_lite0", narrow)
     monkeypatch.setattr("thyroid_jax.model.network.encoder_levels", model.encoder_levels.__wrapped__)
     monkeypatch.setattr("thyroid_jax.train.step.encoder_levels", model.encoder_levels.__wrapped__)
-    moved = {}
+    moved, step = {}, jax.jit(update)
     for rate in (1.0, 0.1):
         config = replace_groups(
             Config(),
@@ -115,7 +115,7 @@ def test_frozen_levels_stay_to_the_bit_and_the_rest_of_a_published_encoder_learn
         recipe = recipe_of(config)
         state = init_state(recipe, KEY)
         before = jax.device_get(state.params)
-        after, _ = jax.jit(update)(state, make_batch(b=2, h=32, w=32), recipe)
+        after, _ = step(state, make_batch(b=2, h=32, w=32), recipe)
         moved[rate] = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, jax.device_get(after.params))
     for name, level in model.encoder_levels.__wrapped__(recipe.model).items():
         change = jax.tree.leaves(moved[1.0]["encoder"][name])
