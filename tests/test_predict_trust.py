@@ -63,7 +63,7 @@ def test_probabilities_are_calibrated_where_every_run_has_a_calibration(own, sec
         run(tmp_path / f"c{place}", file, "--run-dir", own, *options)
         assert "fitted for the best checkpoint without --flip" in about(tmp_path / f"c{place}")["calibration"]
     run(tmp_path / "d", file, "--run-dir", own, second)
-    assert about(tmp_path / "d")["calibration"] == f"uncalibrated: {second} has no report/calibration.json"
+    assert about(tmp_path / "d")["calibration"] == f"uncalibrated: no report/calibration.json in {second}"
     kept = read_json(own / apply.CALIBRATION)
     write_json(own / apply.CALIBRATION, {name: kept[name] for name in kept if name != "parameters"})
     assert "was not fitted for these parameters" in refused(capsys, tmp_path / "e", file, "--run-dir", own)
