@@ -20,8 +20,8 @@ from ..runtime import keep_memory
 from .variants import Variant, random_batch
 
 STEPS = 4  # timed steps in one turn of a variant
-BATCHES = 32  # batches in one turn of the pipeline alone
-EPOCH = 8  # batches in an epoch of the pipeline
+BATCHES = 64  # batches in one turn of the pipeline alone: an epoch, whose start takes longest
+EPOCH = 64  # batches in an epoch of the pipeline
 # For programs that never run: plain machine code. What is computed, and so the memory, is decided before.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 

@@ -1,7 +1,8 @@
 """A comparison's arguments from a JSON file, strictly checked.
 
 The fields are the options of ``python -m experiments.compare`` without dashes, and ``config`` for the size. Settings of
-a group may stand together. ``data.name`` may be several data sets, and ``runs`` and ``margin`` objects:
+a group may stand together. ``data.name`` may be several data sets, and ``runs`` and ``margin`` objects. The options of
+jobs, such as ``--submit``, stand on the command line alone, because they change no result:
 
     {
      "methods": ["plain", "plain+lite0+nodule"],
