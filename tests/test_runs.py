@@ -219,6 +219,7 @@ def test_a_run_that_blows_up_names_the_step_the_parts_and_the_last_good_checkpoi
     (["--train.batch-size", "0"], "batch_size"),
     (["--train.batch-size", "12"], "multiple of the number of devices, 8"),
     (["--run-dir", "/dev/null/run"], "Name a folder"),
+    (["--run-dir", "/proc/none/run"], "no folder can be made there"),
     (["--data.folds", "40"], "only 15 groups"),
     (["--data.fold", "9"], "data.fold is 9"),
     (["--mtl.method", "pcgrad"], "pcgrad together with rlar.weight 0.1, which you did not ask for"),

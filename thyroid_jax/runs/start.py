@@ -104,7 +104,10 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
     begins = config.train.start_from and not checkpoints.steps(run_dir / "checkpoints" / "last")
     start_from = start_of(config, tasks, data.parts) if begins else None
     if hosts.first():
-        run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # a place without folders, such as /proc
+            raise InputError(f"{run_dir}: no folder can be made there; choose another --run-dir.") from error
     else:
         echo = silent
     with hosts.held_by_first(alone_in(run_dir)):
