@@ -84,8 +84,7 @@ def hand_made(params, batch, recipe):
     return {"encoder": encoder, **rest}, weights
 
 
-@pytest.mark.parametrize("at", ["latent", "parameters"])
-@pytest.mark.parametrize("method", ["mgda", "pcgrad"])
+@pytest.mark.parametrize("method, at", [("mgda", "latent"), ("pcgrad", "parameters")])
 def test_gradient_weighers_act_on_the_encoder_and_leave_decoder_and_heads_to_their_tasks(
     method, at, params, tiny_recipe, uneven, x64
 ):

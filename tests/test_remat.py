@@ -19,7 +19,6 @@ RLAR = {"rlar": {"weight": 1.0, "kind": "square", "ramp": 0.0}}
 GROUPS = {
     "RLAR at an earlier level": {"rlar": RLAR["rlar"] | {"level": "stride2", "space": "full"}},
     "RLAR and Gramians": RLAR | {"mtl": {"method": "mgda"}},
-    "CosReg": {"cosreg": {"weight": 1.0}},
 }
 TWO_TASKS = {"malignancy": {"weight": 0.0}, "guidance": {"weight": 0.0}}
 NARROW = {

@@ -78,10 +78,10 @@ def writes_of(run, folder):
 
 
 def test_a_failure_at_any_write_loses_nothing(run, whole, tmp_path):
-    """Every second of them; which ones follows from the process, so that in time all are tried."""
+    """Every third of them; which ones follows from the process, so that in time all are tried."""
     count = writes_of(run, tmp_path / "counted")
-    tried = range(1 + os.getpid() % 2, count + 1, 2)
-    assert len(tried) >= 20
+    tried = range(1 + os.getpid() % 3, count + 1, 3)
+    assert len(tried) >= 13
     for number in tried:
         run_dir = tmp_path / str(number)
         with failing_write(number), pytest.raises(OSError, match="No space left on device") as error:
