@@ -29,7 +29,6 @@ from thyroid_jax.train import init_state
 from thyroid_jax.train.devices import AXIS, SPREADS
 from thyroid_jax.train.step import update
 
-from .benchmark import random_batch
 from .configs import named
 
 
@@ -98,7 +97,7 @@ def rows_of(arguments: Arguments) -> list[str]:
     """One row of the table for each mode, for the devices of this process."""
     config = named(arguments.config)
     recipe = recipe_of(config)
-    batch = random_batch(config, jax.device_count(), recipe.model.grades)
+    batch = random_batch((config.data.height, config.data.width), jax.device_count(), recipe.model.grades)
     parameters, rows = parameter_bytes(recipe), []
     for mode in arguments.modes:
         found = collectives(compiled_step(mode, recipe, batch))

@@ -144,7 +144,9 @@ def test_parts_are_kept_and_what_is_not_finished_is_run_again(tmp_path, monkeypa
 
 
 def test_a_part_that_takes_too_long_is_interrupted_and_keeps_what_it_printed(tmp_path, monkeypatch):
-    code = "import time\nprint('row', flush=True)\ntry:\n open('ready', 'w').close()\n time.sleep(600)\n"
+    # A test run in the background of a shell passes on that SIGINT is ignored.
+    code = "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "print('row', flush=True)\ntry:\n open('ready', 'w').close()\n time.sleep(600)\n"
     code += "finally: print('ended')"
     real = bench_accelerator.subprocess.Popen
 

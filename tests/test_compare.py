@@ -122,7 +122,7 @@ def test_jobs_compute_the_cells_before_jax_starts(compared, monkeypatch):
             ([cell.folder.name for cell in grids[0].cells], *grids[0][1:], folder, options.submit, options.jobs)
         )
 
-    monkeypatch.setattr(compare, "run_jobs", run_jobs)
+    monkeypatch.setattr("thyroid_jax.runs.jobs.run_jobs", run_jobs)
     assert printed_by([*command, "--submit", "slurm", "--jobs", "3"]).endswith(printed[printed.index("| measure") :])
     assert seen == ["prepare", (CELLS, "test", False, out / "jobs", "slurm", 3), "prepare"]
 
