@@ -35,17 +35,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from thyroid_jax import command, extras, runs
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError, exits_cleanly
-from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.runs.job_options import JobOptions
 from thyroid_jax.runs.table_options import TableOptions
 
 from .configs import OPTIONS, SIZES, chosen_names, parse, settings_of
 from .runtime import prepare
+
+if TYPE_CHECKING:
+    from thyroid_jax.evaluate.cases import Case
 
 
 def say(text: str) -> None:

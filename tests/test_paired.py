@@ -14,8 +14,9 @@ from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import paired
 from thyroid_jax.evaluate.calibration import calibration_summary
 from thyroid_jax.evaluate.cases import Case
-from thyroid_jax.evaluate.measures import CALIBRATION, MEASURES, PRIMARY
+from thyroid_jax.evaluate.measures import CALIBRATION, MEASURES
 from thyroid_jax.evaluate.paired import compare, difference, matched, permutation_test, run_of
+from thyroid_jax.evaluate.primary import PRIMARY
 from thyroid_jax.evaluate.statistics import cluster_bootstrap, crossed_bootstrap, decide, holm
 from thyroid_jax.evaluate.summary import summary
 

@@ -144,8 +144,6 @@ MEASURES: dict[str, Measure] = {
     **{f"malignant_{form}": measure_of(MALIGNANCY, form) for form in FORMS},
     **CALIBRATION,
 }
-PRIMARY = ("dice", "quadratic_kappa", "macro_auroc", "malignant_auroc")
-"""measures that are compared where none is named; every further one makes the adjustment of p stricter"""
 
 _FORM = "|".join([*FORMS, r"sensitivity_at_specificity_[1-9]\d?", r"specificity_at_sensitivity_[1-9]\d?"])
 _NAME = re.compile(rf"(?:malignant|at_or_above_(?P<above>.+?)|grade_(?P<grade>.+?))_(?P<form>{_FORM})")

@@ -15,7 +15,8 @@ import numpy as np
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.calibration import calibration_summary
 from thyroid_jax.evaluate.cases import Case, grades
-from thyroid_jax.evaluate.measures import CALIBRATION, PRIMARY, interval_over, is_measure, measure_named
+from thyroid_jax.evaluate.measures import CALIBRATION, interval_over, is_measure, measure_named
+from thyroid_jax.evaluate.primary import PRIMARY
 from thyroid_jax.evaluate.questions import Columns, Measure
 from thyroid_jax.evaluate.statistics import (
     Interval,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from thyroid_jax.evaluate.measures import PRIMARY
+from thyroid_jax.evaluate.primary import PRIMARY
 
 
 @dataclass(frozen=True, kw_only=True)
