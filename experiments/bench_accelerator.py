@@ -6,8 +6,10 @@ python -m experiments.bench_accelerator --out runs/trial --trial     (a minute o
 
 A part is a script of its own, the most important first. Its table is kept in OUT/PART.md and its rows in
 OUT/PART.jsonl, each as soon as it is measured. OUT/parts.jsonl says how every part ended. The same command runs what is
-not finished there: parts that were interrupted or failed begin anew, and their earlier rows stay. A part has its share
-of ``--seconds``; it is stopped at the end of it. A part for which something is missing says so and is left out.
+not finished there: parts that were interrupted or failed begin anew, and their earlier rows stay. Compiled programs
+are kept in OUT/compiled, so that this costs no second compilation; times of compilation are then those of reading. A
+part has its share of ``--seconds``; it is stopped at the end of it. A part for which something is missing says so and
+is left out.
 
 peers: the step of ``base`` at 256 x 256 in JAX and PyTorch (``torch.compile`` too), bfloat16, float32 and tf32, with
 its utilisation of the device; without ``--torch-python`` that of JAX alone. rlar: forms of RLAR (``small``). input: the
@@ -114,9 +116,11 @@ def run(words: Sequence[str], out: Path, part: Name, seconds: float) -> str:
     """Run a part's script for ``seconds`` at most and show what it prints; "" where it ended well, else why not."""
     words = [sys.executable, "-m", f"{command.scripts_package()}.{words[0]}", *words[1:]]
     path, stopped = out / f"{part}.md", False
+    environment = {"JAX_COMPILATION_CACHE_DIR": str((out / "compiled").absolute())} | os.environ
     with path.open("ab") as kept, path.open(encoding="utf-8") as printed:
         printed.seek(0, os.SEEK_END)
-        process = subprocess.Popen([*words, "--out", str(out / f"{part}.jsonl")], stdout=kept, start_new_session=True)
+        words += ["--out", str(out / f"{part}.jsonl")]
+        process = subprocess.Popen(words, stdout=kept, env=environment, start_new_session=True)
         ends = time.monotonic() + seconds
         try:
             while process.poll() is None and not stopped:

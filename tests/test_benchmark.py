@@ -122,7 +122,10 @@ def test_the_words_of_every_part_are_those_of_its_script(trial, torch_python, tm
 
 
 def test_parts_are_kept_and_what_is_not_finished_is_run_again(tmp_path, monkeypatch, capsys):
-    scripts = {"rlar": ["-c", "print('table')"], "input": ["-c", "import sys; print('half'); sys.exit(3)"]}
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    printed = "import os; print(os.path.relpath(os.environ['JAX_COMPILATION_CACHE_DIR'], os.environ['OUT']))"
+    monkeypatch.setenv("OUT", str(tmp_path))
+    scripts = {"rlar": ["-c", printed], "input": ["-c", "import sys; print('half'); sys.exit(3)"]}
 
     def popen(words, **options):
         return real([sys.executable, *scripts[words[3]]], **options)
@@ -134,11 +137,11 @@ def test_parts_are_kept_and_what_is_not_finished_is_run_again(tmp_path, monkeypa
     words = ["--out", str(tmp_path), "--parts", "rlar", "input"]
     bench_accelerator.main(words)
     told = capsys.readouterr().out
-    assert "table\n" in told and "input: not finished: exit status 3" in told
+    assert "\ncompiled\n" in told and "input: not finished: exit status 3" in told
     scripts["input"] = ["-c", "print('whole')"]
     bench_accelerator.main(words)
     assert "rlar: done before" in capsys.readouterr().out
-    assert (tmp_path / "rlar.md").read_text() == "table\n" and (tmp_path / "input.md").read_text() == "half\nwhole\n"
+    assert (tmp_path / "rlar.md").read_text() == "compiled\n" and (tmp_path / "input.md").read_text() == "half\nwhole\n"
     ends = [json.loads(line) for line in (tmp_path / "parts.jsonl").read_text().splitlines()]
     assert [(end["part"], end["missing"]) for end in ends] == [("rlar", ""), ("input", "exit status 3"), ("input", "")]
 
