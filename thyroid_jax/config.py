@@ -46,6 +46,14 @@ class Config(TaskSettings, PenaltySettings):
 
     def __post_init__(self):
         on = [task.name for task in TASKS if getattr(self, task.name).weight]
+        self._check_tasks(on)
+        self._check_rlar(on)
+        self._check_outline()
+        self._check_encoder()
+        self._check_parts()
+
+    def _check_tasks(self, on: Sequence[str]) -> None:
+        """There are as many trained tasks as methods, penalties and the monitored measure need; ``on`` are theirs."""
         if not on:
             raise InputError(f"the weights of {', '.join(task.name for task in TASKS)} are all 0; nothing to learn.")
         if (self.cosreg.weight or self.mtl.method != "equal") and len(on) < 2:
@@ -58,6 +66,26 @@ class Config(TaskSettings, PenaltySettings):
                 "consistency compares the outline with the malignancy: "
                 "segmentation.weight and malignancy.weight must be above 0."
             )
+        if MEASURES[self.train.monitor] not in on:
+            raise InputError(
+                f"train.monitor is {self.train.monitor!r}, but {MEASURES[self.train.monitor]}.weight is 0; "
+                "choose a measure of a task that is trained."
+            )
+
+    def _check_rlar(self, on: Sequence[str]) -> None:
+        """RLAR names tasks that are trained."""
+        unknown = [name for name in self.rlar.tasks if name not in [task.name for task in TASKS]]
+        if unknown:
+            raise InputError(f"rlar.tasks names {unknown[0]!r}; choose of {', '.join(task.name for task in TASKS)}.")
+        untrained = [name for name in self.rlar.tasks if name not in on]
+        if self.rlar.weight and untrained:
+            raise InputError(
+                f"rlar.tasks names {', '.join(untrained)}, whose weight is 0: an untrained task has no direction worth "
+                "turning from. Set rlar.weight 0, or name trained tasks."
+            )
+
+    def _check_outline(self) -> None:
+        """What reads an outline finds one."""
         if self.model.reads_outline and not self.segmentation.weight:
             raise InputError(
                 "model.pooling nodule and model.evidence measured read the model's own outline, but "
@@ -69,6 +97,9 @@ class Config(TaskSettings, PenaltySettings):
                 "guidance.view original measures one outline of each image before the training, but data.reader sample "
                 "draws a new one in every epoch. Set guidance.view augmented, or another data.reader."
             )
+
+    def _check_encoder(self) -> None:
+        """Published weights, their rates and frozen levels belong to an encoder that has them."""
         frozen = self.model.frozen_levels >= len(level_names(self.model))
         if frozen and (self.cosreg.weight or self.mtl.compares_gradients):
             raise InputError(
@@ -85,6 +116,15 @@ class Config(TaskSettings, PenaltySettings):
                 f"train.encoder_weights is set, but the encoder {self.model.encoder} has no published weights; "
                 f"choose one of {', '.join(PUBLISHED)}."
             )
+        slower = self.optimizer.encoder_rate != 1 or self.optimizer.level_decay != 1
+        if slower and self.model.encoder not in PUBLISHED:
+            raise InputError(
+                "optimizer.encoder_rate and optimizer.level_decay slow a published encoder; the encoder "
+                f"{self.model.encoder} starts at random. Leave both at 1, or choose one of {', '.join(PUBLISHED)}."
+            )
+
+    def _check_parts(self) -> None:
+        """A batch in parts needs losses that add up over them."""
         whole = [penalty.name for penalty in PENALTIES if getattr(self, penalty.name).weight and not penalty.adds_up]
         if self.train.accumulate > 1 and (whole or self.mtl.method != "equal"):
             other, instead = f"mtl.method is {self.mtl.method}", "mtl.method equal"
@@ -94,26 +134,6 @@ class Config(TaskSettings, PenaltySettings):
                 f"train.accumulate is {self.train.accumulate}, but {other}: it needs losses or gradients of the whole "
                 f"batch before the gradient of any part. Set train.accumulate 1, or {instead}. For less memory, "
                 "model.remat works with every method."
-            )
-        slower = self.optimizer.encoder_rate != 1 or self.optimizer.level_decay != 1
-        if slower and self.model.encoder not in PUBLISHED:
-            raise InputError(
-                "optimizer.encoder_rate and optimizer.level_decay slow a published encoder; the encoder "
-                f"{self.model.encoder} starts at random. Leave both at 1, or choose one of {', '.join(PUBLISHED)}."
-            )
-        if MEASURES[self.train.monitor] not in on:
-            raise InputError(
-                f"train.monitor is {self.train.monitor!r}, but {MEASURES[self.train.monitor]}.weight is 0; "
-                "choose a measure of a task that is trained."
-            )
-        unknown = [name for name in self.rlar.tasks if name not in [task.name for task in TASKS]]
-        if unknown:
-            raise InputError(f"rlar.tasks names {unknown[0]!r}; choose of {', '.join(task.name for task in TASKS)}.")
-        untrained = [name for name in self.rlar.tasks if name not in on]
-        if self.rlar.weight and untrained:
-            raise InputError(
-                f"rlar.tasks names {', '.join(untrained)}, whose weight is 0: an untrained task has no direction worth "
-                "turning from. Set rlar.weight 0, or name trained tasks."
             )
 
 
