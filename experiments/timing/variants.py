@@ -37,87 +37,100 @@ def variants(group: Group, *, batch_size: int = 8, flags: tuple[str, ...] = ()) 
 
     ``flags`` are further XLA flags to time RLAR with, for the group of that name.
     """
-    on = {"weight": 1.0}
-    penalty = lambda **fields: Variant({"rlar": on | fields})
-    rlar = {
-        "RLAR": penalty(),
-        "RLAR, full space": penalty(space="full"),
-        "RLAR, outline held": penalty(hold=("segmentation",)),
-        "RLAR, three tasks": penalty(tasks=("segmentation", "grading", "guidance")),
-        "RLAR at stride8": penalty(level="stride8"),
-        "RLAR at stride2": penalty(level="stride2"),
-    }
-    fed = {
-        "plain, batches of the pipeline": Variant({}, batches="pipeline"),
-        "pipeline alone": Variant({}, batches="alone"),
-        "pipeline alone, 256 x 256": Variant({}, batches="alone", size=(256, 256)),
-    }
-    augmented = {"view": "augmented"}
-    consistent = {"weight": 0.3, "warmup": 0.0}
-    shape = {
-        "target of the augmented view": Variant({"guidance": augmented}),
-        "shape consistency": Variant({"consistency": consistent}),
-        "shape consistency, head alone": Variant({"consistency": consistent | {"gradient": "head"}}),
-        "all, with RLAR": Variant({"rlar": on, "guidance": augmented, "consistency": consistent}),
-    }
-    with_method = lambda method, at="latent": Variant({"mtl": {"method": method, "at": at}})
-    methods = [name for name in WEIGHERS if name != "equal"]
-    losses = {name: with_method(name) for name in SCALARIZERS if name != "equal"}
-    latent = {f"{name}, latent": with_method(name) for name in methods}
-    parameters = {f"{name}, parameters": with_method(name, "parameters") for name in methods}
-    parameters |= {"CosReg": Variant({"cosreg": {"weight": 0.1}})}
-    tried = {
+    if group == "memory":
+        return memory(batch_size)
+    return {"plain": Variant({})} | (tried(flags) if group == "flags" else GROUPS[group])
+
+
+def with_rlar(**fields: Any) -> Variant:
+    """RLAR with weight 1."""
+    return Variant({"rlar": {"weight": 1.0} | fields})
+
+
+def with_method(method: str, at: str = "latent") -> Variant:
+    """A multitask method."""
+    return Variant({"mtl": {"method": method, "at": at}})
+
+
+def with_lite0(frozen: int, **changes: Any) -> Variant:
+    """EfficientNet-Lite0 as the encoder, with so many levels frozen."""
+    encoder = {"encoder": "efficientnet_lite0", "frozen_levels": frozen}
+    return Variant({"model": encoder, "train": {"encoder_weights": "package"}} | changes)
+
+
+RLAR = {
+    "RLAR": with_rlar(),
+    "RLAR, full space": with_rlar(space="full"),
+    "RLAR, outline held": with_rlar(hold=("segmentation",)),
+    "RLAR, three tasks": with_rlar(tasks=("segmentation", "grading", "guidance")),
+    "RLAR at stride8": with_rlar(level="stride8"),
+    "RLAR at stride2": with_rlar(level="stride2"),
+}
+INPUT = {
+    "plain, batches of the pipeline": Variant({}, batches="pipeline"),
+    "pipeline alone": Variant({}, batches="alone"),
+    "pipeline alone, 256 x 256": Variant({}, batches="alone", size=(256, 256)),
+}
+AUGMENTED, CONSISTENT = {"view": "augmented"}, {"weight": 0.3, "warmup": 0.0}
+SHAPE = {
+    "target of the augmented view": Variant({"guidance": AUGMENTED}),
+    "shape consistency": Variant({"consistency": CONSISTENT}),
+    "shape consistency, head alone": Variant({"consistency": CONSISTENT | {"gradient": "head"}}),
+    "all, with RLAR": Variant({"rlar": {"weight": 1.0}, "guidance": AUGMENTED, "consistency": CONSISTENT}),
+}
+EVIDENCE = {
+    "pooled over the nodule": Variant({"model": {"pooling": "nodule", "pooled_levels": 3}}),
+    "measured evidence": Variant({"model": {"evidence": "measured"}}),
+    "lite0": with_lite0(0),
+    "lite0, two levels frozen": with_lite0(2),
+    "lite0, three levels frozen": with_lite0(3),
+    "lite0, frozen": with_lite0(5),
+    "lite0, frozen, RLAR": with_lite0(5, rlar={"weight": 1.0}),
+}
+METHODS = [name for name in WEIGHERS if name != "equal"]
+PARAMETERS = {f"{name}, parameters": with_method(name, "parameters") for name in METHODS}
+GROUPS: dict[Group, dict[str, Variant]] = {
+    "rlar": RLAR,
+    "input": INPUT,
+    "shape": SHAPE,
+    "evidence": EVIDENCE,
+    "losses": {name: with_method(name) for name in SCALARIZERS if name != "equal"},
+    "latent": {f"{name}, latent": with_method(name) for name in METHODS},
+    "parameters": PARAMETERS | {"CosReg": Variant({"cosreg": {"weight": 0.1}})},
+}
+
+
+def tried(flags: tuple[str, ...]) -> dict[str, Variant]:
+    """XLA's flags, and memory that is given back; each of ``flags`` with RLAR."""
+    found = {
         "plain, XLA's defaults": Variant({}, ()),
         "plain, memory given back": Variant({}, keeps=False),
-        "RLAR": penalty(),
-        "RLAR, XLA's defaults": Variant({"rlar": on}, ()),
-        "RLAR, memory given back": Variant({"rlar": on}, keeps=False),
+        "RLAR": with_rlar(),
+        "RLAR, XLA's defaults": with_rlar()._replace(flags=()),
+        "RLAR, memory given back": with_rlar()._replace(keeps=False),
     }
-    tried |= {
-        f"RLAR, flag {number}": Variant({"rlar": on}, (f"--{flag}",)) for number, flag in enumerate(flags, start=1)
+    return found | {
+        f"RLAR, flag {number}": with_rlar()._replace(flags=(f"--{flag}",)) for number, flag in enumerate(flags, start=1)
     }
-    nodule = {"pooling": "nodule", "pooled_levels": 3}
-    lite0 = lambda frozen, **fields: Variant(
-        {"model": {"encoder": "efficientnet_lite0", "frozen_levels": frozen}, "train": {"encoder_weights": "package"}}
-        | fields
-    )
-    evidence = {
-        "pooled over the nodule": Variant({"model": nodule}),
-        "measured evidence": Variant({"model": {"evidence": "measured"}}),
-        "lite0": lite0(0),
-        "lite0, two levels frozen": lite0(2),
-        "lite0, three levels frozen": lite0(3),
-        "lite0, frozen": lite0(5),
-        "lite0, frozen, RLAR": lite0(5, rlar=on),
-    }
-    less = {
+
+
+def memory(batch_size: int) -> dict[str, Variant]:
+    """Precision, recomputing, and a batch in parts."""
+    less: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "": ({}, {}),
         ", activations again": ({"remat": "activations"}, {}),
         ", blocks again": ({"remat": "blocks"}, {}),
         ", 4 parts": ({}, {"accumulate": 4}),
     }
-    memory = {
+    return {
         f"{dtype}, {method}{words}": Variant(
             {"model": {"dtype": dtype} | shape, "train": {"batch_size": batch_size} | parts} | penalties
         )
         for dtype in ("float32", "bfloat16", "bfloat16_encoder")
-        for method, penalties in (("plain", {}), ("RLAR", {"rlar": on}))
+        for method, penalties in (("plain", {}), ("RLAR", {"rlar": {"weight": 1.0}}))
         for words, (shape, parts) in less.items()
         if not (dtype == "bfloat16_encoder" and words)
     }
-    if group == "memory":
-        return memory
-    groups = {
-        "evidence": evidence,
-        "rlar": rlar,
-        "input": fed,
-        "shape": shape,
-        "losses": losses,
-        "latent": latent,
-        "parameters": parameters,
-        "flags": tried,
-    }
-    return {"plain": Variant({})} | groups[group]
 
 
 def configure(name: str, variant: Variant, pixels: tuple[int, int] | None = None) -> Config:
