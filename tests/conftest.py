@@ -25,12 +25,15 @@ import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from thyroid_jax import compiling  # noqa: E402
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # thyroid_jax.evaluate works on numbers and tables of any kind; the rest says exactly what it takes.
 UNCHECKED = {"evaluate", "settings", "__init__"}
 PARTS = sorted(path.stem for path in (ROOT / "thyroid_jax").iterdir() if path.suffix == ".py" or path.is_dir())
 CHECKED = [f"thyroid_jax.{part}" for part in PARTS if part not in UNCHECKED and not part.startswith("__")]
 jaxtyping.install_import_hook(["data_prep", *CHECKED], "typechecker.check")
+compiling.QUICK |= {"xla_backend_optimization_level": 0}  # it would have the last word over the flag above
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)  # tracing makes millions of short-lived objects, and few cycles
 
