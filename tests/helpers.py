@@ -20,14 +20,16 @@ def double_precision(tree):
 
 def params_of(recipe, seed=0):
     """Fresh parameters with a decoder that outlines something: its last bias is near 0."""
-    params = init_params(recipe, jax.random.key(seed))
+    params = jax.jit(init_params)(recipe, jax.random.key(seed))
     *_, last = sorted(name for name in params["decoder"] if name.startswith("Conv"))
     params["decoder"][last]["bias"] = params["decoder"][last]["bias"] + 2.0
     return params
 
 
 def flat(tree):
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    leaves = jax.tree.leaves(tree)
+    numpy = jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves) else np
+    return numpy.concatenate([numpy.ravel(leaf) for leaf in leaves])
 
 
 def assert_close(ours, theirs, tolerance, floor=1e-12):
