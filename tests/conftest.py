@@ -38,6 +38,9 @@ compiling.QUICK |= {"xla_backend_optimization_level": 0}  # it would have the la
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)  # tracing makes millions of short-lived objects, and few cycles
 
+# The smallest network, of an outline and a grade alone: for runs of which the network does not matter.
+LEAST = "--model.depth 1 --rlar.weight 0 --guidance.weight 0 --malignancy.weight 0".split()
+
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_end_with_their_module():
