@@ -38,7 +38,9 @@ def compared(drawn_data, tmp_path_factory):
     """The command, the folder and the printed text of a comparison of two methods over two folds and two seeds."""
     out = tmp_path_factory.mktemp("compared")
     fields = f"--methods {' '.join(METHODS)} --folds 0 1 --seeds 0 1 --out {out} --samples 50 --page no --config tiny"
-    fields += f" --data.name drawn --data.dir {drawn_data} --data.height 24 --data.width 32 --train.epochs 1"
+    fields += (
+        f" --model.depth 1 --data.name drawn --data.dir {drawn_data} --data.height 24 --data.width 32 --train.epochs 1"
+    )
     return fields.split(), out, printed_by(fields.split())
 
 
