@@ -102,13 +102,13 @@ def test_parts_have_every_nth_example(make_batch):
 
 def test_counting_for_rlar_costs_no_pass_through_the_network(tiny_recipe, make_batch):
     """The program has the convolutions of one part's step; with the consistency those of a forward pass more."""
-    batch, params = make_batch(b=4), params_of(tiny_recipe(**RLAR, **CONSISTENCY))
+    batch, params = make_batch(b=4), params_of(tiny_recipe(**SMALL, **RLAR, **CONSISTENCY))
 
     def convolutions(recipe):
         run = jax.jit(lambda params: gradient(params, batch, recipe, key=jax.random.key(0)).params)
         return run.lower(params).as_text().count("stablehlo.convolution")
 
-    rlar, consistent = tiny_recipe(**RLAR), tiny_recipe(**CONSISTENCY)
+    rlar, consistent = tiny_recipe(**SMALL, **RLAR), tiny_recipe(**SMALL, **CONSISTENCY)
     assert convolutions(rlar.replace(accumulate=2)) == convolutions(rlar)
     assert convolutions(consistent.replace(accumulate=2)) > convolutions(consistent)
 
