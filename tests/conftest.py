@@ -1,5 +1,6 @@
 """JAX made strict for the tests: eight CPU devices, no silent broadcasting of ranks, every annotated call checked."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Programs of tests are compiled often and run once: with plainer code they are ready in two fifths of the time.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK += " --xla_cpu_parallel_codegen_split_count=1"
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12):  # later ones stop at a flag that they do not know
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 # Eight simulated devices share few cores: on a busy machine they wait for each other longer than XLA's 40 seconds.
@@ -24,12 +26,20 @@ import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from thyroid_jax import compiling  # noqa: E402
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # thyroid_jax.evaluate works on numbers and tables of any kind; the rest says exactly what it takes.
 UNCHECKED = {"evaluate", "settings", "__init__"}
 PARTS = sorted(path.stem for path in (ROOT / "thyroid_jax").iterdir() if path.suffix == ".py" or path.is_dir())
 CHECKED = [f"thyroid_jax.{part}" for part in PARTS if part not in UNCHECKED and not part.startswith("__")]
 jaxtyping.install_import_hook(["data_prep", *CHECKED], "typechecker.check")
+compiling.QUICK |= {"xla_backend_optimization_level": 0}  # it would have the last word over the flag above
+gc.freeze()
+gc.set_threshold(50_000, 20, 20)  # tracing makes millions of short-lived objects, and few cycles
+
+# The smallest network, of an outline and a grade alone: for runs of which the network does not matter.
+LEAST = "--model.depth 1 --rlar.weight 0 --guidance.weight 0 --malignancy.weight 0".split()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,8 @@ from thyroid_jax.recipe import init_params
 
 def double_precision(tree):
     """The tree with float32 leaves as float64."""
-    wide = lambda a: jnp.asarray(a, jnp.float64) if jnp.result_type(a) == jnp.float32 else a
+    values = lambda a: a if isinstance(a, jax.core.Tracer) else np.asarray(a, np.float64)  # compiles nothing
+    wide = lambda a: jnp.asarray(values(a), jnp.float64) if jnp.result_type(a) == jnp.float32 else a
     return jax.tree.map(wide, tree)
 
 
@@ -26,16 +27,19 @@ def params_of(recipe, seed=0):
 
 
 def flat(tree):
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    leaves = jax.tree.leaves(tree)
+    numpy = jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves) else np
+    return numpy.concatenate([numpy.ravel(leaf) for leaf in leaves])
 
 
 def assert_close(ours, theirs, tolerance, floor=1e-12):
     """Every leaf, relative to its own length; a leaf that is zero on both sides is equal."""
-    others = dict(jax.tree_util.tree_leaves_with_path(theirs))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(ours):
+    others = dict(jax.tree_util.tree_leaves_with_path(jax.device_get(theirs)))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(ours)):
         other = others.pop(path)
-        length = float(jnp.linalg.norm(jnp.ravel(other)))
-        distance = float(jnp.linalg.norm(jnp.ravel(leaf) - jnp.ravel(other)))
+        assert np.shape(leaf) == np.shape(other), jax.tree_util.keystr(path)
+        length = np.linalg.norm(np.ravel(other))
+        distance = np.linalg.norm(np.ravel(leaf) - np.ravel(other))
         assert distance <= tolerance * max(length, floor), (jax.tree_util.keystr(path), distance, length)
     assert not others
 
@@ -45,10 +49,11 @@ def check_directional_derivative(value, gradient, params, *, seeds=2, step=1e-6,
 
     The prior's centre stays where it is: it has no gradient by design.
     """
+    params, gradient = jax.device_get((params, gradient))
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         direction = jax.tree_util.tree_map_with_path(
-            lambda path, p, rng=rng: jnp.asarray(rng.normal(size=p.shape)) * ("centre" not in str(path[-1])), params
+            lambda path, p, rng=rng: rng.normal(size=p.shape) * ("centre" not in str(path[-1])), params
         )
         moved = lambda t, d=direction: jax.tree.map(lambda p, q: p + t * q, params, d)
         numeric = (float(value(moved(step))) - float(value(moved(-step)))) / (2 * step)

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +19,12 @@ from thyroid_jax.train.step import init_state, unpacked
 
 CONFIG = TrainConfig(epochs=2, batch_size=4, evaluate_every=2, diagnose_every=3)
 STEPS, PER_EPOCH = 10, 5
+# Settings of the smallest network, of an outline and a grade alone: the loop is the same for any.
+LITTLE = {
+    "model": {"width": 2, "depth": 1, "groups": 1, "hidden": 4},
+    "malignancy": {"weight": 0.0},
+    "guidance": {"weight": 0.0},
+}
 
 
 class Killed(BaseException):
@@ -82,7 +89,7 @@ class DoubleRun(ToyRun):
 
         config = replace_groups(
             Config(),
-            model=PRESETS["tiny"] | {"width": 2, "groups": 1, "hidden": 4},
+            model=PRESETS["tiny"] | LITTLE["model"],
         )
         fitted = Fitted.neutral(5, 13, len(config.consistency.features), total_steps=12.0)
         self.recipe = double_precision(recipe_of(config, fitted=fitted))
@@ -91,9 +98,18 @@ class DoubleRun(ToyRun):
         self.spread, self.echoed = spread, []
 
     def fresh(self):
-        from helpers import double_precision
+        return drawn_state(self.recipe)
 
-        return double_precision(init_state(self.recipe, jax.random.key(3)))
+
+def drawn_state(recipe):
+    """A fresh state in double precision whose parameters NumPy draws: no process has to compile the library's draws."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: init_state(recipe, jax.random.key(0)))
+    wide = lambda leaf: jnp.float64 if leaf.dtype == jnp.float32 else leaf.dtype
+    drawn = lambda path, leaf: rng.normal(path[-1].key == "scale", 0.3, leaf.shape)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, wide(leaf)), shapes._replace(params={}, key=()))
+    params = jax.tree_util.tree_map_with_path(drawn, shapes.params)
+    return jax.tree.map(jnp.asarray, zeros._replace(params=params, key=jax.random.key(3)))
 
 
 def double_examples(count, seed):

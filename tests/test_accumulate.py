@@ -17,7 +17,7 @@ from thyroid_jax.train.gradient import gradient
 from thyroid_jax.train.objective import evaluate
 from thyroid_jax.train.options import TrainConfig
 
-SMALL = {"model": {"width": 2, "groups": 1, "hidden": 4}}
+SMALL = {"model": {"width": 2, "depth": 1, "groups": 1, "hidden": 4}}
 RLAR = {"rlar": {"weight": 1.0, "kind": "square", "ramp": 0.0}}
 CONSISTENCY = {"consistency": {"weight": 0.5, "warmup": 0.0, "ramp": 0.0, "min_pixels": 100.0}}
 PARTS = (2, 4)
@@ -64,7 +64,8 @@ def test_gradients_are_those_of_the_whole_batch(groups, tiny_recipe, uneven, x64
     recipe, batch = double_precision(tiny_recipe(**SMALL, **groups)), double_precision(uneven)
     params = double_precision(params_of(recipe))
     if "consistency" in groups:  # half of the predicted outlines are too small to be counted
-        areas = np.sort((model.decode(params, recipe.model, encode(params, batch, recipe)) > 0).sum((1, 2)))
+        outlines = jax.jit(lambda params: model.decode(params, recipe.model, encode(params, batch, recipe)) > 0)
+        areas = np.sort(np.asarray(outlines(params)).sum((1, 2)))
         recipe = recipe.with_settings("consistency", min_pixels=float(areas[3] + 0.5))
         assert areas[3] < areas[4]
     run = jax.jit(lambda params, batch, recipe: gradient(params, batch, recipe, key=jax.random.key(0)))
@@ -82,7 +83,7 @@ def test_the_mean_of_the_parts_means_is_another_number(tiny_recipe, uneven):
     recipe = tiny_recipe(**SMALL)
     params = params_of(recipe)
     mean = lambda pair: float(pair.sum) / max(float(pair.count), 1)
-    terms = lambda batch: evaluate(params, encode(params, batch, recipe), batch, recipe)
+    terms = jax.jit(lambda batch: evaluate(params, encode(params, batch, recipe), batch, recipe))
     whole = mean(terms(uneven).losses["grading"])
     parts = [terms(jax.tree.map(lambda leaf, j=j: leaf[j], parts_of(uneven, 4))) for j in range(4)]
     counts = [float(part.losses["grading"].count) for part in parts]
@@ -101,13 +102,13 @@ def test_parts_have_every_nth_example(make_batch):
 
 def test_counting_for_rlar_costs_no_pass_through_the_network(tiny_recipe, make_batch):
     """The program has the convolutions of one part's step; with the consistency those of a forward pass more."""
-    batch, params = make_batch(b=4), params_of(tiny_recipe(**RLAR, **CONSISTENCY))
+    batch, params = make_batch(b=4), params_of(tiny_recipe(**SMALL, **RLAR, **CONSISTENCY))
 
     def convolutions(recipe):
         run = jax.jit(lambda params: gradient(params, batch, recipe, key=jax.random.key(0)).params)
         return run.lower(params).as_text().count("stablehlo.convolution")
 
-    rlar, consistent = tiny_recipe(**RLAR), tiny_recipe(**CONSISTENCY)
+    rlar, consistent = tiny_recipe(**SMALL, **RLAR), tiny_recipe(**SMALL, **CONSISTENCY)
     assert convolutions(rlar.replace(accumulate=2)) == convolutions(rlar)
     assert convolutions(consistent.replace(accumulate=2)) > convolutions(consistent)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import QUICK, ROOT
+from conftest import LEAST, QUICK, ROOT
 
 from experiments import compare, tables
 from thyroid_jax.evaluate import ensembles, paired
@@ -38,7 +38,9 @@ def compared(drawn_data, tmp_path_factory):
     """The command, the folder and the printed text of a comparison of two methods over two folds and two seeds."""
     out = tmp_path_factory.mktemp("compared")
     fields = f"--methods {' '.join(METHODS)} --folds 0 1 --seeds 0 1 --out {out} --samples 50 --page no --config tiny"
-    fields += f" --data.name drawn --data.dir {drawn_data} --data.height 24 --data.width 32 --train.epochs 1"
+    fields += (
+        f" --model.depth 1 --data.name drawn --data.dir {drawn_data} --data.height 24 --data.width 32 --train.epochs 1"
+    )
     return fields.split(), out, printed_by(fields.split())
 
 
@@ -260,7 +262,7 @@ def test_a_grid_that_is_killed_three_times_ends_with_the_tables_of_one_that_is_n
     environment = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT)}
     fields = "--methods plain --config tiny --folds 0 1 --samples 20 --page no --data.name drawn"
     fields += f" --data.dir {drawn_data} --data.height 24 --data.width 32 --train.epochs 2"
-    words = [sys.executable, "-u", "-m", "experiments.compare", *fields.split(), "--out"]
+    words = [sys.executable, "-u", "-m", "experiments.compare", *fields.split(), *LEAST, "--out"]
 
     def run(out, until=None):
         """The lines that the command prints; killed when one begins with ``until``."""

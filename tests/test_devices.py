@@ -51,44 +51,59 @@ def two_updates(spread, recipe, batch):
     return jax.device_get((whole.params, metrics))
 
 
-EXTRAS = {
-    "RLAR and consistency": PENALISED
-    | {"consistency": {"weight": 0.5, "warmup": 0.0, "ramp": 0.0, "min_pixels": 1.0}, "guidance": {"weight": 0.0}},
-    "at the parameters": {"mtl": {"method": "upgrad", "at": "parameters"},
-                                       "guidance": {"weight": 0.0}, "malignancy": {"weight": 0.0}},
-}  # fmt: skip
+WITH_CONSISTENCY = PENALISED | {
+    "consistency": {"weight": 0.5, "warmup": 0.0, "ramp": 0.0, "min_pixels": 1.0},
+    "guidance": {"weight": 0.0},
+}
+AT_THE_PARAMETERS = {
+    "mtl": {"method": "upgrad", "at": "parameters"},
+    "guidance": {"weight": 0.0},
+    "malignancy": {"weight": 0.0},
+}
 
 
-@pytest.mark.parametrize("groups", EXTRAS.values(), ids=EXTRAS)
-def test_the_number_of_devices_and_the_way_to_spread_do_not_change_the_update(groups, tiny_recipe, uneven, x64):
+@pytest.mark.parametrize("groups, others", [
+    (WITH_CONSISTENCY, ((by_jit, 8), (by_pmap, 8))), (AT_THE_PARAMETERS, ((by_pmap, 2),)),
+], ids=["RLAR and consistency", "at the parameters"])  # fmt: skip
+def test_the_number_of_devices_and_the_way_to_spread_do_not_change_the_update(groups, others, tiny_recipe, uneven, x64):
     recipe, batch = double_precision(tiny_recipe(**SMALL, **groups)), double_precision(uneven)
-    devices = jax.devices()
-    params, metrics = two_updates(by_jit(devices[:1]), recipe, batch)
-    others = (by_jit(devices), by_pmap(devices[:2]), by_pmap(devices))
-    for spread in others:
-        other_params, other_metrics = two_updates(spread, recipe, batch)
+    params, metrics = two_updates(by_jit(jax.devices()[:1]), recipe, batch)
+    for make, number in others:
+        other_params, other_metrics = two_updates(make(jax.devices()[:number]), recipe, batch)
         chex.assert_trees_all_close(other_params, params, rtol=1e-6, atol=1e-9)
         chex.assert_trees_all_close(other_metrics, metrics, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_multitask_methods_gradient_is_that_of_the_whole_batch(method, tiny_recipe, uneven, x64):
-    """By pmap over two devices, RLAR on; the method's next state too."""
-    chosen = {"mtl": {"method": method}} | PENALISED | {"guidance": {"weight": 0.0}, "malignancy": {"weight": 0.0}}
-    recipe, batch = double_precision(tiny_recipe(**SMALL, **chosen)), double_precision(uneven)
+HEADS_ALONE = {
+    "model": {"width": 2, "depth": 1, "groups": 1, "hidden": 4},
+    "segmentation": {"weight": 0.0},
+    "guidance": {"weight": 0.0},
+    "train": {"monitor": "accuracy"},
+}
+PENALISED_TOO = SMALL | PENALISED | {"guidance": {"weight": 0.0}, "malignancy": {"weight": 0.0}}
+GRADIENTS = {method: (method, HEADS_ALONE) for method in METHODS}
+GRADIENTS |= {f"{method} and RLAR": (method, PENALISED_TOO) for method in ("uncertainty", "gradnorm", "pcgrad")}
+
+
+@pytest.mark.parametrize("method, groups", GRADIENTS.values(), ids=GRADIENTS)
+def test_every_multitask_methods_gradient_is_that_of_the_whole_batch(method, groups, tiny_recipe, uneven, x64):
+    """By pmap over two devices; one method of a kind with the outline and with RLAR; the method's next state too."""
+    recipe, batch = double_precision(tiny_recipe(**groups, mtl={"method": method})), double_precision(uneven)
     state = double_precision(init_state(recipe, jax.random.key(1)))
-    whole = lambda params, batch, mtl_state, recipe: gradient(
-        params, batch, recipe, mtl_state=mtl_state, key=jax.random.key(2)
-    )
-    expected = jax.jit(whole)(state.params, batch, state.mtl_state, recipe)
-    by_two = jax.pmap(whole, AXIS, in_axes=(None, 0, None, None), devices=jax.devices()[:2])
-    halves = jax.tree.map(lambda a: a.reshape(2, -1, *a.shape[1:]), batch)
-    found = by_two(state.params, halves, state.mtl_state, recipe.replace(axis=AXIS))
     numbers = lambda tree: jax.tree.map(lambda a: jax.random.key_data(a) if a.dtype == state.key.dtype else a, tree)
+
+    def whole(params, batch, mtl_state, recipe):
+        found = gradient(params, batch, recipe, mtl_state=mtl_state, key=jax.random.key(2))
+        return found._replace(mtl_state=numbers(found.mtl_state))
+
+    expected = jax.device_get(jax.jit(whole)(state.params, batch, state.mtl_state, recipe))
+    by_two = jax.pmap(whole, AXIS, in_axes=(None, 0, None, None), devices=jax.devices()[:2])
+    halves = jax.tree.map(lambda a: a.reshape(2, -1, *a.shape[1:]), jax.device_get(batch))
+    found = jax.device_get(by_two(state.params, halves, state.mtl_state, recipe.replace(axis=AXIS)))
     for device in range(2):
-        assert_close(jax.tree.map(lambda a, d=device: a[d], found.params), expected.params, 1e-6)
-        one = jax.tree.map(lambda a, d=device: a[d], numbers(found.mtl_state))
-        chex.assert_trees_all_close(one, numbers(expected.mtl_state), rtol=1e-6, atol=1e-9)
+        one = jax.tree.map(lambda a, d=device: a[d], found)
+        assert_close(one.params, expected.params, 1e-6)
+        chex.assert_trees_all_close(one.mtl_state, expected.mtl_state, rtol=1e-6, atol=1e-9)
     summed = jax.tree.map(lambda a: a.sum(0), found.metrics)
     chex.assert_trees_all_close(means(summed), means(expected.metrics), rtol=1e-6, atol=1e-9)
 

@@ -1,5 +1,7 @@
 """Evidence is pooled over the outline that the model sees, which is a constant: no task trains it that way."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,14 @@ from thyroid_jax.losses import rlar
 from thyroid_jax.model import ModelConfig, evidence
 
 POOLINGS = ("nodule", "mean", "attention")
+encode, decode, embed, apply = (
+    jax.jit(function, static_argnums=1) for function in (model.encode, model.decode, model.embed, model.apply)
+)
+
+
+@partial(jax.jit, static_argnums=1)
+def grade_logits(params, config, latent):
+    return model.classify(params, config, model.embed(params, config, latent))
 
 
 def network(seed=0, **fields):
@@ -55,8 +65,8 @@ def test_attention_weights_are_a_softmax_over_all_positions():
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_the_grade_reads_as_many_levels_as_asked_for(pooling, image):
     params, config = network(pooling=pooling, pooled_levels=2)
-    latent = model.encode(params, config, image)
-    logits = lambda latent: model.classify(params, config, model.embed(params, config, latent))
+    latent = encode(params, config, image)
+    logits = lambda latent: grade_logits(params, config, latent)
     before = logits(latent)
     for place, read in ((0, False), (1, True)):  # levels of stride 2, 4 and the latent
         skips = list(latent.skips)
@@ -68,25 +78,25 @@ def test_the_grade_reads_as_many_levels_as_asked_for(pooling, image):
 def test_an_untrained_attention_is_the_mean(image):
     params, config = network(pooling="attention")
     as_mean, plain = network(pooling="mean")
-    found, expected = model.apply(params, config, image), model.apply(as_mean, plain, image)
+    found, expected = apply(params, config, image), apply(as_mean, plain, image)
     np.testing.assert_allclose(found.grade_logits, expected.grade_logits, atol=1e-6)
 
 
 def test_the_outline_that_is_pooled_over_is_the_models_own(image):
     params, config = network()
-    latent = model.encode(params, config, image)
-    np.testing.assert_allclose(latent.nodule, jax.nn.sigmoid(model.decode(params, config, latent)), atol=1e-6)
-    assert model.encode(*network(pooling="mean"), image).nodule is None
+    latent = encode(params, config, image)
+    np.testing.assert_allclose(latent.nodule, jax.nn.sigmoid(decode(params, config, latent)), atol=1e-6)
+    assert encode(*network(pooling="mean"), image).nodule is None
 
 
 @pytest.mark.parametrize("trains", ["latent", "all"])
 def test_the_grade_trains_the_levels_that_it_may_and_never_the_outline(trains, image):
     params, config = network(pooled_trains=trains)
-    latent = model.encode(params, config, image)
-    gradient = jax.grad(lambda latent: _grade_loss(params, config, latent).sum())(latent)
+    latent = encode(params, config, image)
+    gradient = jax.jit(jax.grad(lambda latent: _grade_loss(params, config, latent).sum()))(latent)
     moved = [bool(jnp.abs(level).max() > 0) for level in (*gradient.skips, gradient.z, gradient.nodule)]
     assert moved == [trains == "all", trains == "all", True, False]
-    of_params = jax.grad(lambda p: _grade_loss(p, config, model.encode(p, config, image)).sum())(params)
+    of_params = jax.jit(jax.grad(lambda p: _grade_loss(p, config, encode(p, config, image)).sum()))(params)
     assert all(not leaf.any() for leaf in jax.tree.leaves(of_params["decoder"]))
 
 
@@ -96,23 +106,24 @@ def test_training_levels_that_the_heads_do_not_read_is_refused():
 
 
 def _grade_loss(params, config, latent):
-    return -jax.nn.log_softmax(model.classify(params, config, model.embed(params, config, latent)))[:, 0]
+    return -jax.nn.log_softmax(grade_logits(params, config, latent))[:, 0]
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_the_penaltys_gradient_at_the_latent_is_that_of_finite_differences(pooling, image, x64):
-    double = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)
+    double = lambda tree: jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
     params, config = network(pooling=pooling)
     params, image = double(params), double(image)
     if pooling == "attention":  # away from its start, where all weights are equal
         pool = params["heads"]["embed"]["pool_0"]["score"]
         pool["kernel"] = pool["kernel"] + np.linspace(-1, 1, pool["kernel"].size).reshape(pool["kernel"].shape)
-    latent = model.encode(params, config, image)
+    latent = encode(params, config, image)
 
+    @jax.jit
     def penalty(z):
         at = lambda z: latent._replace(z=z)
         tasks = {
-            "outline": lambda z: jax.nn.softplus(model.decode(params, config, at(z))).mean((1, 2)),
+            "outline": lambda z: jax.nn.softplus(decode(params, config, at(z))).mean((1, 2)),
             "grade": lambda z: _grade_loss(params, config, at(z)),
         }
         return rlar.angular_penalty(rlar.adversarial_directions(tasks, z).unit, kind="square").sum()
@@ -120,13 +131,13 @@ def test_the_penaltys_gradient_at_the_latent_is_that_of_finite_differences(pooli
     direction = jax.random.normal(jax.random.key(1), latent.z.shape, jnp.float64)
     step = 1e-5
     expected = (penalty(latent.z + step * direction) - penalty(latent.z - step * direction)) / (2 * step)
-    found = (jax.grad(penalty)(latent.z) * direction).sum()
+    found = (jax.jit(jax.grad(penalty))(latent.z) * direction).sum()
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_measured_evidence_is_read_by_grade_and_malignancy_and_not_by_the_radiomics_head(image):
     params, config = network(evidence="measured")
-    latent = model.encode(params, config, image)
+    latent = encode(params, config, image)
     heads = (tasks.grade_head, tasks.malignancy_head, tasks.guidance_head)
     outputs = []
     for value in (0.0, 1.0):
@@ -134,7 +145,7 @@ def test_measured_evidence_is_read_by_grade_and_malignancy_and_not_by_the_radiom
         outputs.append([head(params, config, seen) for head in heads])
     changed = [bool(np.abs(a - b).max() > 1e-6) for a, b in zip(*outputs)]
     assert changed == [True, True, False]
-    applied = model.apply(params, config, image, seen.measured)
+    applied = apply(params, config, image, seen.measured)
     np.testing.assert_allclose(applied.grade_logits, outputs[1][0], atol=1e-6)
     with pytest.raises(ValueError, match="'measured', but of measured evidence none was given"):
         tasks.grade_head(params, config, latent)
@@ -154,9 +165,9 @@ def test_at_random_parameters_images_differ_over_the_nodule_and_hardly_over_the_
 
     def share(pooling, levels):
         params, config = network(pooling=pooling, pooled_levels=levels, depth=4, width=8, embedding=32)
-        latent = model.encode(params, config, image)
+        latent = encode(params, config, image)
         latent = latent if pooling == "mean" else latent._replace(nodule=jnp.asarray(drawn.mask))
-        embedding = np.concatenate(model.embed(params, config, latent), axis=-1)
+        embedding = np.concatenate(embed(params, config, latent), axis=-1)
         return embedding.var(0).sum() / (embedding**2).mean(0).sum()
 
     means = share("mean", 1), share("mean", 3)

@@ -105,34 +105,41 @@ def test_the_penalty_is_added_unweighed(at, params, tiny_recipe, make_batch, x64
         run(params, batch, double_precision(tiny_recipe(**two, **groups))).params
         for groups in (weighed | PENALISED, weighed, PENALISED, {})
     ]
-    both, weighed_alone, penalised, plain = found
+    both, weighed_alone, penalised, plain = jax.device_get(found)
     assert_close(both, jax.tree.map(lambda w, r, p: w + r - p, weighed_alone, penalised, plain), 1e-8)
 
 
-@pytest.mark.parametrize("method", ["uncertainty", "dwa", "gradnorm", "famo"])
-def test_scalarizers_weigh_the_losses_and_carry_their_state(method, params, tiny_recipe, make_batch):
-    batch, recipe = make_batch(), tiny_recipe(mtl={"method": method})
-    state = init(method, 4, steps_per_epoch=1)
-    for _ in range(4):  # past the epochs in which dwa waits
-        change, metrics, state = run(params, batch, recipe, state)
-    weights = {name: float(metrics[f"weight_{name}"].sum) for name in NAMES}
+@pytest.fixture(scope="module")
+def reweighed_gradient(tiny_recipe, make_batch):
+    """Gradient of the tasks' weighted mean losses times the given weights, written out."""
+    batch, plain = make_batch(), tiny_recipe()
+    settings = {name: plain.settings[name].__class__(weight=WEIGHTS[name]) for name in NAMES}
+    fresh = plain.replace(settings=plain.settings | settings)
 
     @jax.jit
-    def expected(params, weights):
-        reweighed = tiny_recipe().settings | {
-            name: tiny_recipe(**{name: {"weight": 1.0}}).settings[name].__class__(weight=WEIGHTS[name])
-            for name in NAMES
-        }
-        fresh = tiny_recipe().replace(settings=reweighed)
+    @jax.grad
+    def by_hand(params, weights):
         latent = model.encode(params, fresh.model, batch.image)
         losses = [
             weights[t.name] * WEIGHTS[t.name] * example_losses(t, params, latent, batch, fresh) for t in fresh.tasks
         ]
         return sum(loss.mean() for loss in losses)
 
-    hand = jax.grad(expected)(params, weights)
-    distance = float(jnp.linalg.norm(flat(change) - flat(hand)))
-    assert distance <= 1e-4 * float(jnp.linalg.norm(flat(hand)))
+    return by_hand
+
+
+@pytest.mark.parametrize("method", ["uncertainty", "dwa", "gradnorm", "famo"])
+def test_scalarizers_weigh_the_losses_and_carry_their_state(
+    method, params, tiny_recipe, make_batch, reweighed_gradient
+):
+    batch, recipe = make_batch(), tiny_recipe(mtl={"method": method})
+    state = init(method, 4, steps_per_epoch=1)
+    for _ in range(4):  # past the epochs in which dwa waits
+        change, metrics, state = run(params, batch, recipe, state)
+    weights = {name: float(metrics[f"weight_{name}"].sum) for name in NAMES}
+    hand = reweighed_gradient(params, weights)
+    distance = float(np.linalg.norm(flat(change) - flat(hand)))
+    assert distance <= 1e-4 * float(np.linalg.norm(flat(hand)))
     if method != "dwa":  # the same losses four times: the rate of decrease is 1 for every task
         assert len({round(value, 5) for value in weights.values()}) == 4
 
@@ -141,12 +148,12 @@ def test_a_single_task_leaves_the_others_parameters_alone(params, tiny_recipe, m
     only = lambda name: {other: {"weight": 0.0} for other in NAMES if other != name}
     outline = run(params, make_batch(), tiny_recipe(**only("segmentation")))
     assert set(outline.metrics) == {"loss", "loss_segmentation"}
-    assert float(jnp.abs(flat(outline.params["heads"])).max()) == 0
+    assert float(np.abs(flat(outline.params["heads"])).max()) == 0
     grade = run(params, make_batch(), tiny_recipe(train={"monitor": "accuracy"}, **only("grading")))
     assert set(grade.metrics) == {"loss", "loss_grading"}
-    assert float(jnp.abs(flat(grade.params["decoder"])).max()) == 0
-    assert float(jnp.abs(flat(grade.params["heads"]["malignant"])).max()) == 0
-    assert float(jnp.abs(flat(grade.params["encoder"])).max()) > 0
+    assert float(np.abs(flat(grade.params["decoder"])).max()) == 0
+    assert float(np.abs(flat(grade.params["heads"]["malignant"])).max()) == 0
+    assert float(np.abs(flat(grade.params["encoder"])).max()) > 0
 
 
 @pytest.mark.parametrize("method", ["gls", "dwa", "mgda"])
@@ -187,7 +194,7 @@ def test_methods_are_finite_on_batches_without_labels_and_on_saturated_ones(meth
     batch, recipe = make_batch(), tiny_recipe(mtl={"method": method}, **PENALISED)
     state = init(method, 4) if method in SCALARIZERS else ()
     empty, blank = batch._replace(example_valid=np.zeros(3, bool)), batch._replace(mask=np.zeros_like(batch.mask))
-    large = jax.tree.map(lambda p: 30 * p, params)
+    large = jax.tree.map(lambda p: 30 * np.asarray(p), params)
     for these, data in ((params, empty), (large, batch), (params, blank)):
         change, metrics, state = run(these, data, recipe, state)
         chex.assert_tree_all_finite((change, metrics["loss"]))
@@ -201,5 +208,5 @@ def test_half_precision_networks_have_float32_gradients_task_by_task(params, tin
     of_one_number = run(params, make_batch(), tiny_recipe(**half)).params  # gradnorm's first weights are 1
     chex.assert_tree_all_finite(task_by_task)
     assert {leaf.dtype for leaf in jax.tree.leaves(task_by_task)} == {jnp.dtype("float32")}
-    distance = float(jnp.linalg.norm(flat(task_by_task) - flat(of_one_number)))
-    assert distance < 0.05 * float(jnp.linalg.norm(flat(of_one_number)))
+    distance = float(np.linalg.norm(flat(task_by_task) - flat(of_one_number)))
+    assert distance < 0.05 * float(np.linalg.norm(flat(of_one_number)))

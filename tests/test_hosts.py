@@ -10,7 +10,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conftest import QUICK, ROOT
+from conftest import LEAST, QUICK, ROOT
 from loop_runs import DoubleRun, arrays_of, assert_rows_close, rows
 
 from thyroid_jax import checkpoints
@@ -158,7 +158,7 @@ def test_four_processes_then_two_then_one_train_the_run_of_one(started, tmp_path
 def test_a_signal_to_one_process_stops_all_at_one_step(started, train_arguments, tmp_path):
     """By the script, with float32 and one lock for all."""
     run_dir, where = tmp_path / "run", address()
-    words = [sys.executable, "-m", "experiments.train", *train_arguments(run_dir, "--train.epochs", "1000000")]
+    words = [sys.executable, "-m", "experiments.train", *train_arguments(run_dir, *LEAST, "--train.epochs", "1000000")]
     members = [f"--distributed {where} --processes 2 --process {place}".split() for place in range(2)]
     env = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT)}
     first, second = started(*([*words, *member] for member in members), env=env)

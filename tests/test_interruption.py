@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from conftest import QUICK, ROOT
+from conftest import LEAST, QUICK, ROOT
 
 from thyroid_jax import checkpoints
 from thyroid_jax.train.signals import STATUS
 
-FOR_EVER = ("--train.epochs", "1000000")
+FOR_EVER = ("--train.epochs", "1000000", *LEAST)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from loop_runs import CONFIG, PER_EPOCH, STEPS, Killed, ToyRun, after, arrays_of, killed_after, rows
+from loop_runs import CONFIG, LITTLE, PER_EPOCH, STEPS, Killed, ToyRun, after, arrays_of, killed_after, rows
 
 from thyroid_jax import checkpoints
 from thyroid_jax.errors import InputError
@@ -20,7 +20,7 @@ from thyroid_jax.train.validation import out_of_patience
 
 @pytest.fixture(scope="module")
 def run(tiny_recipe, make_batch):
-    return ToyRun(tiny_recipe(total_steps=10.0), make_batch)
+    return ToyRun(tiny_recipe(total_steps=10.0, **LITTLE), make_batch)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_state_within_an_epoch_without_its_sums_is_refused(run, tmp_path, edit
 
 @pytest.mark.parametrize("spread", [by_jit, by_pmap])
 def test_on_several_devices_it_resumes_within_an_epoch_too(tiny_recipe, make_batch, tmp_path, spread):
-    run = ToyRun(tiny_recipe(), make_batch)
+    run = ToyRun(tiny_recipe(**LITTLE), make_batch)
     run.spread = spread(jax.devices()[:2])
     run.train(tmp_path / "whole")
     run.train(tmp_path / "stopped", after(3))
@@ -154,7 +154,7 @@ def test_out_of_patience_it_ends_early_and_interrupted_it_ends_with_the_same_bit
     """Without a learning rate every score is the first one again."""
     config = replace(CONFIG, epochs=6, evaluate_every=1, diagnose_every=0, patience=2)
     still = copy(run)
-    still.recipe = tiny_recipe(total_steps=10.0, optimizer={"learning_rate": 0.0})
+    still.recipe = tiny_recipe(total_steps=10.0, **LITTLE, optimizer={"learning_rate": 0.0})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert int(still.train(whole, config=config).step) == 3 * PER_EPOCH
     assert [row["step"] for row in rows(whole) if row["split"] == "validation"] == [5, 10, 15]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loop_runs import STEPS, ToyRun, after, arrays_of, rows
+from loop_runs import LITTLE, STEPS, ToyRun, after, arrays_of, rows
 
 from thyroid_jax import checkpoints
 from thyroid_jax.errors import InputError
@@ -30,6 +30,7 @@ def changed(spread, change):
 def spoils(*steps, loss=True):
     """Parameters that are NaN after the given steps, whose loss is NaN too, or finite."""
 
+    @jax.jit
     def change(state, metrics):
         factor = jnp.where(jnp.isin(state.step.reshape(-1)[0], jnp.array(steps)), jnp.nan, 1.0)
         params = jax.tree.map(lambda p: p * factor, state.params)
@@ -42,7 +43,7 @@ def spoils(*steps, loss=True):
 @pytest.fixture
 def run(tiny_recipe, make_batch):
     """A run in which two steps are not finite."""
-    return with_step(ToyRun(tiny_recipe(), make_batch), spoils(*BAD))
+    return with_step(ToyRun(tiny_recipe(**LITTLE), make_batch), spoils(*BAD))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_the_run_stops_at_the_step_and_has_saved_nothing_bad(run, tmp_path, minu
 @pytest.mark.parametrize("step", [2, 5])
 def test_parameters_that_overflow_from_a_finite_loss_are_not_saved(tiny_recipe, make_batch, tmp_path, step, minutes):
     """In the last step of an epoch nothing but the parameters shows it: the next loss is one epoch away."""
-    run = with_step(ToyRun(tiny_recipe(), make_batch), spoils(step, loss=False))
+    run = with_step(ToyRun(tiny_recipe(**LITTLE), make_batch), spoils(step, loss=False))
     text = rf"step {step}: the parameters are no longer finite|step {step + 1}: the objective is no longer finite"
     with pytest.raises(InputError, match=text):
         run.train(tmp_path, checkpoint_minutes=minutes)
@@ -117,7 +118,7 @@ def test_a_stopped_run_can_go_on_by_skipping(run, tmp_path):
 
 
 def test_where_nothing_fails_skipping_changes_nothing(tiny_recipe, make_batch, tmp_path):
-    run = ToyRun(tiny_recipe(), make_batch)
+    run = ToyRun(tiny_recipe(**LITTLE), make_batch)
     run.train(tmp_path / "stop")
     run.train(tmp_path / "skip", nonfinite="skip")
     chex.assert_trees_all_equal(arrays_of(run, tmp_path / "skip"), arrays_of(run, tmp_path / "stop"))
@@ -126,7 +127,7 @@ def test_where_nothing_fails_skipping_changes_nothing(tiny_recipe, make_batch, t
 
 @pytest.mark.parametrize("spread", [by_jit, by_pmap])
 def test_only_numbers_go_back_and_counters_and_keys_go_on(tiny_recipe, make_batch, tmp_path, spread):
-    run = ToyRun(tiny_recipe(mtl={"method": "rlw"}), make_batch)
+    run = ToyRun(tiny_recipe(**LITTLE, mtl={"method": "rlw"}), make_batch)
     start, batch = run.start(tmp_path).state, run.training.batch
     numbers = []
     for step in (99, 1):

@@ -15,6 +15,7 @@ from thyroid_jax.train import objective
 from thyroid_jax.train.objective import mean_parts, scheduled_weight
 
 value_and_gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
+value_of = jax.jit(objective)
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +45,31 @@ def test_it_is_the_weighted_sum_of_the_papers_terms(params, tiny_recipe, make_ba
         guidance={"beta": 0.5},
         rlar={"weight": 5.0, "ramp": 1.0},
     ).replace(fitted=fitted)
-    latent = model.encode(params, shape, batch.image)
-    embed = lambda z: model.embed(params, shape, latent._replace(z=z))
-    logits = lambda z: model.decode(params, shape, latent._replace(z=z))
-    outline = lambda z: (
-        0.3 * segmentation.bce(logits(z), batch.mask) + 0.7 * segmentation.soft_dice(logits(z), batch.mask)
-    )
-    grade = lambda z: grading.cross_entropy(model.classify(params, shape, embed(z)), batch.grade, class_weights=weights)
-    malignant = malignancy.malignancy(
-        model.malignancy(params, shape, embed(latent.z)), batch.malignant, class_weights=(0.75, 1.5)
-    )
-    target = guidance.guidance(model.predict_radiomics(params, shape, embed(latent.z)), batch.radiomics, beta=0.5)
-    angle = rlar.angular_penalty(rlar.adversarial_directions({"s": outline, "g": grade}, latent.z).unit)
-    expected = 0.8 * outline(latent.z).mean() + grade(latent.z).mean() + 0.6 * malignant.mean()
+
+    @jax.jit
+    def by_hand(params):
+        latent = model.encode(params, shape, batch.image)
+        embed = lambda z: model.embed(params, shape, latent._replace(z=z))
+        logits = lambda z: model.decode(params, shape, latent._replace(z=z))
+        outline = lambda z: (
+            0.3 * segmentation.bce(logits(z), batch.mask) + 0.7 * segmentation.soft_dice(logits(z), batch.mask)
+        )
+        classified = lambda z: model.classify(params, shape, embed(z))
+        grade = lambda z: grading.cross_entropy(classified(z), batch.grade, class_weights=weights)
+        malignant = malignancy.malignancy(
+            model.malignancy(params, shape, embed(latent.z)), batch.malignant, class_weights=(0.75, 1.5)
+        )
+        target = guidance.guidance(model.predict_radiomics(params, shape, embed(latent.z)), batch.radiomics, beta=0.5)
+        angle = rlar.angular_penalty(rlar.adversarial_directions({"s": outline, "g": grade}, latent.z).unit)
+        return outline(latent.z), grade(latent.z), malignant, target, angle
+
+    outline, grade, malignant, target, angle = jax.device_get(by_hand(params))
+    expected = 0.8 * outline.mean() + grade.mean() + 0.6 * malignant.mean()
     expected += 0.1 * target.mean() + 5.0 * 0.25 * angle.mean()
-    value, metrics = objective(params, batch, recipe, step=25)
+    value, metrics = value_of(params, batch, recipe, step=25)
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
     assert float(metrics["loss"].sum) == float(value)
-    assert float(metrics["loss_grading"].sum) == pytest.approx(float(grade(latent.z).sum()), rel=1e-5)
+    assert float(metrics["loss_grading"].sum) == pytest.approx(float(grade.sum()), rel=1e-5)
     assert float(metrics["rlar"].sum) == pytest.approx(float(angle.sum()), rel=1e-4)
 
 
@@ -98,7 +106,7 @@ def test_no_label_at_all_is_a_zero_with_a_zero_gradient(params, recipe, make_bat
     batch = make_batch()._replace(example_valid=np.zeros(3, bool))
     (value, _), gradient = value_and_gradient(params, batch, recipe)
     assert float(value) == 0
-    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) == 0
+    assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) == 0
 
 
 @pytest.mark.parametrize("groups", [
@@ -114,7 +122,7 @@ def test_whole_gradient_against_finite_differences(groups, tiny_recipe, make_bat
     (_, metrics), gradient = value_and_gradient(params, batch, recipe)
     for penalty in recipe.penalties:
         assert float(metrics[penalty.name].sum / metrics[penalty.name].count) > 1e-5
-    check_directional_derivative(jax.jit(lambda p: objective(p, batch, recipe)[0]), gradient, params)
+    check_directional_derivative(lambda p: value_of(p, batch, recipe)[0], gradient, params)
 
 
 def test_no_second_pass_through_the_encoder(params, recipe, tiny_recipe, make_batch):
@@ -133,7 +141,7 @@ def test_no_second_pass_through_the_encoder(params, recipe, tiny_recipe, make_ba
 def test_a_third_task_and_corn_fit_in(params, tiny_recipe, make_batch):
     tasks = ("segmentation", "grading", "guidance")
     recipe = tiny_recipe(rlar={"weight": 1.0, "tasks": tasks}, grading={"kind": "corn"})
-    value, metrics = objective(params, make_batch(), recipe)
+    value, metrics = value_of(params, make_batch(), recipe)
     assert np.isfinite(value)
     assert "latent_gradient_guidance" in metrics
 
@@ -141,7 +149,7 @@ def test_a_third_task_and_corn_fit_in(params, tiny_recipe, make_batch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_saturated_images_and_half_precision_stay_finite(params, tiny_recipe, make_batch, dtype):
     recipe = tiny_recipe(rlar={"weight": 5.0, "ramp": 0.0}, model={"dtype": dtype})
-    batch, large = make_batch(), jax.tree.map(lambda p: 30 * p, params)
+    batch, large = make_batch(), jax.tree.map(lambda p: 30 * np.asarray(p), params)
     for image in (np.zeros_like(batch.image), np.ones_like(batch.image)):
         (value, _), gradient = value_and_gradient(large, batch._replace(image=image), recipe)
         assert np.isfinite(value)
@@ -149,7 +157,7 @@ def test_saturated_images_and_half_precision_stay_finite(params, tiny_recipe, ma
 
 
 def test_means_of_the_metrics_are_the_losses(params, tiny_recipe, make_batch):
-    value, metrics = objective(params, make_batch(), tiny_recipe())
+    value, metrics = value_of(params, make_batch(), tiny_recipe())
     weights = {"segmentation": 1.0, "grading": 1.0, "malignancy": 1.0, "guidance": 0.1}
     assert {name for name in metrics if name.startswith("loss_")} == {f"loss_{name}" for name in weights}
     mean = lambda pair: float(pair.sum / pair.count)
@@ -159,7 +167,7 @@ def test_means_of_the_metrics_are_the_losses(params, tiny_recipe, make_batch):
 
 def test_a_task_or_penalty_of_weight_zero_is_not_computed(params, tiny_recipe, make_batch):
     recipe = tiny_recipe(grading={"weight": 0.0}, malignancy={"weight": 0.0}, guidance={"weight": 0.0})
-    _, metrics = objective(params, make_batch(), recipe)
+    _, metrics = jax.eval_shape(objective, params, make_batch(), recipe)
     assert set(metrics) == {"loss", "loss_segmentation"}
 
 

@@ -7,7 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from loop_runs import ToyRun, after, rows
+from loop_runs import LITTLE, ToyRun, after, rows
 
 from thyroid_jax.config import Config
 from thyroid_jax.errors import InputError
@@ -20,7 +20,7 @@ from thyroid_jax.train.progress import Stopwatch, memory_of, say
 
 @pytest.fixture(scope="module")
 def run(tiny_recipe, make_batch):
-    return ToyRun(tiny_recipe(), make_batch)
+    return ToyRun(tiny_recipe(**LITTLE), make_batch)
 
 
 def test_the_parts_of_a_stopwatch_add_up_and_start_again():

@@ -11,6 +11,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from conftest import LEAST
 
 from data_prep import builder
 from experiments import evaluate as evaluate_script
@@ -74,6 +75,15 @@ def refused(capsys):
     return message
 
 
+@pytest.fixture(scope="module")
+def least(train_command, tmp_path_factory):
+    """The folder of an uninterrupted run of the smallest network, by a process of its own on one device."""
+    run_dir = tmp_path_factory.mktemp("runs") / "least"
+    result = subprocess.run(**train_command(run_dir, *LEAST), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return run_dir
+
+
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
@@ -108,25 +118,25 @@ def test_config_and_checkpoints_hold_the_digests_of_data_and_split(finished, dra
 
 
 @pytest.mark.parametrize("moment", ["before the first checkpoint", "at any moment"])
-def test_killed_and_run_again_it_ends_with_the_same_bits(finished, tmp_path, moment, train_command):
+def test_killed_and_run_again_it_ends_with_the_same_bits(least, tmp_path, moment, train_command):
     run_dir = tmp_path / "killed"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     delay = np.random.default_rng().uniform(0, 0.5) if moment == "at any moment" else 0.0  # after a checkpoint
     print(f"killed {delay:.4f} s later")  # pytest shows it when the test fails
     sign = "config.json" if moment == "before the first checkpoint" else "checkpoints/last/[0-9]*"
-    with subprocess.Popen(**train_command(run_dir), **quiet) as process:
+    with subprocess.Popen(**train_command(run_dir, *LEAST), **quiet) as process:
         try:
             while process.poll() is None and not list(run_dir.glob(sign)):
                 time.sleep(0.001)
             time.sleep(delay)
         finally:
             process.send_signal(signal.SIGKILL)
-    result = subprocess.run(**train_command(run_dir), capture_output=True, text=True, check=False)
+    result = subprocess.run(**train_command(run_dir, *LEAST), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     for which in ("last", "best"):
-        chex.assert_trees_all_equal(parameters(run_dir, which), parameters(finished, which))
-    assert rows(run_dir) == rows(finished)
-    assert {path.name for path in run_dir.iterdir()} == {path.name for path in finished.iterdir()}
+        chex.assert_trees_all_equal(parameters(run_dir, which), parameters(least, which))
+    assert rows(run_dir) == rows(least)
+    assert {path.name for path in run_dir.iterdir()} == {path.name for path in least.iterdir()}
 
 
 def test_the_same_command_after_the_end_does_nothing_more(copied, train, capsys):
@@ -172,12 +182,12 @@ def test_a_damaged_newest_checkpoint_gives_way_and_the_run_ends_as_it_would_have
     assert (copied / "checkpoints" / "last" / "18.damaged").is_dir()
 
 
-def test_pmap_trains_as_jit_does(finished, tmp_path, train):
-    """On eight devices, where the finished run had one."""
-    train(tmp_path / "run", "--devices.mode", "pmap")
-    chex.assert_trees_all_close(parameters(tmp_path / "run"), parameters(finished), rtol=1e-2, atol=1e-4)
+def test_pmap_trains_as_jit_does(least, tmp_path, train):
+    """On eight devices, where the other run had one."""
+    train(tmp_path / "run", *LEAST, "--devices.mode", "pmap")
+    chex.assert_trees_all_close(parameters(tmp_path / "run"), parameters(least), rtol=1e-2, atol=1e-4)
     assert [row["loss"] for row in rows(tmp_path / "run") if "loss" in row] == pytest.approx(
-        [row["loss"] for row in rows(finished) if "loss" in row], rel=1e-3
+        [row["loss"] for row in rows(least) if "loss" in row], rel=1e-3
     )
 
 
@@ -206,7 +216,7 @@ def test_two_processes_cannot_train_in_one_folder_and_the_second_writes_nothing(
 
 def test_a_run_that_blows_up_names_the_step_the_parts_and_the_last_good_checkpoint(tmp_path, train, refused):
     hot = ("--optimizer.learning-rate", "1e30", "--optimizer.clip", "0", "--optimizer.warmup", "0.5")
-    message = refused(lambda: train(tmp_path / "hot", *hot))
+    message = refused(lambda: train(tmp_path / "hot", *LEAST, *hot))
     assert "no longer finite" in message and "step " in message
     assert "loss_segmentation" in message and "loss_grading" in message and "checkpoint" in message
     if checkpoints.steps(tmp_path / "hot" / "checkpoints" / "last"):
@@ -502,7 +512,7 @@ def test_the_prior_is_logged_as_what_it_says_about_the_label():
 
 
 def test_a_run_with_averaged_parameters_goes_on_to_the_same_bits_and_predicts_with_the_average(tmp_path, train):
-    whole, stopped, fields = tmp_path / "whole", tmp_path / "stopped", ("--optimizer.average", "5")
+    whole, stopped, fields = tmp_path / "whole", tmp_path / "stopped", (*LEAST, "--optimizer.average", "5")
     train(whole, *fields, "--train.epochs", "2")
     best = predict.load(whole, checkpoint="best")
     assert best.step == max(checkpoints.steps(whole / "checkpoints" / "last"))  # the one validation is at the end
@@ -525,6 +535,7 @@ def test_a_run_with_the_consistency_can_be_trained_resumed_and_loaded(tmp_path, 
     """The prior's parameters live in the heads, and a process that goes on finds them there."""
     run_dir = tmp_path / "run"
     fields = ("--consistency.weight", "0.3", "--consistency.warmup", "0", "--consistency.min-pixels", "5")
+    fields += ("--model.depth", "1", "--rlar.weight", "0", "--guidance.weight", "0")
     train(run_dir, *fields, "--train.epochs", "2")
     prior = parameters(run_dir)["heads"]["prior"]
     assert prior["weight"].shape == (4,) and np.abs(prior["centre"]).max() > 0
@@ -546,7 +557,7 @@ def test_a_run_on_two_data_sets_resumes_and_names_what_changed(drawn_data, train
     builder.build(more, lambda notes: iter(other), data)
 
     def arguments(epochs):
-        fields = ["--data.dir", str(data), "--data.also", "more:0.5", "--train.epochs", str(epochs)]
+        fields = ["--data.dir", str(data), "--data.also", "more:0.5", "--train.epochs", str(epochs), *LEAST]
         return train_arguments(tmp_path / "run", *fields)
 
     train_script.main(arguments(1))

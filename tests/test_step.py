@@ -26,11 +26,16 @@ from thyroid_jax.train.step import in_unit_range, measured, seen_by_the_network,
 KEY = jax.random.key(0)
 STILL = dict.fromkeys(("flip", "rotate", "scale", "shift", "gamma", "gain", "speckle", "blur", "shadow"), 0.0)
 NAMES = ("segmentation", "grading", "malignancy", "guidance")
+value_of = jax.jit(objective)
+apply = jax.jit(model.apply, static_argnums=1)
+evidence_of = jax.jit(measure_evidence)
+seen_by = jax.jit(seen_by_the_network)
 
 
 def test_rlar_weight_zero_is_the_plain_multitask_step_bit_for_bit(tiny_recipe, make_batch):
     """Against a step written out here without any of RLAR's code."""
-    recipe, batch = tiny_recipe(total_steps=20.0), make_batch(b=2, h=8, w=12)
+    small = {"width": 2, "depth": 1, "groups": 1, "hidden": 4}
+    recipe, batch = tiny_recipe(total_steps=20.0, model=small), make_batch(b=2, h=4, w=6)
     shape = recipe.model
     ones = jnp.ones(5)
 
@@ -77,7 +82,7 @@ def test_with_weight_the_penalty_changes_the_update(tiny_recipe, make_batch):
         recipe = tiny_recipe(**groups)
         state, _ = train_step(init_state(recipe, KEY), make_batch(), recipe)
         states.append(flat(state.params["encoder"]))
-    assert float(jnp.abs(states[0] - states[1]).max()) > 1e-6
+    assert float(np.abs(states[0] - states[1]).max()) > 1e-6
 
 
 def test_the_average_is_kept_beside_the_parameters_and_changes_nothing_of_their_training(tiny_recipe, make_batch):
@@ -95,7 +100,7 @@ def test_the_average_is_kept_beside_the_parameters_and_changes_nothing_of_their_
     chex.assert_trees_all_close(ends[0].params, ends[1].params, rtol=1e-4, atol=1e-6)
     assert ends[0].evaluated is ends[0].params
     apart = flat(ends[1].evaluated) - flat(ends[1].params)
-    assert 1e-5 < float(jnp.abs(apart).max()) < 1.0
+    assert 1e-5 < float(np.abs(apart).max()) < 1.0
 
 
 def test_frozen_levels_stay_to_the_bit_and_the_rest_of_a_published_encoder_learns_slower(make_batch, monkeypatch):
@@ -187,13 +192,11 @@ def test_images_and_masks_may_come_as_bytes(tiny_recipe, make_batch):
 def test_famo_is_told_the_losses_after_the_update_on_the_same_batch(tiny_recipe, make_batch):
     recipe, batch = tiny_recipe(mtl={"method": "famo"}, augment=STILL), make_batch()
     state = init_state(recipe, KEY)
-    weighted_means = lambda params: jnp.array(
-        [
-            recipe.settings[name].weight * total / count
-            for name in NAMES
-            for total, count in [objective(params, batch, recipe)[1][f"loss_{name}"]]
-        ]
-    )
+
+    def weighted_means(params):
+        metrics = jax.device_get(value_of(params, batch, recipe)[1])
+        return np.array([recipe.settings[name].weight * np.divide(*metrics[f"loss_{name}"]) for name in NAMES])
+
     before = weighted_means(state.params)
     state, _ = train_step(state, batch, recipe)
     _, expected = scalarize.famo(before, scalarize.init("famo", 4))
@@ -226,16 +229,16 @@ def test_the_guidance_target_is_measured_on_the_augmented_view_with_the_fitted_c
     soft = 0.4 * batch.mask * np.array([1, 1, 1, 0], np.float32)[:, None, None]  # above the cut, below one half
     batch = batch._replace(radiomics_valid=np.array([True, True, False, True]), mask=soft)
     found = jax.jit(measured)(batch, recipe)
-    target, valid = clinical.target(batch.image[..., 0], soft, cut=0.25)
+    target, valid = jax.jit(clinical.target)(batch.image[..., 0], soft, cut=0.25)
     assert np.asarray(valid).all(1).tolist() == [True, True, True, False]
     expected = np.clip((np.asarray(target) - centre) / spread, -3, 3)
     np.testing.assert_allclose(found.radiomics[:3], expected[:3], rtol=1e-4, atol=1e-5)
     assert found.radiomics_valid.tolist() == [True, True, False, False]
-    seen = jax.jit(seen_by_the_network)(KEY, batch, recipe)
-    image, mask = augment(KEY, batch.image, batch.mask, recipe.settings["augment"])
-    again = measured(batch._replace(image=image, mask=mask), recipe)
+    seen = seen_by(KEY, batch, recipe)
+    image, mask = jax.jit(augment)(KEY, batch.image, batch.mask, recipe.settings["augment"])
+    again = jax.jit(measured)(batch._replace(image=image, mask=mask), recipe)
     np.testing.assert_allclose(seen.radiomics[:2], again.radiomics[:2], rtol=1e-3, atol=1e-3)
-    kept = jax.jit(seen_by_the_network)(KEY, batch, tiny_recipe(guidance={"view": "original"}))
+    kept = seen_by(KEY, batch, tiny_recipe(guidance={"view": "original"}))
     np.testing.assert_array_equal(kept.radiomics, batch.radiomics)
 
 
@@ -244,20 +247,25 @@ def test_measured_evidence_is_that_of_a_distorted_outline_in_training_and_of_the
 ):
     recipe = tiny_recipe(model={"evidence": "measured"}, distort={"shift": 0.0, "stretch": 0.0, "bend": 0.0})
     batch = make_batch(b=3, h=48, w=48)._replace(mask_valid=np.array([True, True, False]))
-    seen = jax.jit(seen_by_the_network)(KEY, batch, recipe)
-    expected = measure_evidence(seen.image, seen.mask, recipe)
+    seen = seen_by(KEY, batch, recipe)
+    expected = evidence_of(seen.image, seen.mask, recipe)
     r = len(clinical.TARGET)
     assert expected.shape == (3, 2 * r) and (expected[:2, r:] == 1).all()
     np.testing.assert_allclose(seen.measured[:2], expected[:2], rtol=1e-2, atol=1e-2)
     assert not seen.measured[2].any()  # without an outline no value is defined
     wrong = tiny_recipe(model={"evidence": "measured"})
-    assert np.abs(jax.jit(seen_by_the_network)(KEY, batch, wrong).measured - seen.measured)[:2].max() > 0.1
+    assert np.abs(seen_by(KEY, batch, wrong).measured - seen.measured)[:2].max() > 0.1
 
     state, metrics = train_step(init_state(recipe, KEY), batch, recipe)
     assert np.isfinite(metrics["loss"].sum)
-    latent = model.encode(state.params, recipe.model, batch.image)
-    own = measure_evidence(batch.image, jax.nn.sigmoid(model.decode(state.params, recipe.model, latent)), recipe)
-    outputs = model.apply(state.params, recipe.model, batch.image, own)
+
+    @jax.jit
+    def by_hand(params):
+        outline = jax.nn.sigmoid(model.decode(params, recipe.model, model.encode(params, recipe.model, batch.image)))
+        own = measure_evidence(batch.image, outline, recipe)
+        return model.apply(params, recipe.model, batch.image, own)
+
+    outputs = by_hand(state.params)
     scores, answers = evaluate_step(state.params, batch, recipe), forward(state.params, recipe, batch.image)
     np.testing.assert_allclose(scores["grading"], jax.nn.softmax(outputs.grade_logits), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(answers["grading"], scores["grading"], rtol=1e-3, atol=1e-5)
@@ -267,14 +275,14 @@ def test_validation_scores_are_those_of_each_task(tiny_recipe, make_batch):
     recipe, batch = tiny_recipe(), make_batch(b=3)
     params = init_state(recipe, KEY).params
     scores = evaluate_step(params, batch, recipe)
-    outputs = model.apply(params, recipe.model, batch.image)
+    outputs = apply(params, recipe.model, batch.image)
     predicted, reference = np.asarray(outputs.mask_logits) > 0, batch.mask >= 0.5
     dice = 2 * (predicted & reference).sum((1, 2)) / (predicted.sum((1, 2)) + reference.sum((1, 2)))
     np.testing.assert_allclose(scores["segmentation"], dice, rtol=1e-6)
     np.testing.assert_allclose(scores["grading"], jax.nn.softmax(outputs.grade_logits), rtol=1e-5)
     np.testing.assert_allclose(scores["malignancy"], jax.nn.sigmoid(outputs.malignant_logit), rtol=1e-5)
     np.testing.assert_allclose(scores["guidance"], outputs.radiomics, rtol=1e-5, atol=1e-6)
-    _, metrics = objective(params, batch, recipe)
+    _, metrics = value_of(params, batch, recipe)
     for task in recipe.tasks:  # the same losses as those of a step without augmentation
         total, count = metrics[f"loss_{task.name}"]
         losses = np.asarray(scores[f"loss_{task.name}"])[np.asarray(task.defined(batch))]

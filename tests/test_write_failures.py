@@ -7,16 +7,18 @@ import resource
 
 import chex
 import pytest
-from loop_runs import ToyRun, arrays_of, rows
+from loop_runs import LITTLE, ToyRun, arrays_of, rows
 
 from thyroid_jax import checkpoints, files
 from thyroid_jax.train.log import RunLog, read_log
 from thyroid_jax.train.options import TrainConfig
 
+CONFIG = TrainConfig(epochs=1, batch_size=4, evaluate_every=1, diagnose_every=3)
+
 
 @pytest.fixture(scope="module")
 def run(tiny_recipe, make_batch):
-    return ToyRun(tiny_recipe(), make_batch, TrainConfig(epochs=1, batch_size=4, evaluate_every=1, diagnose_every=3))
+    return ToyRun(tiny_recipe(**LITTLE), make_batch, CONFIG)
 
 
 @pytest.fixture(scope="module")

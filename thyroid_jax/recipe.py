@@ -184,9 +184,9 @@ jax.tree_util.register_dataclass(
 )
 
 
-def init_params(recipe: Recipe, key: Key) -> Params:
-    """Fresh parameters: those of the network and those of the penalties."""
-    params = model.init(key, recipe.model)
+def init_params(recipe: Recipe, key: Key, draw: Callable[[Key, ModelConfig], Params] = model.init) -> Params:
+    """Fresh parameters: those of the network, which ``draw`` makes, and those of the penalties."""
+    params = draw(key, recipe.model)
     for penalty in recipe.penalties:
         if penalty.parameters is not None:
             params["heads"] |= penalty.parameters(recipe.settings[penalty.name], recipe.fitted)

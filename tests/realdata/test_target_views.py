@@ -1,4 +1,4 @@
-"""Every value of the guidance target on cases 1-300 of DDTI survives a random training view."""
+"""Every value of the guidance target on every second outline of cases 1-300 of DDTI survives a random training view."""
 
 import os
 from pathlib import Path
@@ -36,4 +36,4 @@ def test_every_value_survives_a_random_view(size, outlined):
 
 @pytest.fixture(scope="module")
 def outlined():
-    return [record for record in ddti.read(SOURCE, Notes()) if record.mask is not None]
+    return [record for record in ddti.read(SOURCE, Notes()) if record.mask is not None][::2]

@@ -107,11 +107,7 @@ def by_pmap(devices: Sequence[jax.Device] | None = None) -> Spread:
         raise InputError(
             "devices.mode pmap trains with the devices of one process; set --devices.mode jit for several."
         )
-    step = _mapped(mesh)
-
-    def put_state(state: TrainState) -> TrainState:
-        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (mesh.size, *leaf.shape)), state)
-        return jax.device_put(stacked, NamedSharding(mesh, PartitionSpec(AXIS)))
+    step, (stack, first) = _mapped(mesh), _stacking(mesh)
 
     def put_batch(batch: Batch) -> Batch:
         rows = jax.tree.map(lambda leaf: leaf.reshape(mesh.size, -1, *leaf.shape[1:]), batch)
@@ -121,18 +117,27 @@ def by_pmap(devices: Sequence[jax.Device] | None = None) -> Spread:
         state, metrics = step(state, batch, recipe.replace(axis=AXIS))
         return state, jax.tree.map(lambda leaf: leaf[0], metrics)
 
-    def whole_state(state: TrainState) -> TrainState:
-        return copy(jax.tree.map(lambda leaf: leaf[0], state), mesh)
-
     def whole_batch(batch: Batch) -> Batch:
         return deal(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch), mesh)
 
-    return Spread(mesh, put_state, put_batch, run, whole_state, whole_batch)
+    return Spread(mesh, lambda state: stack(copy(state, mesh)), put_batch, run, first, whole_batch)
 
 
 @lru_cache
 def _mapped(mesh: Mesh) -> Step:
     return jax.pmap(update, AXIS, in_axes=(0, 0, None), devices=list(mesh.devices.flat), donate_argnums=0)
+
+
+@lru_cache
+def _stacking(mesh: Mesh) -> tuple[Callable[[TrainState], TrainState], Callable[[TrainState], TrainState]]:
+    """A whole state -> the same for every device; and back. One program each: not one for every array."""
+    stack = lambda leaf: jnp.broadcast_to(leaf[None], (mesh.size, *leaf.shape))
+    return (
+        jax.jit(lambda state: jax.tree.map(stack, state), out_shardings=NamedSharding(mesh, PartitionSpec(AXIS))),
+        jax.jit(
+            lambda state: jax.tree.map(lambda leaf: leaf[0], state), out_shardings=_sharding(mesh, PartitionSpec())
+        ),
+    )
 
 
 SPREADS: dict[str, Callable[..., Spread]] = {"jit": by_jit, "pmap": by_pmap}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.compiling import QUICK
 from thyroid_jax.data.augment import augment
@@ -60,23 +61,24 @@ def unpacked(parts: dict[str, Any]) -> TrainState:
 def init_state(recipe: Recipe, key: Key) -> TrainState:
     """A fresh state. Parameters and every later random choice follow from ``key``."""
     init_key, key = jax.random.split(key)
-    fresh = _fresh if isinstance(key, jax.core.Tracer) else _compiled_fresh  # options are for outermost programs only
-    params, opt_state = fresh(recipe, init_key)
+    draw = model.init if isinstance(key, jax.core.Tracer) else _quick_init  # options are for outermost programs only
+    params = init_params(recipe, init_key, draw)
+    opt_state = _init_optimizer(recipe, params)
     average = jax.tree.map(jnp.copy, params) if recipe.settings["optimizer"].average else ()
     return TrainState(jnp.int32(0), params, opt_state, init_mtl_state(recipe, key), key, average)
 
 
-def _fresh(recipe: Recipe, key: Key) -> tuple[Params, Any]:
-    params = init_params(recipe, key)
-    return params, _optimizer(recipe).init(params)
+_quick_init = jax.jit(model.init, static_argnums=1, compiler_options=QUICK)  # one program serves all recipes of a model
+
+
+@jax.jit
+def _init_optimizer(recipe: Recipe, params: Params) -> Any:
+    return _optimizer(recipe).init(params)
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
     levels = encoder_levels(recipe.model) if recipe.model.encoder in PUBLISHED else None
     return optimizer(recipe.settings["optimizer"], recipe.fitted.total_steps, levels, recipe.model.frozen_levels)
-
-
-_compiled_fresh = jax.jit(_fresh, compiler_options=QUICK)
 
 
 def init_mtl_state(recipe: Recipe, key: Key) -> Any:
