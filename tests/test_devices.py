@@ -63,7 +63,7 @@ AT_THE_PARAMETERS = {
 
 
 @pytest.mark.parametrize("groups, others", [
-    (WITH_CONSISTENCY, ((by_jit, 8), (by_pmap, 8))), (AT_THE_PARAMETERS, ((by_pmap, 2),)),
+    (WITH_CONSISTENCY, ((by_jit, 8), (by_pmap, 2), (by_pmap, 8))), (AT_THE_PARAMETERS, ((by_pmap, 2),)),
 ], ids=["RLAR and consistency", "at the parameters"])  # fmt: skip
 def test_the_number_of_devices_and_the_way_to_spread_do_not_change_the_update(groups, others, tiny_recipe, uneven, x64):
     recipe, batch = double_precision(tiny_recipe(**SMALL, **groups)), double_precision(uneven)
@@ -79,15 +79,16 @@ HEADS_ALONE = {
     "segmentation": {"weight": 0.0},
     "guidance": {"weight": 0.0},
     "train": {"monitor": "accuracy"},
+    "rlar": PENALISED["rlar"] | {"tasks": ("grading", "malignancy")},
 }
 PENALISED_TOO = SMALL | PENALISED | {"guidance": {"weight": 0.0}, "malignancy": {"weight": 0.0}}
 GRADIENTS = {method: (method, HEADS_ALONE) for method in METHODS}
-GRADIENTS |= {f"{method} and RLAR": (method, PENALISED_TOO) for method in ("uncertainty", "gradnorm", "pcgrad")}
+GRADIENTS |= {f"{method}, outline too": (method, PENALISED_TOO) for method in ("uncertainty", "gradnorm", "pcgrad")}
 
 
 @pytest.mark.parametrize("method, groups", GRADIENTS.values(), ids=GRADIENTS)
 def test_every_multitask_methods_gradient_is_that_of_the_whole_batch(method, groups, tiny_recipe, uneven, x64):
-    """By pmap over two devices; one method of a kind with the outline and with RLAR; the method's next state too."""
+    """By pmap over two devices, RLAR on; one method of a kind with the outline; the method's next state too."""
     recipe, batch = double_precision(tiny_recipe(**groups, mtl={"method": method})), double_precision(uneven)
     state = double_precision(init_state(recipe, jax.random.key(1)))
     numbers = lambda tree: jax.tree.map(lambda a: jax.random.key_data(a) if a.dtype == state.key.dtype else a, tree)
