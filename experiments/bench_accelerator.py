@@ -6,10 +6,10 @@ python -m experiments.bench_accelerator --out runs/trial --trial     (a minute o
 
 A part is a script of its own, the most important first. Its table is kept in OUT/PART.md and its rows in
 OUT/PART.jsonl, each as soon as it is measured. OUT/parts.jsonl says how every part ended. The same command runs what is
-not finished there: parts that were interrupted or failed begin anew, and their earlier rows stay. Compiled programs
-are kept in OUT/compiled, so that this costs no second compilation; times of compilation are then those of reading. A
-part has its share of ``--seconds``; it is stopped at the end of it. A part for which something is missing says so and
-is left out.
+not finished there: parts that were interrupted or failed begin anew, and their earlier rows stay. The
+programs of peers and sweep are kept in OUT/compiled, so that a second try need not compile them again; its times of
+set-up and compilation are then those of reading. A part has its share of ``--seconds``; it is stopped at the end of it.
+A part for which something is missing says so and is left out.
 
 peers: the step of ``base`` at 256 x 256 in JAX and PyTorch (``torch.compile`` too), bfloat16, float32 and tf32, with
 its utilisation of the device; without ``--torch-python`` that of JAX alone. rlar: forms of RLAR (``small``). input: the
@@ -44,6 +44,8 @@ PEAKS = {
     "H200": ("bfloat16=989", "float32=67", "tf32=494"),
 }
 """in the device's name -> TFLOP/s without sparsity, from NVIDIA's data sheets (SXM)"""
+KEEP_PROGRAMS: tuple[Name, ...] = ("peers", "sweep")
+"""parts that take longest to compile; the others report the time of compilation, and always compile"""
 LEAVE = 20.0  # seconds that an interrupted part has to end its processes
 
 
@@ -116,11 +118,11 @@ def run(words: Sequence[str], out: Path, part: Name, seconds: float) -> str:
     """Run a part's script for ``seconds`` at most and show what it prints; "" where it ended well, else why not."""
     words = [sys.executable, "-m", f"{command.scripts_package()}.{words[0]}", *words[1:]]
     path, stopped = out / f"{part}.md", False
-    environment = {"JAX_COMPILATION_CACHE_DIR": str((out / "compiled").absolute())} | os.environ
+    cache = {"JAX_COMPILATION_CACHE_DIR": str((out / "compiled").absolute())} if part in KEEP_PROGRAMS else {}
     with path.open("ab") as kept, path.open(encoding="utf-8") as printed:
         printed.seek(0, os.SEEK_END)
         words += ["--out", str(out / f"{part}.jsonl")]
-        process = subprocess.Popen(words, stdout=kept, env=environment, start_new_session=True)
+        process = subprocess.Popen(words, stdout=kept, env=cache | os.environ, start_new_session=True)
         ends = time.monotonic() + seconds
         try:
             while process.poll() is None and not stopped:

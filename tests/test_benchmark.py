@@ -125,7 +125,7 @@ def test_parts_are_kept_and_what_is_not_finished_is_run_again(tmp_path, monkeypa
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     printed = "import os; print(os.path.relpath(os.environ['JAX_COMPILATION_CACHE_DIR'], os.environ['OUT']))"
     monkeypatch.setenv("OUT", str(tmp_path))
-    scripts = {"rlar": ["-c", printed], "input": ["-c", "import sys; print('half'); sys.exit(3)"]}
+    scripts = {"sweep": ["-c", printed], "input": ["-c", "import sys; print('half'); sys.exit(3)"]}
 
     def popen(words, **options):
         return real([sys.executable, *scripts[words[3]]], **options)
@@ -134,16 +134,18 @@ def test_parts_are_kept_and_what_is_not_finished_is_run_again(tmp_path, monkeypa
     monkeypatch.setattr(bench_accelerator.subprocess, "Popen", popen)
     monkeypatch.setattr(bench_accelerator, "device_here", lambda: GPU)
     monkeypatch.setattr(bench_accelerator, "words_of", lambda part, *given: ["script", part])
-    words = ["--out", str(tmp_path), "--parts", "rlar", "input"]
+    words = ["--out", str(tmp_path), "--parts", "sweep", "input"]
     bench_accelerator.main(words)
     told = capsys.readouterr().out
     assert "\ncompiled\n" in told and "input: not finished: exit status 3" in told
-    scripts["input"] = ["-c", "print('whole')"]
+    scripts["input"] = ["-c", "import os; assert 'JAX_COMPILATION_CACHE_DIR' not in os.environ; print('whole')"]
     bench_accelerator.main(words)
-    assert "rlar: done before" in capsys.readouterr().out
-    assert (tmp_path / "rlar.md").read_text() == "compiled\n" and (tmp_path / "input.md").read_text() == "half\nwhole\n"
+    assert "sweep: done before" in capsys.readouterr().out
+    assert (tmp_path / "sweep.md").read_text() == "compiled\n" and (
+        tmp_path / "input.md"
+    ).read_text() == "half\nwhole\n"
     ends = [json.loads(line) for line in (tmp_path / "parts.jsonl").read_text().splitlines()]
-    assert [(end["part"], end["missing"]) for end in ends] == [("rlar", ""), ("input", "exit status 3"), ("input", "")]
+    assert [(end["part"], end["missing"]) for end in ends] == [("sweep", ""), ("input", "exit status 3"), ("input", "")]
 
 
 def test_a_part_that_takes_too_long_is_interrupted_and_keeps_what_it_printed(tmp_path, monkeypatch):

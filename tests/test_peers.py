@@ -334,6 +334,7 @@ def test_faults_are_rows_above_their_tolerance():
 def test_the_twin_agrees_with_the_project(method):
     python = os.environ.get("THYROID_JAX_TORCH_PYTHON", "")
     if not python:
+        # PyTorch has an environment of its own (experiments/peers/README.md); the project's must not need it.
         pytest.skip("THYROID_JAX_TORCH_PYTHON names no interpreter that has PyTorch")
     words = ["--size", "tiny", "--method", method, "--image", "16", "24", "--batch", "7", "--torch-python", python]
     done = subprocess.run(
