@@ -111,7 +111,8 @@ def test_names_that_do_not_go_together_are_refused(names, message):
 
 ILLEGAL = [
     (NetworkConfig, "width", 0), (NetworkConfig, "depth", 0), (DataConfig, "height", 0), (DataConfig, "folds", 2),
-    (DataConfig, "fold", 5), (DataConfig, "fold", -1), (DataConfig, "split_seed", -1), (AugmentConfig, "flip", 1.5),
+    (DataConfig, "fold", 5), (DataConfig, "fold", -1), (DataConfig, "split_seed", -1), (DataConfig, "share", 0.0),
+    (DataConfig, "share", 1.1), (AugmentConfig, "flip", 1.5),
     (AugmentConfig, "scale", 1.0), (AugmentConfig, "rotate", -1.0), (SegmentationConfig, "dice", -0.5),
     (TrainConfig, "batch_size", 0), (TrainConfig, "epochs", 0), (TrainConfig, "evaluate_every", 0),
     (TrainConfig, "diagnose_every", -1), (TrainConfig, "monitor", "loss"), (RLARConfig, "ramp", -0.1),

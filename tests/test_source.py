@@ -52,6 +52,21 @@ def changed(tmp_path, name, change):
     return tmp_path / name
 
 
+def test_a_share_of_the_training_part_is_whole_groups_and_part_of_a_larger_share(built):
+    everything = open_toys(built, seed=3)
+    shared = {share: open_toys(built, seed=3, share=share) for share in (0.001, 0.5, 0.67, 1.0)}
+    kept = {share: set(cases(parts.train)) for share, parts in shared.items()}
+    assert kept[0.001] < kept[0.5] < kept[0.67] < kept[1.0] == set(cases(everything.train))
+    groups = {share: len({record.group for record in parts.train}) for share, parts in shared.items()}
+    assert groups == {0.001: 1, 0.5: 3, 0.67: 4, 1.0: 6}
+    assert all(len(kept[share]) == 2 * groups[share] for share in kept)  # each patient has two images
+    for parts in shared.values():  # what is judged, and the split that a run keeps, stay the same
+        assert cases(parts.validation) == cases(everything.validation) and cases(parts.test) == cases(everything.test)
+        assert (parts.split, parts.split_digest) == (everything.split, everything.split_digest)
+    other = open_toys(built, seed=4, share=0.5, split_file=next((built / "toy" / "folds").glob("*.json")))
+    assert set(cases(other.train)) != kept[0.5]
+
+
 def test_parts_share_no_group_and_hold_every_record(built):
     parts = open_toys(built)
     assert parts.card == CARD

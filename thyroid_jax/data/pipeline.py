@@ -41,6 +41,9 @@ class DataConfig:
     reader: str = "mean"
     """labels to train on where several readers gave theirs: `mean` of all, one `sample`d in every epoch, the number of
     one reader (from 0), or the `reference`; validation and test always use the reference"""
+    share: float = 1.0
+    """share of the training part's groups to train on, for a learning curve: `split_seed` draws them, and a smaller
+    share is part of a larger one"""
     also: tuple[str, ...] = ()
     """more built data sets to train on, in the same folder: NAME, or NAME:WEIGHT for WEIGHT passes an epoch"""
 
@@ -49,6 +52,7 @@ class DataConfig:
         check_within(self, "data", ("folds",), 3)  # one to test on, one to validate on, at least one to train on
         check_within(self, "data", ("fold",), 0, self.folds - 1)
         check_within(self, "data", ("split_seed",), 0, 2**32 - 1)
+        check_within(self, "data", ("share",), 0.001, 1)
         if self.reader not in READERS and not _is_number(self.reader):
             raise InputError(f"data.reader is {self.reader!r}; give {', '.join(READERS)}, or a reader's number from 0.")
         names = [self.name, *(name for name, _ in self.added)]

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, overload
 
+import numpy as np
+
 from thyroid_jax.data import splits
 from thyroid_jax.data.overlap import Pictures, pictures_of, shared_images
-from thyroid_jax.data.record import Card, Record, RecordSequence, digest_of
+from thyroid_jax.data.record import Card, Entry, Record, RecordSequence, digest_of
 from thyroid_jax.data.storage import Records, open_records
 from thyroid_jax.errors import InputError, raise_all
 from thyroid_jax.files import read_json
@@ -70,13 +72,15 @@ def open_parts(
     fold: int = 0,
     seed: int = 0,
     split_file: Path | str | None = None,
+    share: float = 1.0,
     also: Sequence[str] = (),
 ) -> Parts:
     """Open the data set ``name`` built in ``data_dir`` and split it, holding out ``fold`` (:func:`splits.resolve`).
 
-    ``also`` names more data sets in ``data_dir``, which are not split.
+    ``share`` of the training part's groups are kept, drawn by ``seed``; the split names all of them. ``also`` names
+    more data sets in ``data_dir``, which are not split.
     The folds are those of the folds file ``split_file``, which must hold ``folds`` of them; ``seed`` then does not
-    matter. Without one they lie beside the data and are made at first use. No record is read. Raises
+    matter to them. Without one they lie beside the data and are made at first use. No record is read. Raises
     :class:`InputError` for a data set that is missing or damaged, and for folds that do not fit it.
     """
     card, records = open_records(data_dir, name)
@@ -91,7 +95,7 @@ def open_parts(
     row_of = {entry.case: row for row, entry in enumerate(records.entries)}
     train, validation, test = (
         Subset(records, [row_of[case] for case in cases])
-        for cases in (split["train"], split["validation"], split["test"])
+        for cases in (_share_of(split["train"], records.entries, share, seed), split["validation"], split["test"])
     )
     added = tuple(Added(*open_records(data_dir, other)) for other in also)
     digest = records.digest
@@ -140,6 +144,15 @@ def _grades(card: Card) -> str:
 
 def _without_grades(record: Record) -> Record:
     return replace(record, grade=None, reader_grades=())
+
+
+def _share_of(cases: Sequence[str], entries: Sequence[Entry], share: float, seed: int) -> list[str]:
+    """The cases of a share of their groups, one group at least. A smaller share is part of a larger one."""
+    group_of = {entry.case: entry.group for entry in entries}
+    groups = sorted({group_of[case] for case in cases})
+    drawn = np.random.default_rng(seed).permutation(len(groups))[: max(1, round(share * len(groups)))]
+    kept = {groups[place] for place in drawn}
+    return [case for case in cases if group_of[case] in kept]
 
 
 def check_split(path: Path | str, parts: Parts) -> None:

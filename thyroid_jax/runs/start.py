@@ -56,6 +56,7 @@ def open_parts(config: Config) -> source.Parts:
         fold=data.fold,
         seed=data.split_seed,
         split_file=split_file,
+        share=data.share,
         also=[name for name, _ in data.added],
     )
 

@@ -34,7 +34,8 @@ def start_of(config: Config, recipe: Recipe, parts: source.Parts) -> Start:
     """The parameters of the last checkpoint of the run ``config.train.start_from``, those that it predicts with.
 
     Raises :class:`InputError` unless that run has the same network, parameters of the same names and shapes, and the
-    same data set and split: otherwise it may have learnt from images that the new run holds out.
+    same data set and split, and no larger share of its training part: otherwise it may have learnt from images that
+    the new run holds out or leaves out.
     """
     run_dir = Path(config.train.start_from)
     theirs, was_made_from = read_config(run_dir / "config.json")
@@ -50,6 +51,11 @@ def start_of(config: Config, recipe: Recipe, parts: source.Parts) -> Start:
         raise InputError(
             f"{where} the run was trained on other data or on another split. It may have learnt from images that are "
             "held out here; start from a run with the same data set and folds."
+        )
+    if theirs.data.share > config.data.share:
+        raise InputError(
+            f"{where} the run was trained with data.share {theirs.data.share:g}, and here it is {config.data.share:g}: "
+            "its parameters know more images than this run may see. Start from a run with no larger share."
         )
     source.check_split(run_dir / "split.json", parts)
     trained = load(run_dir, checkpoint="last")
