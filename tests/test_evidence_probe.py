@@ -77,9 +77,10 @@ def test_the_tables_hold_every_image_with_an_outline_once_beside_its_own_truth(
         assert kept[name].group == record.group and kept[name].malignant_truth == record.malignant
         assert kept[name].grade_truth == ("" if record.grade is None else card.grades[record.grade])
     assert summary(list(kept.values()), samples=50)["malignant_auroc"]["value"] > 0.95
-    with pytest.raises(SystemExit):
-        evidence_probe.main([*command.split(), "--data.fold", "1"])
-    assert "every fold is predicted" in " ".join(capsys.readouterr().err.split())
+    for option in ("--data.fold 1", "--data.share 0.5", "--data.reader 0", "--data.also more"):
+        with pytest.raises(SystemExit):
+            evidence_probe.main([*command.split(), *option.split()])
+        assert "every fold is predicted" in " ".join(capsys.readouterr().err.split())
 
 
 def test_evidence_of_many_images_is_that_of_each(monkeypatch):

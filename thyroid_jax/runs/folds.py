@@ -36,11 +36,12 @@ def open_folds(data: DataConfig) -> Folds:
     """Load all folds of a data set, against the reference labels.
 
     Raises :class:`InputError` for a data set with an official test part, which is in no fold, for one without any
-    outline, and where ``data`` names one fold or the readers' labels.
+    outline, and where ``data`` names one fold, the readers' labels, a share of the training part or more data sets.
     """
-    if data.fold or data.reader != DataConfig().reader or data.also:
+    if data.fold or data.reader != DataConfig().reader or data.share < 1 or data.also:
         raise InputError(
-            "every fold is predicted, against the reference: leave out --data.fold, --data.reader, --data.also."
+            "every fold is predicted from all others, against the reference: leave out --data.fold, --data.reader, "
+            "--data.share and --data.also."
         )
     parts = [open_parts(Config(data=replace(data, fold=fold))) for fold in range(data.folds)]
     names, size = tuple(parts[0].card.grades), (data.height, data.width)
