@@ -84,6 +84,16 @@ def test_sizes_are_in_mm_where_all_outlined_cases_have_them():
     assert list(divided([unknown, *cases[1:]])) == ["size of the reference, pixels"]
 
 
+def test_an_empty_reference_has_no_size_in_either_unit():
+    cases = [
+        Case(f"{i}", "g", reference_area_px=max(i - 9, 0), reference_area_mm2=max(i - 9, 0) / 4) for i in range(40)
+    ]
+    in_pixels = [dataclasses.replace(case, reference_area_mm2=NAN) for case in cases]
+    for table_ in (cases, in_pixels):
+        (parts,) = divided(table_).values()
+        assert [len(some) for _, some in parts] == [10, 10, 10]
+
+
 def test_large_numbers_are_written_in_full():
     cases = [Case(f"{i}", "g", reference_area_px=5000 + 1000 * i) for i in range(30)]
     (parts,) = divided(cases).values()
