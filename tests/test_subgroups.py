@@ -63,6 +63,12 @@ def test_every_characteristic_of_the_cases_and_no_other():
     assert list(divided(one_grade)) == ["size of the reference, pixels"]
 
 
+@pytest.mark.parametrize("kind", [int, float, np.bool_, np.int64])
+def test_malignancy_of_any_type_that_a_case_takes(kind):
+    cases = [dataclasses.replace(case, malignant_truth=kind(case.malignant_truth)) for case in table()]
+    assert names_and_sizes(divided(cases)["true malignancy"]) == [("benign", 45), ("malignant", 15)]
+
+
 def test_thirds_of_the_size_by_hand():
     # Areas 1..30: the quantiles at 1/3 and 2/3 are 10 2/3 and 20 1/3, so 1..10, 11..20 and 21..30.
     cases = [Case(f"{i}", f"{i}", reference_area_px=i) for i in range(1, 31)]

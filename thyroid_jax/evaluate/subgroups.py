@@ -200,7 +200,7 @@ def _area_mm2(case: Case) -> float:
 
 
 def _malignancy(case: Case) -> str:
-    return "" if case.malignant_truth is None else ("benign", "malignant")[case.malignant_truth]
+    return "" if case.malignant_truth is None else ("benign", "malignant")[int(case.malignant_truth)]
 
 
 # --- test of a difference ---------------------------------------------------------------------------------------------
