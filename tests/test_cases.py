@@ -215,6 +215,14 @@ def test_faults_are_named_all_at_once(tmp_path):
         assert fault in message, fault
 
 
+def test_columns_of_readers_that_are_missing_or_of_something_else(tmp_path):
+    path = tmp_path / "cases.csv"
+    head = ",".join(columns(()))
+    path.write_text(f"{head},reader1_dice,reader0_grade,readers_dice,reader_x_dice\nx,p,,1,1,0,0,1,1,,,,,0.5,2,7,8\n")
+    (case,) = read_cases(path)
+    assert repr(case.reader_dice) == "(nan, 0.5)" and case.reader_grades == ("2",)
+
+
 def test_whole_numbers_that_pandas_wrote_beside_a_gap(tmp_path):
     path = tmp_path / "cases.csv"
     path.write_text(",".join(columns(())) + "\nx,p,,1,1,0,0,12.0,12.0,,,1.0,0.75\n")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ PROBABILITY = "p_"  # prefix of a grade's column; the grades' order is the colum
 OLD_PROBABILITY = "prob_"
 GUIDANCE, TARGET, ABOUT = "guidance_", "target_", "about_"
 READER_DICE, READER_GRADE = "reader{}_dice", "reader{}_grade"
+_READER = re.compile(r"reader(0|[1-9]\d?)_(?:dice|grade)")
 
 ESCAPE = "'"
 # A spreadsheet may take these for the beginning of a formula (the wide forms in East Asian locales), or strip them.
@@ -259,14 +261,17 @@ def _case(row: dict[str, str], where: str, problems: list[str]) -> Case:
             for prefix in (GUIDANCE, TARGET)
         },
     }
-    readers = range(sum(column.startswith("reader") and column.endswith("_dice") for column in row))
+    named = [match for column in row if (match := _READER.fullmatch(column))]
+    readers = range(max((int(match[1]) + 1 for match in named), default=0))
     return Case(
         **values,
         probability={name: _or_nan(value) for name, value in probability.items()},
         malignant_truth=None if malignant is None else bool(malignant),
         p_malignant=_or_nan(number("p_malignant", _SHARE)),
-        reader_dice=_without_end([_or_nan(number(READER_DICE.format(i), _NUMBER)) for i in readers]),
-        reader_grades=_without_end([unescape(row[READER_GRADE.format(i)]) for i in readers]),
+        reader_dice=_without_end(
+            [_or_nan(number(name, _NUMBER)) if (name := READER_DICE.format(i)) in row else NAN for i in readers]
+        ),
+        reader_grades=_without_end([unescape(row.get(READER_GRADE.format(i), "")) for i in readers]),
         about={
             column.removeprefix(ABOUT): unescape(row[column])
             for column in row
