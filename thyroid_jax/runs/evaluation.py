@@ -26,7 +26,7 @@ from thyroid_jax.predict import load as load_trained
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.runs import page_facts
 from thyroid_jax.runs.apply import CALIBRATION, unscaled, write_calibration
-from thyroid_jax.runs.folder import Echo, check_claim, check_same_data
+from thyroid_jax.runs.folder import Echo, check_claim, check_same_data, was_stopped
 from thyroid_jax.runs.start import open_parts, train
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train.log import read_log
@@ -154,11 +154,11 @@ def held_out_cases(
 ) -> list[Case]:
     """The table of a run's held-out part, trained and evaluated first where it is not there yet.
 
-    It computes one cell of a study: an interrupted run is resumed, and a table that exists is read. A folder that holds
-    a run of another configuration, data set or split raises :class:`InputError`.
+    It computes one cell of a study: an interrupted run is resumed, and a table of a finished one is read. A folder that
+    holds a run of another configuration, data set or split raises :class:`InputError`.
     """
     table = table_of(run_dir, part, checkpoint, flip)
-    if table.is_file():
+    if table.is_file() and not was_stopped(run_dir, config.train):
         check_claim(run_dir, config, open_parts(config))
         return read_cases(table)
     train(config, run_dir, echo=echo)

@@ -21,6 +21,7 @@ from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import write_text
 from thyroid_jax.predict import read_config
 from thyroid_jax.runs.ensemble import ensemble_cases, run_label
+from thyroid_jax.runs.folder import was_stopped
 from thyroid_jax.runs.table_options import TableOptions
 from thyroid_jax.train.log import read_log
 from thyroid_jax.train.validation import out_of_patience
@@ -123,10 +124,13 @@ def cases_of_folders(folders: Sequence[Path], *, part: str, flip: bool) -> list[
 def _cases_of_run(folder: Path, part: str, flip: bool) -> list[Case]:
     table = runs.table_of(folder, part, flip=flip)
     config, _ = read_config(folder / "config.json")
+    unfinished = InputError(f"{folder}: the run is not finished; repeat the command that trains it.")
+    if was_stopped(folder, config.train):
+        raise unfinished
     if not table.is_file():
         finished = runs.open_finished(folder)
         if not has_ended(folder, config, int(finished.trained.recipe.fitted.total_steps)):
-            raise InputError(f"{folder}: the run is not finished; repeat the command that trains it.")
+            raise unfinished
         write_cases(table, runs.cases_of(finished.trained, getattr(finished.parts, part), part=part, flip=flip))
     return [replace(case, part=run_label(config)) for case in read_cases(table)]
 
