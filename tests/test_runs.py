@@ -449,6 +449,28 @@ def test_a_table_made_before_the_end_is_never_taken_for_the_finished_runs(tmp_pa
     assert runs.grid.missing_cells([cell]) == []
 
 
+@pytest.mark.parametrize("spoil", [
+    lambda cases: cases[1:], lambda cases: [*cases, cases[0]], lambda cases: [*cases[1:], cases[1]],
+    lambda cases: [dataclasses.replace(cases[0], case="stranger"), *cases[1:]],
+], ids=["cut", "doubled", "replaced", "foreign"])  # fmt: skip
+def test_a_table_that_does_not_hold_each_held_out_case_once_is_refused(copied, spoil):
+    config, _ = predict.read_config(copied / "config.json")
+    split = json.loads((copied / "split.json").read_text())
+    cases = [Case(case, "g", part="test") for case in split["test"]]
+    write_cases(copied / "cases.csv", cases)
+    assert len(runs.results.cases_of_folders([copied], part="test", flip=False)) == len(cases)
+    write_cases(copied / "cases.csv", spoil(cases))
+    for read in (
+        lambda: runs.results.cases_of_folders([copied], part="test", flip=False),
+        lambda: runs.held_out_cases(config, copied),
+    ):
+        with pytest.raises(InputError, match=f"rows are not the {len(cases)} cases of that part of the run's split"):
+            read()
+    (copied / "split.json").write_text("{}")
+    with pytest.raises(InputError, match="names no cases of the test part"):
+        runs.results.cases_of_folders([copied], part="test", flip=False)
+
+
 def test_a_table_made_while_a_run_is_trained_is_removed_at_its_end(tmp_path, train, monkeypatch):
     run_dir, save = tmp_path / "run", checkpoints.save
     meanwhile = lambda *given, **more: (save(*given, **more), write_cases(run_dir / "cases.csv", [Case("early", "g")]))

@@ -143,6 +143,17 @@ def table_of(run_dir: Path, part: str = "test", checkpoint: str = "best", flip: 
     return run_dir / "report" / "-".join(words) / "cases.csv"
 
 
+def read_table(table: Path, held_out: Sequence[str]) -> list[Case]:
+    """The cases of a run's table; :class:`InputError` unless they are those that it holds out, each of them once."""
+    cases = read_cases(table)
+    if sorted(case.case for case in cases) != sorted(held_out):
+        raise InputError(
+            f"{table}: its {len(cases)} rows are not the {len(held_out)} cases of that part of the run's split, each "
+            "once. Remove the table, and the run is evaluated again."
+        )
+    return cases
+
+
 def held_out_cases(
     config: Config,
     run_dir: Path,
@@ -159,8 +170,9 @@ def held_out_cases(
     """
     table = table_of(run_dir, part, checkpoint, flip)
     if table.is_file() and not was_stopped(run_dir, config.train):
-        check_claim(run_dir, config, open_parts(config))
-        return read_cases(table)
+        parts = open_parts(config)
+        check_claim(run_dir, config, parts)
+        return read_table(table, parts.split[part])  # type: ignore[literal-required]
     train(config, run_dir, echo=echo)
     trained, parts = open_finished(run_dir, checkpoint, config.data.dir)  # where they lie now
     cases = cases_of(trained, getattr(parts, part), part=part, flip=flip)

@@ -18,9 +18,10 @@ from thyroid_jax.data.record import digest_of
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import ensembles, paired, report, tabulate
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
-from thyroid_jax.files import write_text
+from thyroid_jax.files import read_json, write_text
 from thyroid_jax.predict import read_config
 from thyroid_jax.runs.ensemble import ensemble_cases, run_label
+from thyroid_jax.runs.evaluation import read_table
 from thyroid_jax.runs.folder import was_stopped
 from thyroid_jax.runs.table_options import TableOptions
 from thyroid_jax.train.log import read_log
@@ -112,7 +113,8 @@ def cases_of_folders(folders: Sequence[Path], *, part: str, flip: bool) -> list[
     """The pooled cases of a method's folders; the part of a run's cases names its fold and seed.
 
     A folder is a finished run, which is evaluated where its table is missing, or holds ``cases.csv`` of results from
-    elsewhere. Raises :class:`InputError` for an unfinished run, and for a table from elsewhere of another part.
+    elsewhere. Raises :class:`InputError` for an unfinished run, a run's table that does not hold each case of the part
+    once, and a table from elsewhere of another part.
     """
     pooled: list[Case] = []
     for folder in folders:
@@ -132,7 +134,11 @@ def _cases_of_run(folder: Path, part: str, flip: bool) -> list[Case]:
         if not has_ended(folder, config, int(finished.trained.recipe.fitted.total_steps)):
             raise unfinished
         write_cases(table, runs.cases_of(finished.trained, getattr(finished.parts, part), part=part, flip=flip))
-    return [replace(case, part=run_label(config)) for case in read_cases(table)]
+    split = read_json(folder / "split.json")
+    held_out = split.get(part) if isinstance(split, dict) else None
+    if not isinstance(held_out, list) or not all(isinstance(case, str) for case in held_out):
+        raise InputError(f"{folder / 'split.json'}: names no cases of the {part} part; restore the file.")
+    return [replace(case, part=run_label(config)) for case in read_table(table, held_out)]
 
 
 def has_ended(run_dir: Path, config: Config, total_steps: int) -> bool:
