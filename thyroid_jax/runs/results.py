@@ -85,17 +85,25 @@ def check_name(name: str, option: str) -> None:
 def check_folders(methods: Mapping[str, Sequence[Path]], *, flip: bool) -> None:
     """Raise :class:`InputError` for folders that :func:`cases_of_folders` would refuse without looking into tables.
 
-    They are neither a run nor results from elsewhere, named twice in a method, runs of one method on different data,
-    or results from elsewhere where predictions over mirror images are asked for.
+    They are neither a run nor results from elsewhere, named twice in a method, runs of one method on different data
+    or with the same split, fold and seed, or results from elsewhere where predictions over mirror images are asked for.
     """
     for name, folders in methods.items():
         if len({folder.resolve() for folder in folders}) < len(folders):
             raise InputError(f"--runs {name}: a folder is named twice, and would count twice.")
         data: dict[str, Path] = {}
+        seen: dict[tuple[str, str], Path] = {}
         for folder in folders:
             if (folder / "config.json").is_file():
-                _, was_made_from = read_config(folder / "config.json")
+                config, was_made_from = read_config(folder / "config.json")
                 data.setdefault(str(was_made_from.get("data")), folder)
+                run = str(was_made_from.get("split")), run_label(config)
+                if run in seen:
+                    raise InputError(
+                        f"--runs {name}: {seen[run]} and {folder} are both {run[1]} of one split, and their cases "
+                        "would count twice; leave one out, or give two names."
+                    )
+                seen[run] = folder
             elif not (folder / "cases.csv").is_file():
                 raise InputError(
                     f"{folder}: neither a run nor results from elsewhere: no config.json and no cases.csv."
