@@ -20,6 +20,7 @@ TEXT = st.one_of(
 )
 NUMBER = st.one_of(st.just(float("nan")), st.floats(allow_nan=False, allow_infinity=False))
 PROBABILITY = st.floats(0, 1)
+LENGTH = st.floats(0, allow_nan=False, allow_infinity=False)
 
 
 @st.composite
@@ -30,10 +31,11 @@ def tables(draw):
         case=TEXT,
         group=TEXT,
         part=TEXT,
-        dice=NUMBER,
-        iou=NUMBER,
-        hd95_px=NUMBER,
-        hd95_mm=NUMBER,
+        dice=st.one_of(st.just(NAN), PROBABILITY),
+        iou=st.one_of(st.just(NAN), PROBABILITY),
+        hd95_px=st.one_of(st.just(NAN), LENGTH),
+        hd95_mm=st.one_of(st.just(NAN), LENGTH),
+        contrast_to_noise=NUMBER,
         predicted_area_px=st.one_of(st.none(), st.integers(0, 10**9)),
         reference_area_px=st.one_of(st.none(), st.integers(0, 10**9)),
         grade_truth=TEXT,
@@ -143,14 +145,16 @@ def test_numpy_numbers_are_written_plainly(tmp_path):
 )
 def test_formulas_are_written_as_text(tmp_path, text):
     path = tmp_path / "cases.csv"
-    case = Case(text, text, text, dice=-0.5, grade_truth=text, grade_predicted=text, probability={text: 1.0})
+    case = Case(
+        text, text, text, contrast_to_noise=-0.5, grade_truth=text, grade_predicted=text, probability={text: 1.0}
+    )
     write_cases(path, [case])
     with path.open(newline="", encoding="utf-8") as file:
         header, row = csv.reader(file)
     cells = dict(zip(header, row))
     for column in ("case", "group", "part", "grade_truth", "grade_predicted"):
         assert cells[column] == "'" + text
-    assert cells["dice"] == "-0.5" and cells["p_" + text] == "1.0" and header[0] == "case"
+    assert cells["contrast_to_noise"] == "-0.5" and cells["p_" + text] == "1.0" and header[0] == "case"
     assert repr(read_cases(path)) == repr([case])
 
 
@@ -203,7 +207,7 @@ def test_faults_are_named_all_at_once(tmp_path):
     message = str(raised.value)
     for fault in (
         "cases.csv: 8 cells",
-        "row 2, dice: 'good' is not a number",
+        "row 2, dice: 'good' is not a number from 0 to 1",
         "row 3, predicted_area_px: '2.5' is not a whole number",
         "row 3, reference_area_px: '-3' is not a whole number",
         "row 3: 1 of 2 probabilities",
@@ -213,6 +217,31 @@ def test_faults_are_named_all_at_once(tmp_path):
         "row 5, p_a: 'nan' is not a finite number",
     ):
         assert fault in message, fault
+
+
+@pytest.mark.parametrize("column, text, expected", [
+    ("dice", "87.3", "a number from 0 to 1"), ("iou", "-0.1", "a number from 0 to 1"),
+    ("dice", "inf", "a number from 0 to 1"), ("hd95_px", "-1", "a finite number of 0 or more"),
+    ("hd95_mm", "inf", "a finite number of 0 or more"), ("recall", "1.5", "a number from 0 to 1"),
+    ("assd_mm", "-2", "a finite number of 0 or more"), ("reader0_dice", "90", "a number from 0 to 1"),
+])  # fmt: skip
+def test_measures_outside_their_range_are_refused(tmp_path, column, text, expected):
+    """Dice in percent, for example: pooled with another table it would be compared with values from 0 to 1."""
+    path = tmp_path / "cases.csv"
+    row = dict.fromkeys([*columns(()), column], "") | {"case": "x", "group": "p", column: text}
+    path.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+    with pytest.raises(InputError, match=f"row 2, {column}: '{text}' is not {expected}"):
+        read_cases(path)
+    path.write_text(",".join(row) + "\n" + ",".join((row | {column: "nan"}).values()) + "\n")
+    assert np.isnan(read_cases(path)[0].dice)
+
+
+def test_columns_of_readers_that_are_missing_or_of_something_else(tmp_path):
+    path = tmp_path / "cases.csv"
+    head = ",".join(columns(()))
+    path.write_text(f"{head},reader1_dice,reader0_grade,readers_dice,reader_x_dice\nx,p,,1,1,0,0,1,1,,,,,0.5,2,7,8\n")
+    (case,) = read_cases(path)
+    assert repr(case.reader_dice) == "(nan, 0.5)" and case.reader_grades == ("2",)
 
 
 def test_whole_numbers_that_pandas_wrote_beside_a_gap(tmp_path):

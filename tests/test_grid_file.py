@@ -112,6 +112,13 @@ def test_a_field_that_is_there_twice_is_refused(tmp_path):
         read_grid(written(tmp_path, '{"seeds": [0], "seeds": [1], "out": "x"}'))
 
 
+def test_a_setting_in_its_group_and_beside_it_is_there_twice(tmp_path):
+    for values in ({"train.epochs": 5, "train": {"epochs": 80}}, {"data.name": ["a"], "data": {"name": "b"}}):
+        name = next(iter(values))
+        with pytest.raises(InputError, match=f"{name}: is there twice"):
+            read_grid(written(tmp_path, values))
+
+
 @pytest.mark.parametrize("text, said", [
     ("[]", "not an object"), ("{", "not valid JSON"), ('{"a": NaN}', "not valid JSON"),
 ])  # fmt: skip

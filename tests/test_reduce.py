@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thyroid_jax.losses import masked_mean
+from thyroid_jax.losses import consistency, grading, guidance, malignancy, masked_mean, segmentation
 from thyroid_jax.losses.reduce import Pair, pair, share, size, summed, whole
 
 VALUES = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
@@ -85,3 +85,26 @@ def test_nan_behind_a_false_flag_spoils_nothing():
     value, gradient = jax.value_and_grad(lambda v: masked_mean(v, jnp.array([True, False])))(jnp.array([3.0, np.nan]))
     assert value == 3
     assert gradient.tolist() == [1, 0]
+
+
+LOSSES = {
+    "bce": (segmentation.bce, (2, 16, 16)),
+    "soft_dice": (segmentation.soft_dice, (2, 16, 16)),
+    "cross_entropy": (grading.cross_entropy, (2, 5)),
+    "corn": (grading.corn, (2, 5)),
+    "guidance": (guidance.guidance, (2, 13)),
+    "malignancy": (malignancy.malignancy, (2,)),
+    "consistency": (consistency.consistency, (2,)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_half_precision_are_those_of_the_same_numbers_in_float32(name):
+    loss, shape = LOSSES[name]
+    rng = np.random.default_rng(0)
+    half = [jnp.asarray(rng.uniform(size=shape), jnp.bfloat16) for _ in range(2)]
+    exact = loss(*(array.astype(jnp.float32) for array in half))
+    for where in (None, jnp.ones(2, bool)):
+        found = loss(*half, where=where)
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, exact, rtol=1e-6)

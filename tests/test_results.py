@@ -92,15 +92,18 @@ def test_a_folder_with_a_table_is_a_method(tmp_path):
 
 def test_folders_that_cannot_be_methods_are_named_before_anything_is_trained(tmp_path):
     write_cases(tmp_path / "nnunet" / "cases.csv", table(1))
-    for name, data in (("one", "digest"), ("two", "digest"), ("other", "another")):
+    runs = (("one", "digest", 0), ("two", "digest", 1), ("copy", "digest", 0), ("other", "another", 2))
+    for name, data, seed in runs:
         about = {"version": "", "data": data, "split": ""}
-        write_json(tmp_path / name / "config.json", to_dict(Config()) | {ABOUT_RUN: about})
+        config = replace_groups(Config(), train={"seed": seed})
+        write_json(tmp_path / name / "config.json", to_dict(config) | {ABOUT_RUN: about})
     place = lambda *names: {"m": [tmp_path / name for name in names]}
     results.check_folders(place("one", "two"), flip=True)
     results.check_folders(place("one") | {"n": [tmp_path / "other"], "o": [tmp_path / "nnunet"]}, flip=False)
     for folders, flip, said in (
         (place("nnunet"), True, "cannot be averaged over mirror images"),
         (place("one", "one"), False, "--runs m: a folder is named twice"),
+        (place("one", "two", "copy"), False, "one and .*copy are both fold0-seed0 of one split"),
         (place("nowhere"), False, "neither a run nor results from elsewhere"),
         (place("one", "other"), False, "were trained on different data; give two names"),
     ):

@@ -95,6 +95,16 @@ def test_closed_forms_of_the_penalty():
     np.testing.assert_allclose(masked, [0, 0.25, 0, 0, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["hinge", "square", "abs"])
+def test_an_example_that_does_not_count_is_zero_with_a_zero_gradient_whatever_it_holds(kind):
+    unit, where = jnp.ones((2, 3, 4)) / 2, jnp.array([True, False, True])
+    spoilt = unit.at[0, 1].set(jnp.nan)
+    penalty = lambda unit: rlar.angular_penalty(unit, kind=kind, where=where).sum()
+    value, gradient = jax.value_and_grad(penalty)(spoilt)
+    assert value == 2 and (gradient[:, 1] == 0).all()
+    chex.assert_trees_all_equal(gradient, jax.grad(penalty)(unit))
+
+
 def test_three_tasks_take_the_mean_over_their_pairs():
     unit = jnp.array([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])
     assert float(rlar.angular_penalty(unit)[0]) == pytest.approx(1 / 3)

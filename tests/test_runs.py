@@ -21,9 +21,10 @@ from thyroid_jax.config import Config, recipe_of, replace_groups
 from thyroid_jax.data.pipeline import Examples
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.errors import InputError
-from thyroid_jax.evaluate.cases import read_cases
+from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import alone_in
 from thyroid_jax.losses import consistency
+from thyroid_jax.runs import start
 from thyroid_jax.runs.start import describe, fresh_state, labelled_tasks
 from thyroid_jax.train.log import without_machine
 from thyroid_jax.train.loop import check_labels, with_prior_agreement
@@ -419,6 +420,63 @@ def test_a_cell_of_a_study_is_trained_once_and_read_after_that(copied, monkeypat
     }
     with pytest.raises(InputError, match=r"rlar\.weight differ"):
         runs.held_out_cases(replace_groups(config, rlar={"weight": 7.0}), copied, part="validation", checkpoint="last")
+
+
+def test_a_table_made_before_the_end_is_never_taken_for_the_finished_runs(tmp_path, train, monkeypatch, capsys):
+    """The run is stopped in its second epoch, evaluated, and goes on; comparisons read its cases before and after."""
+    run_dir, fit, asked = tmp_path / "run", start.fit, []
+    stopped = lambda: (asked.append(1), len(asked) > 4)[1]
+    monkeypatch.setattr(start, "fit", lambda *given, **more: fit(*given, **more | {"stop": stopped}))
+    train(run_dir, *LEAST)
+    monkeypatch.setattr(start, "fit", fit)
+    config, _ = predict.read_config(run_dir / "config.json")
+    cell = runs.grid.Cell("m", "fold0-seed0", config, run_dir)
+    tables = [run_dir / "cases.csv", run_dir / "report" / "validation" / "cases.csv"]
+    for table in tables:
+        write_cases(table, [Case("early", "g")])
+    with pytest.raises(InputError, match="the run is not finished"):
+        runs.results.cases_of_folders([run_dir], part="test", flip=False)
+    assert runs.grid.missing_cells([cell]) == [cell]
+
+    train(run_dir, *LEAST)
+    assert "removed report/validation/cases.csv, which is of an earlier checkpoint" in capsys.readouterr().out
+    assert not any(table.exists() for table in tables) and runs.grid.missing_cells([cell]) == [cell]
+    found = runs.results.cases_of_folders([run_dir], part="test", flip=False)
+    finished = runs.open_finished(run_dir)
+    assert {case.case for case in found} == set(finished.parts.split["test"])
+    assert runs.grid.missing_cells([cell]) == []
+    train(run_dir, *LEAST)  # nothing is left to train, and the table stays
+    assert runs.grid.missing_cells([cell]) == []
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda cases: cases[1:], lambda cases: [*cases, cases[0]], lambda cases: [*cases[1:], cases[1]],
+    lambda cases: [dataclasses.replace(cases[0], case="stranger"), *cases[1:]],
+], ids=["cut", "doubled", "replaced", "foreign"])  # fmt: skip
+def test_a_table_that_does_not_hold_each_held_out_case_once_is_refused(copied, spoil):
+    config, _ = predict.read_config(copied / "config.json")
+    split = json.loads((copied / "split.json").read_text())
+    cases = [Case(case, "g", part="test") for case in split["test"]]
+    write_cases(copied / "cases.csv", cases)
+    assert len(runs.results.cases_of_folders([copied], part="test", flip=False)) == len(cases)
+    write_cases(copied / "cases.csv", spoil(cases))
+    for read in (
+        lambda: runs.results.cases_of_folders([copied], part="test", flip=False),
+        lambda: runs.held_out_cases(config, copied),
+    ):
+        with pytest.raises(InputError, match=f"rows are not the {len(cases)} cases of that part of the run's split"):
+            read()
+    (copied / "split.json").write_text("{}")
+    with pytest.raises(InputError, match="names no cases of the test part"):
+        runs.results.cases_of_folders([copied], part="test", flip=False)
+
+
+def test_a_table_made_while_a_run_is_trained_is_removed_at_its_end(tmp_path, train, monkeypatch):
+    run_dir, save = tmp_path / "run", checkpoints.save
+    meanwhile = lambda *given, **more: (save(*given, **more), write_cases(run_dir / "cases.csv", [Case("early", "g")]))
+    monkeypatch.setattr(checkpoints, "save", meanwhile)
+    train(run_dir, *LEAST)
+    assert sorted(path.name for path in run_dir.iterdir()) == ENTRIES
 
 
 # --- what must be there to train on -----------------------------------------------------------------------------------

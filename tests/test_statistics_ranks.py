@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from thyroid_jax.evaluate.statistics import paired_wilcoxon
+from thyroid_jax.evaluate.statistics import paired_wilcoxon, rank_biserial
 
 
 def test_wilcoxon_against_every_sign_pattern():
@@ -44,3 +44,14 @@ def test_wilcoxon_by_group_averages_first():
     with pytest.raises(ValueError, match="group labels are NaN"):
         paired_wilcoxon([1.0, 2.0], [0.0, 0.0], clusters=[1.0, np.nan])
     assert paired_wilcoxon([1.0, np.nan], [0.0, 0.0], clusters=[1.0, np.nan]).n == 1
+
+
+def test_groups_whose_differences_cancel_are_zeros():
+    """0.1 + 0.2 - 0.3 is 6e-17 in floating point: six such groups would be six wins of the first."""
+    first, second = [0.1, 0.2, 0.0] * 6, [0.0, 0.0, 0.3] * 6
+    groups = np.repeat(np.arange(6), 3)
+    result = paired_wilcoxon(first, second, clusters=groups)
+    assert (result.n, result.zeros, result.p, result.median_difference) == (0, 6, 1.0, 0.0)
+    assert np.isnan(rank_biserial(first, second, clusters=groups).r)
+    tiny = paired_wilcoxon([1e-30, 2e-30, 4e-30], [0.0, 0.0, 0.0])  # small numbers are no rounding errors
+    assert (tiny.n, tiny.zeros) == (3, 0)

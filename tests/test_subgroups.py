@@ -63,6 +63,12 @@ def test_every_characteristic_of_the_cases_and_no_other():
     assert list(divided(one_grade)) == ["size of the reference, pixels"]
 
 
+@pytest.mark.parametrize("kind", [int, float, np.bool_, np.int64])
+def test_malignancy_of_any_type_that_a_case_takes(kind):
+    cases = [dataclasses.replace(case, malignant_truth=kind(case.malignant_truth)) for case in table()]
+    assert names_and_sizes(divided(cases)["true malignancy"]) == [("benign", 45), ("malignant", 15)]
+
+
 def test_thirds_of_the_size_by_hand():
     # Areas 1..30: the quantiles at 1/3 and 2/3 are 10 2/3 and 20 1/3, so 1..10, 11..20 and 21..30.
     cases = [Case(f"{i}", f"{i}", reference_area_px=i) for i in range(1, 31)]
@@ -82,6 +88,16 @@ def test_sizes_are_in_mm_where_all_outlined_cases_have_them():
     assert "29" in {case.case for case in parts[0][1]}  # the smallest in mm² is the largest in pixels
     unknown = dataclasses.replace(cases[0], reference_area_mm2=NAN)
     assert list(divided([unknown, *cases[1:]])) == ["size of the reference, pixels"]
+
+
+def test_an_empty_reference_has_no_size_in_either_unit():
+    cases = [
+        Case(f"{i}", "g", reference_area_px=max(i - 9, 0), reference_area_mm2=max(i - 9, 0) / 4) for i in range(40)
+    ]
+    in_pixels = [dataclasses.replace(case, reference_area_mm2=NAN) for case in cases]
+    for table_ in (cases, in_pixels):
+        (parts,) = divided(table_).values()
+        assert [len(some) for _, some in parts] == [10, 10, 10]
 
 
 def test_large_numbers_are_written_in_full():

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ PROBABILITY = "p_"  # prefix of a grade's column; the grades' order is the colum
 OLD_PROBABILITY = "prob_"
 GUIDANCE, TARGET, ABOUT = "guidance_", "target_", "about_"
 READER_DICE, READER_GRADE = "reader{}_dice", "reader{}_grade"
+_READER = re.compile(r"reader(0|[1-9]\d{0,2})_(?:dice|grade)")
 
 ESCAPE = "'"
 # A spreadsheet may take these for the beginning of a formula (the wide forms in East Asian locales), or strip them.
@@ -167,7 +169,8 @@ def read_cases(path: Path | str) -> list[Case]:
     Every column ``p_<name>`` but ``p_malignant`` is a grade's. An apostrophe at the beginning of a text is removed.
 
     Raises :class:`~thyroid_jax.errors.InputError` for a missing file, a missing column, a table of the older layout
-    (columns ``prob_<grade>``), or cells that cannot be read: their number, and the first 20 of them.
+    (columns ``prob_<grade>``), or cells that cannot be read, such as a Dice in percent: their number, and the first 20
+    of them.
     """
     path = Path(path)
     if not path.is_file():
@@ -227,6 +230,12 @@ _FINITE = "a finite number", np.isfinite
 _COUNT = "a whole number", lambda value: value.is_integer() and value >= 0
 _TRUTH = "0 or 1", lambda value: value in (0, 1)
 _SHARE = "a number from 0 to 1", lambda value: 0 <= value <= 1
+_OVERLAP = "a number from 0 to 1", lambda value: not (value < 0 or value > 1)  # NaN passes, as an empty cell does
+_SIZE = "a finite number of 0 or more", lambda value: not (value < 0 or value == np.inf)
+_KINDS = {"contrast_to_noise": _NUMBER} | dict.fromkeys(
+    ("dice", "iou", "precision", "recall", "nsd_2px", "nsd_1mm", "boundary_f_2px"), _OVERLAP
+)
+"""kind of a measure; those that are not named are distances and areas"""
 
 
 def _case(row: dict[str, str], where: str, problems: list[str]) -> Case:
@@ -248,7 +257,7 @@ def _case(row: dict[str, str], where: str, problems: list[str]) -> Case:
     floats = [column for column in (*FLOATS, *MEASURED) if column in row]
     values: dict[str, Any] = {
         **{column: unescape(row[column]) for column in (*TEXTS, *GRADES)},
-        **{column: _or_nan(number(column, _NUMBER)) for column in floats},
+        **{column: _or_nan(number(column, _KINDS.get(column, _SIZE))) for column in floats},
         **{column: None if count is None else int(count) for column, count in counts.items()},
         **{
             prefix.removesuffix("_"): {
@@ -259,14 +268,17 @@ def _case(row: dict[str, str], where: str, problems: list[str]) -> Case:
             for prefix in (GUIDANCE, TARGET)
         },
     }
-    readers = range(sum(column.startswith("reader") and column.endswith("_dice") for column in row))
+    named = [match for column in row if (match := _READER.fullmatch(column))]
+    readers = range(max((int(match[1]) + 1 for match in named), default=0))
     return Case(
         **values,
         probability={name: _or_nan(value) for name, value in probability.items()},
         malignant_truth=None if malignant is None else bool(malignant),
         p_malignant=_or_nan(number("p_malignant", _SHARE)),
-        reader_dice=_without_end([_or_nan(number(READER_DICE.format(i), _NUMBER)) for i in readers]),
-        reader_grades=_without_end([unescape(row[READER_GRADE.format(i)]) for i in readers]),
+        reader_dice=_without_end(
+            [_or_nan(number(name, _OVERLAP)) if (name := READER_DICE.format(i)) in row else NAN for i in readers]
+        ),
+        reader_grades=_without_end([unescape(row.get(READER_GRADE.format(i), "")) for i in readers]),
         about={
             column.removeprefix(ABOUT): unescape(row[column])
             for column in row

@@ -104,8 +104,9 @@ def subgroups(cases: Sequence[Case], *, samples: int = 1000, seed: int = 0) -> t
 def divided(cases: Sequence[Case]) -> dict[str, Parts]:
     """Characteristic -> the cases by its values, for every characteristic with two subgroups at least.
 
-    - thirds of the reference area: in mm^2 where it is known for all outlined cases, else in pixels; and thirds of the
-      contrast to noise, where it is known (at least three times :data:`SMALLEST` cases; equal values stay together),
+    - thirds of the reference area: in mm^2 where it is known for all outlined cases, else in pixels, without empty
+      references; and thirds of the contrast to noise, where it is known (at least three times :data:`SMALLEST` cases;
+      equal values stay together),
     - the true grade, and true malignancy,
     - every entry of ``about``: values with fewer than :data:`SMALLEST` cases are pooled as "other (n values)", and
       cases without the entry are "not stated".
@@ -195,11 +196,11 @@ def _area_px(case: Case) -> float:
 
 
 def _area_mm2(case: Case) -> float:
-    return case.reference_area_mm2
+    return case.reference_area_mm2 or NAN
 
 
 def _malignancy(case: Case) -> str:
-    return "" if case.malignant_truth is None else ("benign", "malignant")[case.malignant_truth]
+    return "" if case.malignant_truth is None else ("benign", "malignant")[int(case.malignant_truth)]
 
 
 # --- test of a difference ---------------------------------------------------------------------------------------------

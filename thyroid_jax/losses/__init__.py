@@ -1,5 +1,6 @@
 """Losses as plain functions ``(prediction, target, *, where=None, ...) -> f32[b]``: per example, never reduced.
 
+They are computed in float32 at least, whatever the network computes in.
 :mod:`thyroid_jax.losses.reduce` reduces them to scalars.
 """
 

@@ -68,7 +68,10 @@ def keep(values: Float[Array, "b"], where: Bool[Array, "b"] | None) -> Float[Arr
 
 
 def fill(array: Float[Array, "b *rest"], where: Bool[Array, "b"] | None, value: float = 0.0) -> Float[Array, "b *rest"]:
-    """The array with ``value`` in every row whose flag is False: a loss and its gradient are finite there."""
+    """The array, at least float32, with ``value`` in every row whose flag is False: a loss and its gradient are finite
+    there.
+    """
+    array = array.astype(jnp.promote_types(array.dtype, jnp.float32))
     if where is None:
         return array
     return jnp.where(where.reshape(where.shape + (1,) * (array.ndim - 1)), array, value)

@@ -108,10 +108,11 @@ def angular_penalty(
         square  s^2                       near-orthogonality, as CosReg in parameter space (arXiv 1912.06844); no margin
         abs     max(0, |s| - margin)^2
 
-    In [0, 1] for 0 <= margin < 1. ``where`` marks the examples on which every task is defined; the others give 0.
+    In [0, 1] for 0 <= margin < 1. ``where`` marks the examples on which every task is defined; the others give 0 with
+    a zero gradient, whatever their directions hold.
     PCGrad and similar methods act on *conflict* (negative cosine); this acts on *alignment* (positive cosine).
     """
-    s = cosines(unit)
+    s = cosines(unit if where is None else jnp.where(where[None, :, None], unit, 0.0))
     if kind == "hinge":
         penalty: Array = jnp.maximum(s - margin, 0.0) ** 2
     elif kind == "square":

@@ -26,7 +26,7 @@ from thyroid_jax.predict import load as load_trained
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.runs import page_facts
 from thyroid_jax.runs.apply import CALIBRATION, unscaled, write_calibration
-from thyroid_jax.runs.folder import Echo, check_claim, check_same_data
+from thyroid_jax.runs.folder import Echo, check_claim, check_same_data, was_stopped
 from thyroid_jax.runs.start import open_parts, train
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train.log import read_log
@@ -143,6 +143,17 @@ def table_of(run_dir: Path, part: str = "test", checkpoint: str = "best", flip: 
     return run_dir / "report" / "-".join(words) / "cases.csv"
 
 
+def read_table(table: Path, held_out: Sequence[str]) -> list[Case]:
+    """The cases of a run's table; :class:`InputError` unless they are those that it holds out, each of them once."""
+    cases = read_cases(table)
+    if sorted(case.case for case in cases) != sorted(held_out):
+        raise InputError(
+            f"{table}: its {len(cases)} rows are not the {len(held_out)} cases of that part of the run's split, each "
+            "once. Remove the table, and the run is evaluated again."
+        )
+    return cases
+
+
 def held_out_cases(
     config: Config,
     run_dir: Path,
@@ -154,13 +165,14 @@ def held_out_cases(
 ) -> list[Case]:
     """The table of a run's held-out part, trained and evaluated first where it is not there yet.
 
-    It computes one cell of a study: an interrupted run is resumed, and a table that exists is read. A folder that holds
-    a run of another configuration, data set or split raises :class:`InputError`.
+    It computes one cell of a study: an interrupted run is resumed, and a table of a finished one is read. A folder that
+    holds a run of another configuration, data set or split raises :class:`InputError`.
     """
     table = table_of(run_dir, part, checkpoint, flip)
-    if table.is_file():
-        check_claim(run_dir, config, open_parts(config))
-        return read_cases(table)
+    if table.is_file() and not was_stopped(run_dir, config.train):
+        parts = open_parts(config)
+        check_claim(run_dir, config, parts)
+        return read_table(table, parts.split[part])  # type: ignore[literal-required]
     train(config, run_dir, echo=echo)
     trained, parts = open_finished(run_dir, checkpoint, config.data.dir)  # where they lie now
     cases = cases_of(trained, getattr(parts, part), part=part, flip=flip)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train import hosts
-from thyroid_jax.train.log import read_log
+from thyroid_jax.train.log import Row, read_log
 from thyroid_jax.train.options import TrainConfig
 from thyroid_jax.train.step import init_state
 from thyroid_jax.train.validation import out_of_patience
@@ -83,7 +83,7 @@ def check_settings(path: Path, config: Config) -> dict[str, Any]:
 def _other_length(run_dir: Path, train: TrainConfig, asked: int) -> str:
     """What to do when a run is to be longer or shorter than it was planned."""
     rows, planned = read_log(run_dir / "log.jsonl"), train.epochs
-    done = max((row["epoch"] for row in rows if row.get("split") == "train"), default=0)
+    done = epochs_done(rows)
     if done >= planned or out_of_patience(rows, train.patience):
         offer = f"The run is finished; to train {asked} epochs, give the same command a new --run-dir."
         if asked > planned:
@@ -97,6 +97,30 @@ def _other_length(run_dir: Path, train: TrainConfig, asked: int) -> str:
         f"the run was started with another configuration; train.epochs differ: {planned} then, {asked} now. Its "
         f"learning rate follows a schedule of {planned} epochs, which cannot be stretched. {offer}"
     )
+
+
+def epochs_done(rows: Sequence[Row]) -> int:
+    """The last epoch of a log, 0 without one."""
+    return max((row["epoch"] for row in rows if row.get("split") == "train"), default=0)
+
+
+def was_stopped(run_dir: Path, train: TrainConfig) -> bool:
+    """Whether a run was stopped before its last epoch, and not by ``train.patience``: a table of its cases is then that
+    of an early checkpoint. By its log; False where it has none.
+    """
+    log, newest = run_dir / "log.jsonl", checkpoints.steps(run_dir / "checkpoints" / "last")
+    if not log.is_file():
+        return False
+    rows = [row for row in read_log(log) if not newest or row["step"] <= max(newest)]
+    return epochs_done(rows) < train.epochs and not out_of_patience(rows, train.patience)
+
+
+def remove_tables(run_dir: Path, echo: Echo) -> None:
+    """Remove a run's tables of cases, which are of an earlier checkpoint, so that they are not taken for later ones."""
+    for table in (run_dir / "cases.csv", *sorted((run_dir / "report").glob("*/cases.csv"))):
+        if table.is_file():
+            table.unlink()
+            echo(f"removed {table.relative_to(run_dir)}, which is of an earlier checkpoint; evaluate the run again")
 
 
 def check_same_data(run_dir: Path, parts: source.Parts, digest: Any, split_digest: Any) -> None:

@@ -1,7 +1,8 @@
 """Many runs, one after the other: each is computed once, also where several processes share the folder.
 
-A run whose table of cases is there is read. Any other is trained, or goes on where it was stopped, and is evaluated. A
-lock keeps two processes from computing the same run; the system releases it when a process ends, even a killed one.
+A finished run whose table of cases is there is read. Any other is trained, or goes on where it was stopped, and is
+evaluated. A lock keeps two processes from computing the same run; the system releases it when a process ends, even a
+killed one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.cases import Case
 from thyroid_jax.files import alone_in
 from thyroid_jax.runs.evaluation import held_out_cases, table_of
-from thyroid_jax.runs.folder import Echo, check_settings
+from thyroid_jax.runs.folder import Echo, check_settings, was_stopped
 
 LOCKS = ".locks"  # folder beside the runs; a lock cannot be inside a run that does not exist yet
 
@@ -39,8 +40,8 @@ def check_cells(cells: Sequence[Cell]) -> None:
 
 
 def missing_cells(cells: Sequence[Cell], part: str = "test", *, flip: bool = False) -> list[Cell]:
-    """The cells that have no table of cases yet."""
-    return [cell for cell in cells if not _table(cell, part, flip).is_file()]
+    """The cells that have no table of cases of a finished run yet."""
+    return [cell for cell in cells if not _is_there(cell, part, flip)]
 
 
 def run_cells(
@@ -60,7 +61,7 @@ def run_cells(
     while waiting:
         left = []
         for cell in waiting:
-            there, started = _table(cell, part, flip).is_file(), time.monotonic()
+            there, started = _is_there(cell, part, flip), time.monotonic()
             with _alone_with(cell) as ours:
                 if not (there or ours):
                     left.append(cell)
@@ -92,8 +93,8 @@ def progress(done: int, total: int, seconds: Sequence[float]) -> str:
     return f"cells {done}/{total} done{rest}"
 
 
-def _table(cell: Cell, part: str, flip: bool) -> Path:
-    return table_of(cell.folder, part, flip=flip)
+def _is_there(cell: Cell, part: str, flip: bool) -> bool:
+    return table_of(cell.folder, part, flip=flip).is_file() and not was_stopped(cell.folder, cell.config.train)
 
 
 @contextlib.contextmanager

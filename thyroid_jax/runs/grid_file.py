@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +52,9 @@ def read_grid(path: Path) -> GridFile:
     if not isinstance(values, dict):
         raise InputError(f"{path}: not an object with the fields of a comparison.")
     problems = [f"{name}: is there twice" for name in _named_twice(path)]
-    fields = dict(flat({name: value for name, value in values.items() if name not in ("runs", "margin")}))
+    pairs = list(flat({name: value for name, value in values.items() if name not in ("runs", "margin")}))
+    fields = dict(pairs)
+    problems += [f"{name}: is there twice" for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     fields |= {name: _as_texts(name, values[name], problems) for name in ("runs", "margin") if name in values}
     settings = dict(flat(to_dict(Config())))
     known = [*KINDS, *settings]

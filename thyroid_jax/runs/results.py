@@ -18,9 +18,11 @@ from thyroid_jax.data.record import digest_of
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate import ensembles, paired, report, tabulate
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
-from thyroid_jax.files import write_text
+from thyroid_jax.files import read_json, write_text
 from thyroid_jax.predict import read_config
 from thyroid_jax.runs.ensemble import ensemble_cases, run_label
+from thyroid_jax.runs.evaluation import read_table
+from thyroid_jax.runs.folder import was_stopped
 from thyroid_jax.runs.table_options import TableOptions
 from thyroid_jax.train.log import read_log
 from thyroid_jax.train.validation import out_of_patience
@@ -83,17 +85,25 @@ def check_name(name: str, option: str) -> None:
 def check_folders(methods: Mapping[str, Sequence[Path]], *, flip: bool) -> None:
     """Raise :class:`InputError` for folders that :func:`cases_of_folders` would refuse without looking into tables.
 
-    They are neither a run nor results from elsewhere, named twice in a method, runs of one method on different data,
-    or results from elsewhere where predictions over mirror images are asked for.
+    They are neither a run nor results from elsewhere, named twice in a method, runs of one method on different data
+    or with the same split, fold and seed, or results from elsewhere where predictions over mirror images are asked for.
     """
     for name, folders in methods.items():
         if len({folder.resolve() for folder in folders}) < len(folders):
             raise InputError(f"--runs {name}: a folder is named twice, and would count twice.")
         data: dict[str, Path] = {}
+        seen: dict[tuple[str, str], Path] = {}
         for folder in folders:
             if (folder / "config.json").is_file():
-                _, was_made_from = read_config(folder / "config.json")
+                config, was_made_from = read_config(folder / "config.json")
                 data.setdefault(str(was_made_from.get("data")), folder)
+                run = str(was_made_from.get("split")), run_label(config)
+                if run in seen:
+                    raise InputError(
+                        f"--runs {name}: {seen[run]} and {folder} are both {run[1]} of one split, and their cases "
+                        "would count twice; leave one out, or give two names."
+                    )
+                seen[run] = folder
             elif not (folder / "cases.csv").is_file():
                 raise InputError(
                     f"{folder}: neither a run nor results from elsewhere: no config.json and no cases.csv."
@@ -111,7 +121,8 @@ def cases_of_folders(folders: Sequence[Path], *, part: str, flip: bool) -> list[
     """The pooled cases of a method's folders; the part of a run's cases names its fold and seed.
 
     A folder is a finished run, which is evaluated where its table is missing, or holds ``cases.csv`` of results from
-    elsewhere. Raises :class:`InputError` for an unfinished run, and for a table from elsewhere of another part.
+    elsewhere. Raises :class:`InputError` for an unfinished run, a run's table that does not hold each case of the part
+    once, and a table from elsewhere of another part.
     """
     pooled: list[Case] = []
     for folder in folders:
@@ -123,12 +134,19 @@ def cases_of_folders(folders: Sequence[Path], *, part: str, flip: bool) -> list[
 def _cases_of_run(folder: Path, part: str, flip: bool) -> list[Case]:
     table = runs.table_of(folder, part, flip=flip)
     config, _ = read_config(folder / "config.json")
+    unfinished = InputError(f"{folder}: the run is not finished; repeat the command that trains it.")
+    if was_stopped(folder, config.train):
+        raise unfinished
     if not table.is_file():
         finished = runs.open_finished(folder)
         if not has_ended(folder, config, int(finished.trained.recipe.fitted.total_steps)):
-            raise InputError(f"{folder}: the run is not finished; repeat the command that trains it.")
+            raise unfinished
         write_cases(table, runs.cases_of(finished.trained, getattr(finished.parts, part), part=part, flip=flip))
-    return [replace(case, part=run_label(config)) for case in read_cases(table)]
+    split = read_json(folder / "split.json")
+    held_out = split.get(part) if isinstance(split, dict) else None
+    if not isinstance(held_out, list) or not all(isinstance(case, str) for case in held_out):
+        raise InputError(f"{folder / 'split.json'}: names no cases of the {part} part; restore the file.")
+    return [replace(case, part=run_label(config)) for case in read_table(table, held_out)]
 
 
 def has_ended(run_dir: Path, config: Config, total_steps: int) -> bool:

@@ -20,7 +20,17 @@ from thyroid_jax.files import alone_in
 from thyroid_jax.fitting import learn_from
 from thyroid_jax.model import check_size, pretrained
 from thyroid_jax.recipe import Recipe
-from thyroid_jax.runs.folder import PLACES, Echo, check_claim, claim, facts_of, made_from, resume
+from thyroid_jax.runs.folder import (
+    PLACES,
+    Echo,
+    check_claim,
+    claim,
+    facts_of,
+    made_from,
+    remove_tables,
+    resume,
+    was_stopped,
+)
 from thyroid_jax.runs.start_from import Start, start_of
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.tasks import TASKS
@@ -85,7 +95,8 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
 
     A folder that holds a run of another configuration, data set or split, or that another process trains in, raises
     :class:`InputError`, and nothing in it is touched. The values fitted on the training part are kept in the
-    checkpoints: a resumed run uses them unchanged, on any device.
+    checkpoints: a resumed run uses them unchanged, on any device. Tables of cases that were made before the last step
+    are removed.
 
     In the main thread, SIGTERM and SIGINT end the training after the step in hand: a checkpoint is written, and
     :class:`~thyroid_jax.errors.Interrupted` says how to go on (:mod:`thyroid_jax.train.signals`).
@@ -114,6 +125,8 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
     with hosts.held_by_first(alone_in(run_dir)):
         hosts.decided_by_first(lambda: check_claim(run_dir, config, data.parts))
         hosts.decided_by_first(lambda: claim(run_dir, config, data.parts))
+        if hosts.first() and was_stopped(run_dir, config.train):
+            remove_tables(run_dir, echo)
         saved = resume(run_dir, tasks, echo)
         if saved is None:
             recipe = tasks.replace(fitted=learn_from(data.training, config))
@@ -126,7 +139,7 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
             origin = saved.facts.get("start_from", "")  # checkpoints of earlier versions have none
             echo(f"going on from step {saved.step}")
         state, fitted = hosts.as_in_first((start.state, recipe.fitted))
-        start, recipe = start._replace(state=state), recipe.replace(fitted=fitted)
+        start, recipe, first_step = start._replace(state=state), recipe.replace(fitted=fitted), int(state.step)
         echo(describe(recipe, data, config))
         training, validation = guided(data, recipe, config)
         with signals.heeded() as asked:
@@ -143,6 +156,8 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
                 stop=asked,
                 echo=echo,
             )
+        if hosts.first() and int(state.step) > first_step:  # made while the run was trained
+            remove_tables(run_dir, echo)
         signal = hosts.most(asked.signal or 0)  # that of any process
         if signal:
             raise Interrupted(stopped_after(Signals(signal), run_dir, state), status=signals.STATUS[Signals(signal)])

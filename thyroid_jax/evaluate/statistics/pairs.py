@@ -23,10 +23,11 @@ class Pairs(NamedTuple):
 
     @property
     def group_means(self) -> np.ndarray:
-        """Mean difference of each group."""
+        """Mean difference of each group; 0 where it is rounding error beside ``scale``."""
         if not len(self.difference):
             return self.difference
-        return np.bincount(self.member, weights=self.difference) / np.bincount(self.member)
+        means = np.bincount(self.member, weights=self.difference) / np.bincount(self.member)
+        return np.where(np.abs(means) <= ROUNDING * self.scale, 0.0, means)
 
 
 def paired(
