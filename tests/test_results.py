@@ -92,10 +92,16 @@ def test_a_folder_with_a_table_is_a_method(tmp_path):
 
 def test_folders_that_cannot_be_methods_are_named_before_anything_is_trained(tmp_path):
     write_cases(tmp_path / "nnunet" / "cases.csv", table(1))
-    runs = (("one", "digest", 0), ("two", "digest", 1), ("copy", "digest", 0), ("other", "another", 2))
-    for name, data, seed in runs:
+    runs = (
+        ("one", "digest", {"train": {"seed": 0}}),
+        ("two", "digest", {"train": {"seed": 1, "start_from": "a"}, "data": {"fold": 1, "dir": "b"}}),
+        ("copy", "digest", {"train": {"seed": 0}}),
+        ("other", "another", {"train": {"seed": 2}}),
+        ("wider", "digest", {"train": {"seed": 3, "epochs": 7}, "model": {"width": 24}}),
+    )
+    for name, data, changes in runs:
         about = {"version": "", "data": data, "split": ""}
-        config = replace_groups(Config(), train={"seed": seed})
+        config = replace_groups(Config(), **changes)
         write_json(tmp_path / name / "config.json", to_dict(config) | {ABOUT_RUN: about})
     place = lambda *names: {"m": [tmp_path / name for name in names]}
     results.check_folders(place("one", "two"), flip=True)
@@ -106,6 +112,7 @@ def test_folders_that_cannot_be_methods_are_named_before_anything_is_trained(tmp
         (place("one", "two", "copy"), False, "one and .*copy are both fold0-seed0 of one split"),
         (place("nowhere"), False, "neither a run nor results from elsewhere"),
         (place("one", "other"), False, "were trained on different data; give two names"),
+        (place("one", "two", "wider"), False, "one and .*wider differ in model.width, train.epochs, so they"),
     ):
         with pytest.raises(InputError, match=said):
             results.check_folders(folders, flip=flip)

@@ -186,6 +186,8 @@ def test_what_is_not_known_is_refused_by_name(z):
         inspect.unwrap(rlar.normalise)(z[None], jnp.ones((1, 3)), space="pixel")
     with pytest.raises(ValueError, match='"hinge", "square" or "abs"'):
         inspect.unwrap(rlar.angular_penalty)(jnp.ones((2, 1, 3)), kind="linear")
+    with pytest.raises(ValueError, match="between two tasks at least"):
+        rlar.angular_penalty(jnp.ones((1, 4, 3)))
 
 
 def test_the_docstrings_example_runs():

@@ -90,8 +90,10 @@ def normalise(
 def cosines(unit: Float[Array, "t b d"]) -> Float[Array, "p b"]:
     """Cosine s of the angle between the directions of every pair of tasks, in [-1, 1].
 
-    The pairs are in the order of ``itertools.combinations``.
+    The pairs are in the order of ``itertools.combinations``. Raises ValueError for fewer than two tasks.
     """
+    if unit.shape[0] < 2:
+        raise ValueError(f"directions of {unit.shape[0]} task: an angle is between two tasks at least.")
     return jnp.stack([(unit[t] * unit[u]).sum(-1) for t, u in combinations(range(unit.shape[0]), 2)])
 
 

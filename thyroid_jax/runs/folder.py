@@ -64,12 +64,7 @@ def check_settings(path: Path, config: Config) -> dict[str, Any]:
     Where the data lie, and how the batch is spread, may differ: ``data.dir``, ``data.split`` and ``devices``.
     """
     found, was_made_from = read_config(path)
-    before = dict(flat(to_dict(found)))
-    differing = [
-        name
-        for name, value in flat(to_dict(config))
-        if name not in PLACES and not name.startswith("devices.") and value != before.get(name)
-    ]
+    differing = differing_settings(found, config)
     if differing == ["train.epochs"]:
         raise InputError(f"{path}: {_other_length(path.parent, found.train, config.train.epochs)}")
     if differing:
@@ -78,6 +73,18 @@ def check_settings(path: Path, config: Config) -> dict[str, Any]:
             "Give the same settings to go on with it, or name a new --run-dir."
         )
     return was_made_from
+
+
+def differing_settings(first: Config, second: Config) -> list[str]:
+    """Names of the settings in which two configs differ, but for those that say where data lie and how a batch is
+    spread: ``data.dir``, ``data.split`` and ``devices``.
+    """
+    before = dict(flat(to_dict(first)))
+    return [
+        name
+        for name, value in flat(to_dict(second))
+        if name not in PLACES and not name.startswith("devices.") and value != before[name]
+    ]
 
 
 def _other_length(run_dir: Path, train: TrainConfig, asked: int) -> str:

@@ -22,7 +22,7 @@ from thyroid_jax.files import read_json, write_text
 from thyroid_jax.predict import read_config
 from thyroid_jax.runs.ensemble import ensemble_cases, run_label
 from thyroid_jax.runs.evaluation import read_table
-from thyroid_jax.runs.folder import was_stopped
+from thyroid_jax.runs.folder import differing_settings, was_stopped
 from thyroid_jax.runs.table_options import TableOptions
 from thyroid_jax.train.log import read_log
 from thyroid_jax.train.validation import out_of_patience
@@ -85,14 +85,16 @@ def check_name(name: str, option: str) -> None:
 def check_folders(methods: Mapping[str, Sequence[Path]], *, flip: bool) -> None:
     """Raise :class:`InputError` for folders that :func:`cases_of_folders` would refuse without looking into tables.
 
-    They are neither a run nor results from elsewhere, named twice in a method, runs of one method on different data
-    or with the same split, fold and seed, or results from elsewhere where predictions over mirror images are asked for.
+    They are neither a run nor results from elsewhere, named twice in a method, runs of one method on different data,
+    with different settings (but fold, seed and start) or with the same split, fold and seed, or results from
+    elsewhere where predictions over mirror images are asked for.
     """
     for name, folders in methods.items():
         if len({folder.resolve() for folder in folders}) < len(folders):
             raise InputError(f"--runs {name}: a folder is named twice, and would count twice.")
         data: dict[str, Path] = {}
         seen: dict[tuple[str, str], Path] = {}
+        settings: list[tuple[Path, Config]] = []
         for folder in folders:
             if (folder / "config.json").is_file():
                 config, was_made_from = read_config(folder / "config.json")
@@ -104,6 +106,7 @@ def check_folders(methods: Mapping[str, Sequence[Path]], *, flip: bool) -> None:
                         "would count twice; leave one out, or give two names."
                     )
                 seen[run] = folder
+                settings.append((folder, config))
             elif not (folder / "cases.csv").is_file():
                 raise InputError(
                     f"{folder}: neither a run nor results from elsewhere: no config.json and no cases.csv."
@@ -115,6 +118,21 @@ def check_folders(methods: Mapping[str, Sequence[Path]], *, flip: bool) -> None:
         if len(data) > 1:
             first, second, *_ = data.values()
             raise InputError(f"--runs {name}: {first} and {second} were trained on different data; give two names.")
+        _check_one_method(name, settings)
+
+
+_OF_EACH_RUN = {"data.fold", "train.seed", "train.start_from"}
+
+
+def _check_one_method(name: str, found: Sequence[tuple[Path, Config]]) -> None:
+    """Raise :class:`InputError` where the runs of one method have different settings."""
+    for folder, config in found[1:]:
+        differing = [field for field in differing_settings(found[0][1], config) if field not in _OF_EACH_RUN]
+        if differing:
+            raise InputError(
+                f"--runs {name}: {found[0][0]} and {folder} differ in {', '.join(differing)}, so they are not one "
+                "method; give two names."
+            )
 
 
 def cases_of_folders(folders: Sequence[Path], *, part: str, flip: bool) -> list[Case]:
