@@ -127,19 +127,8 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
         hosts.decided_by_first(lambda: claim(run_dir, config, data.parts))
         if hosts.first() and was_stopped(run_dir, config.train):
             remove_tables(run_dir, echo)
-        saved = resume(run_dir, tasks, echo)
-        if saved is None:
-            recipe = tasks.replace(fitted=learn_from(data.training, config))
-            state, weights = fresh_state(recipe, config, start_from)
-            start, origin = Progress(state, None), "" if start_from is None else start_from.digest
-        else:
-            recipe = tasks.replace(fitted=jax.device_get(saved.arrays["fitted"]))
-            state = unpacked(saved.arrays)
-            start, weights = resumed(state, saved.facts), saved.facts["encoder_weights"]
-            origin = saved.facts.get("start_from", "")  # checkpoints of earlier versions have none
-            echo(f"going on from step {saved.step}")
-        state, fitted = hosts.as_in_first((start.state, recipe.fitted))
-        start, recipe, first_step = start._replace(state=state), recipe.replace(fitted=fitted), int(state.step)
+        start, recipe, origin = begin(run_dir, config, tasks, data.training, start_from, echo)
+        first_step = int(start.state.step)
         echo(describe(recipe, data, config))
         training, validation = guided(data, recipe, config)
         with signals.heeded() as asked:
@@ -151,7 +140,7 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
                 training,
                 validation,
                 spread,
-                facts=facts_of(data.parts, recipe) | {"encoder_weights": weights, "start_from": origin},
+                facts=facts_of(data.parts, recipe) | origin,
                 options=options,
                 stop=asked,
                 echo=echo,
@@ -162,6 +151,31 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
         if signal:
             raise Interrupted(stopped_after(Signals(signal), run_dir, state), status=signals.STATUS[Signals(signal)])
         return state
+
+
+def begin(
+    run_dir: Path, config: Config, tasks: Recipe, training: Examples, start_from: Start | None, echo: Echo
+) -> tuple[Progress, Recipe, dict[str, str]]:
+    """Where a run begins, the recipe with its fitted values, and where its parameters are from; alike in all processes.
+
+    It goes on from the newest checkpoint where there is one, with the values fitted then, and otherwise begins afresh.
+    """
+    saved = resume(run_dir, tasks, echo)
+    if saved is None:
+        recipe = tasks.replace(fitted=learn_from(training, config))
+        state, weights = fresh_state(recipe, config, start_from)
+        start, origin = Progress(state, None), "" if start_from is None else start_from.digest
+    else:
+        recipe = tasks.replace(fitted=jax.device_get(saved.arrays["fitted"]))
+        start, weights = resumed(unpacked(saved.arrays), saved.facts), saved.facts["encoder_weights"]
+        origin = saved.facts.get("start_from", "")  # checkpoints of earlier versions have none
+        echo(f"going on from step {saved.step}")
+    state, fitted = hosts.as_in_first((start.state, recipe.fitted))
+    return (
+        start._replace(state=state),
+        recipe.replace(fitted=fitted),
+        {"encoder_weights": weights, "start_from": origin},
+    )
 
 
 def silent(text: str) -> None:
