@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from data_prep import readers
 from data_prep.folder import drawings
 from data_prep.folder.drawings import Drawing
-from data_prep.folder.layout import Layout, Mask, Pair, Place, listing, natural, paired, split_of, stem_of
+from data_prep.folder.layout import Layout, Mask, Pair, Place, composed, listing, natural, paired, split_of, stem_of
 from data_prep.folder.options import Options
 from data_prep.folder.table import Labels, RowFinder, Table, table_of
 from thyroid_jax.data.record import Card, is_name
@@ -202,9 +202,11 @@ def _patients(layout: Layout, table: Table) -> frozenset[str]:
     patients = frozenset(labels.group for labels in table.labels.values() if labels.group)
     alike: dict[str, list[str]] = defaultdict(list)
     for patient in sorted(patients):
-        alike[patient.casefold().strip().removesuffix(".0")].append(patient)
+        alike[" ".join(patient.casefold().split()).removesuffix(".0").lstrip("0")].append(patient)
     if twins := [" = ".join(names) for names in alike.values() if len(names) > 1]:
-        layout.remarks.add("patients that differ only in capitals or .0 count as different", *twins)
+        layout.remarks.add(
+            "patients that differ only in capitals, spaces, leading zeros or .0 count as different", *twins
+        )
     return patients
 
 
@@ -297,7 +299,7 @@ def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str
             return folders[-1]
         known.layout.faults.append(f"{image.path}: --group folder: is in no folder of a patient; move or ignore it.")
     elif pattern := known.options.group_pattern:
-        path = stem_of(image.path)
+        path = stem_of(composed(image.path))
         match = re.search(pattern, path if "/" in pattern else path.rpartition("/")[2])
         if match and match[1]:
             return match[1]
