@@ -178,6 +178,7 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
     grades, grade_of = _grades(options, layout, table)
     known = _Known(options, layout, table, coco, grade_of, _patients(layout, table))
     items = [_item(pair, cases[pair.image.path], known) for pair in layout.pairs]
+    _remark_on_readers(layout, table, items)
     by_patient = "group" in table.columns or bool(options.group_pattern) or options.group_from_folder
     if not by_patient:
         layout.remarks.add(NO_PATIENTS)
@@ -195,6 +196,23 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
         holds=tuple(name for name, there in _kinds(layout, items).items() if there) or ("images",),
     )
     return Plan(options, card, items, layout, table)
+
+
+def _remark_on_readers(layout: Layout, table: Table, items: Sequence[Item]) -> None:
+    """A remark that names the images that some readers labelled and others did not: a record only counts readers."""
+    everyone = {mask.reader for item in items for mask in item.masks if mask.reader}
+    partly = [
+        item.image
+        for item in items
+        if 0 < len({mask.reader for mask in item.masks if mask.reader}) < len(everyone)
+        or 0 < len(item.reader_grades) < len(table.readers)
+    ]
+    if partly:
+        layout.remarks.add(
+            "only some of the readers labelled these images; readers are counted in each image, so reader 1 is not the "
+            "same person in all of them, nor is a number of --data.reader",
+            *partly,
+        )
 
 
 def _patients(layout: Layout, table: Table) -> frozenset[str]:
