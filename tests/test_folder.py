@@ -317,6 +317,14 @@ def test_a_mask_of_an_image_that_exif_turns(tmp_path):
     save(tmp_path / "images/x.jpg", speckle(0), exif=exif.tobytes())
     save(tmp_path / "masks/x.png", box())
     assert "but the image has 24 x 32 (the image was turned as EXIF says" in read(tmp_path)[1].faults[0]
+    exif[274] = 3  # upside down: the size does not tell whether the mask was turned too
+    save(tmp_path / "images/x.jpg", speckle(0), exif=exif.tobytes())
+    save(tmp_path / "images/y.jpg", speckle(1), exif=exif.tobytes())
+    save(tmp_path / "images/z.jpg", speckle(2))
+    save(tmp_path / "masks/z.png", box())
+    _, notes, remarks = read(tmp_path)
+    said = [places for text, places in remarks.items() if "must be drawn on the turned picture" in text]
+    assert notes.faults == [] and said == [["images/x.jpg"]]
 
 
 def dicom_of(path, **fields):
