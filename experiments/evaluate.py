@@ -156,7 +156,7 @@ def judgements(arguments: Arguments, card: Card, faults: list[str]) -> dict[str,
     except InputError as error:
         raise InputError(f"{arguments.grades}: {error}") from error
     columns = [name for name in header if name]  # an Excel sheet may have many empty columns
-    named = [(number, dict(zip(columns, texts))) for number, texts in rows]
+    named = [(number, {name: text for name, text in zip(header, texts) if name}) for number, texts in rows]
     found = outside.read_judgements(named, columns, card.grades, own, hard=arguments.hard_grades)
     faults += [f"{arguments.grades.name}: {fault}" for fault in own]
     ignored = [name for name in columns if name not in ("case", "grade") and not name.startswith("p_")]

@@ -120,10 +120,13 @@ def open_methods(arguments: Arguments) -> Methods:
 
 
 def seen_pictures(methods: Methods) -> list[Pictures]:
-    """What the runs have trained on or were chosen on; runs with the same data and split share it."""
-    finished = {
-        one.parts.digest + one.parts.split_digest: one for own_runs in methods.values() for one in own_runs.values()
-    }
+    """What the runs have trained on or were chosen on; runs with the same data, split and share of it have it in
+    common.
+    """
+    finished = {}
+    for one in (one for own_runs in methods.values() for one in own_runs.values()):
+        data = one.trained.config.data
+        finished[one.parts.digest, one.parts.split_digest, data.share, data.split_seed] = one
     return [pictures_of(seen) for one in finished.values() for seen in runs.external.seen_by(one)]
 
 

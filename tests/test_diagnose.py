@@ -16,6 +16,7 @@ from thyroid_jax.train import objective
 from thyroid_jax.train.diagnose import BINS, diagnose, directions_of
 from thyroid_jax.train.log import RunLog, read_log
 from thyroid_jax.train.loop import add_up, averages
+from thyroid_jax.train.step import in_unit_range, measured
 
 WEIGHTS = {"segmentation": 1.0, "grading": 0.5, "malignancy": 1.0, "guidance": 0.1}
 COMPARED = ("segmentation", "grading", "malignancy")
@@ -151,6 +152,21 @@ def test_it_does_not_matter_whether_the_training_has_a_penalty(params, batch, re
     )
     one, two = diagnose(params, batch, recipe), diagnose(params, batch, trained)
     chex.assert_trees_all_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_the_guidance_target_is_that_of_the_images_where_a_step_measures_it(params, batch, recipe):
+    """The loop's batches hold no target then: it is 0 in them, and their images and masks have 8 bits."""
+    as_bytes = lambda array: np.round(255 * np.asarray(array)).astype(np.uint8)
+    loaded = batch._replace(
+        image=as_bytes(batch.image), mask=as_bytes(batch.mask), radiomics=np.zeros_like(batch.radiomics)
+    )
+    augmented = recipe.with_settings("guidance", view="augmented")
+    target = measured(in_unit_range(loaded), recipe)
+    assert np.asarray(target.radiomics_valid).any() and np.abs(target.radiomics).max() > 0.1
+    wanted, found = diagnose(params, target, recipe), diagnose(params, loaded, augmented)
+    chex.assert_trees_all_close(found, wanted, rtol=1e-4, atol=1e-6)
+    without = diagnose(params, loaded, recipe)
+    assert not np.allclose(found["parameter_gradient_guidance"].sum, without["parameter_gradient_guidance"].sum)
 
 
 def test_what_pads_a_batch_does_not_matter(params, batch, recipe):

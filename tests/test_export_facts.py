@@ -143,6 +143,19 @@ def test_without_the_data_set_what_it_knows_is_missing(copied, tmp_path):
         opened(copied, tmp_path / "gone")
 
 
+def test_only_the_share_that_was_trained_on_is_counted(copied, tmp_path):
+    config = json.loads((copied / "config.json").read_text())
+    whole = len(json.loads((copied / "split.json").read_text())["train"])
+    config["data"]["share"] = 0.5
+    (copied / "config.json").write_text(json.dumps(config))
+    source = opened(copied)
+    counts = facts.data_facts(copied, source)["parts"]
+    assert counts["train"]["images"] == len(source.parts.train) < whole
+    assert counts["train"]["groups"] == len({record.group for record in source.parts.train})
+    gone = facts.data_facts(copied, source._replace(parts=None, missing=facts.UNREADABLE))["parts"]
+    assert gone["train"]["images"] is None and gone["test"]["images"] == counts["test"]["images"]
+
+
 def test_a_changed_data_set_is_not_described(copied, drawn_data, tmp_path):
     (tmp_path / "data").mkdir()
     card, records = open_records(drawn_data, "drawn")

@@ -177,6 +177,17 @@ def test_copies_and_added_data_sets_count_as_seen(finished, data, tmp_path):
     assert [record.case for record in left] == ["s5"] and "official test part" in said
 
 
+def test_a_run_on_a_share_does_not_hide_what_another_run_has_seen(finished, data):
+    trained, parts = runs.open_finished(finished, "best", data)
+    config = replace(trained.config, data=replace(trained.config.data, dir=str(data), share=0.1))
+    few = runs.Finished(trained._replace(config=config), runs.open_parts(config))
+    assert len(few.parts.train) < len(parts.train) and few.parts.split_digest == parts.split_digest
+    methods = {"whole": {finished: runs.Finished(trained, parts)}, "share": {finished: few}}
+    known = {record.case for part in (parts.train, parts.validation) for record in part}
+    for order in (methods, dict(reversed(methods.items()))):
+        assert {case for pictures in script.seen_pictures(order) for case in pictures.cases} == known
+
+
 # --- several runs of a method -----------------------------------------------------------------------------------------
 
 

@@ -198,6 +198,19 @@ def test_masks_of_several_readers(tmp_path, names):
     assert notes.counts["images outlined by several readers"] == 1
 
 
+def test_images_that_only_some_readers_labelled_are_named(tmp_path):
+    add(tmp_path, "images/a.png", "images/b.png", "images/c.png", "images/d.png")
+    for name in ("masks_reader1/a.png", "masks_reader2/a.png", "masks_reader2/b.png", "masks/c.png"):
+        save(tmp_path / name, box(7))
+    (tmp_path / "t.csv").write_text("image,grade_r1,grade_r2\na,2,3\nc,,3\nd,,\n")
+    _, notes, remarks = read(tmp_path)
+    said = [places for text, places in remarks.items() if "only some of the readers" in text]
+    assert notes.faults == [] and said == [["images/b.png", "images/c.png"]]
+    (tmp_path / "masks_reader2/b.png").unlink()
+    (tmp_path / "t.csv").unlink()
+    assert not [text for text in read(tmp_path)[2] if "only some of the readers" in text]
+
+
 def test_majority_and_reference(tmp_path):
     add(tmp_path, "images/a.png", "images/b.png", "images/c.png")
     for name, mask in {
@@ -304,6 +317,14 @@ def test_a_mask_of_an_image_that_exif_turns(tmp_path):
     save(tmp_path / "images/x.jpg", speckle(0), exif=exif.tobytes())
     save(tmp_path / "masks/x.png", box())
     assert "but the image has 24 x 32 (the image was turned as EXIF says" in read(tmp_path)[1].faults[0]
+    exif[274] = 3  # upside down: the size does not tell whether the mask was turned too
+    save(tmp_path / "images/x.jpg", speckle(0), exif=exif.tobytes())
+    save(tmp_path / "images/y.jpg", speckle(1), exif=exif.tobytes())
+    save(tmp_path / "images/z.jpg", speckle(2))
+    save(tmp_path / "masks/z.png", box())
+    _, notes, remarks = read(tmp_path)
+    said = [places for text, places in remarks.items() if "must be drawn on the turned picture" in text]
+    assert notes.faults == [] and said == [["images/x.jpg"]]
 
 
 def dicom_of(path, **fields):

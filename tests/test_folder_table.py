@@ -347,7 +347,19 @@ def test_an_unknown_patient_is_not_a_known_one(source):
     write(source, "t.csv", "image,patient\na,\nb,a\nc,P01\nd,p01\n")
     found, _, remarks = read(source)
     assert [found[name].group for name in "abcd"] == ["image a", "a", "P01", "p01"]
-    assert remarks["patients that differ only in capitals or .0 count as different"] == ["P01 = p01"]
+    assert remarks[ALIKE] == ["P01 = p01"]
+
+
+ALIKE = "patients that differ only in capitals, spaces, leading zeros or .0 count as different"
+
+
+def test_an_accent_written_in_two_ways_is_one_patient(source):
+    write(source, "t.csv", "image,patient\na,M\u00fcller\nb,Mu\u0308ller\nc,x  1\nd,x 1\n")
+    found, _, remarks = read(source)
+    assert found["a"].group == found["b"].group == "M\u00fcller"
+    assert remarks[ALIKE] == ["x  1 = x 1"]
+    write(source, "t.csv", "image,patient\na,007\nb,7\nc,7.0\nd,8\n")
+    assert read(source)[2][ALIKE] == ["007 = 7 = 7.0"]
 
 
 def test_a_group_is_not_a_patient(source):

@@ -294,6 +294,18 @@ def test_an_excel_table_gives_the_same_and_a_grade_of_its_own_is_kept(data, resu
     assert f"in {count} rows the grade is not the most probable one; it is kept" in capsys.readouterr().out
 
 
+def test_columns_without_a_name_do_not_move_the_others(data, results):
+    """A blank column in the middle, and the unnamed numbers of the rows that pandas writes first."""
+    script.main(command(data, results, masks=False))
+    first = read_cases(results / "out" / "cases.csv")
+    head, *lines = [line.split(",") for line in (results / "grades.csv").read_text().splitlines()]
+    wide = [["", *head[:5], "", head[5]]]
+    wide += [[str(number), *line[:5], "0.25", line[5]] for number, line in enumerate(lines)]
+    (results / "grades.csv").write_text("\n".join(map(",".join, wide)))
+    script.main(command(data, results, masks=False))
+    assert read_cases(results / "out" / "cases.csv") == first
+
+
 def test_all_faults_are_named_at_once_and_nothing_is_written(data, results, capsys):
     masks = sorted((results / "masks").iterdir())
     masks[0].unlink()

@@ -431,16 +431,18 @@ def test_a_table_made_before_the_end_is_never_taken_for_the_finished_runs(tmp_pa
     monkeypatch.setattr(start, "fit", fit)
     config, _ = predict.read_config(run_dir / "config.json")
     cell = runs.grid.Cell("m", "fold0-seed0", config, run_dir)
-    tables = [run_dir / "cases.csv", run_dir / "report" / "validation" / "cases.csv"]
-    for table in tables:
+    tables = [run_dir / "report" / "validation" / "cases.csv", run_dir / "cases.csv"]
+    pages = [run_dir / "report" / "validation" / "index.html", run_dir / "report" / "index.html"]
+    for table, page in zip(tables, pages):
         write_cases(table, [Case("early", "g")])
+        page.write_text("early")
     with pytest.raises(InputError, match="the run is not finished"):
         runs.results.cases_of_folders([run_dir], part="test", flip=False)
     assert runs.grid.missing_cells([cell]) == [cell]
 
     train(run_dir, *LEAST)
     assert "removed report/validation/cases.csv, which is of an earlier checkpoint" in capsys.readouterr().out
-    assert not any(table.exists() for table in tables) and runs.grid.missing_cells([cell]) == [cell]
+    assert not any(file.exists() for file in (*tables, *pages)) and runs.grid.missing_cells([cell]) == [cell]
     found = runs.results.cases_of_folders([run_dir], part="test", flip=False)
     finished = runs.open_finished(run_dir)
     assert {case.case for case in found} == set(finished.parts.split["test"])

@@ -69,6 +69,12 @@ def test_impossible_numbers_of_folds(folds, text):
         assign_folds(list("abcdefgh"), [None] * 8, folds=folds, seed=0)
 
 
+def test_more_folds_than_the_largest_class_has_records():
+    with pytest.raises(InputError, match="folds: 5, but no class has more than 4 records"):
+        assign_folds(list("abcdefgh"), [1, 2] * 4, folds=5, seed=0)
+    assert sorted(assign_folds(list("abcdefgh"), [1, 2] * 4, folds=4, seed=0)) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 def test_every_record_is_tested_once():
     entries = dataset()
     folds = make_folds("toy", DATA, entries, folds=5, seed=0)

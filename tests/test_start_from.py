@@ -1,5 +1,6 @@
 """A run that starts from the parameters of another one: they are taken whole, on the same network, data and split."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from experiments import train as train_script
 from thyroid_jax import predict
+from thyroid_jax.data import splits
 from thyroid_jax.runs import start
 
 
@@ -60,3 +62,14 @@ def test_a_finished_run_offers_to_go_on_and_the_offer_works(finished, tmp_path, 
 def test_an_unfit_start_is_refused_and_no_folder_is_made(finished, tmp_path, refused, more, message):
     text = refused(tmp_path / "new", "--train.start-from", str(finished), *more)
     assert re.search(message, text) and not (tmp_path / "new").exists()
+
+
+def test_a_share_that_another_seed_drew_is_refused(finished, drawn_data, tmp_path, refused):
+    """With a file of folds, `data.split_seed` draws the share alone: the split's digest does not tell them apart."""
+    first = shutil.copytree(finished, tmp_path / "run")
+    config = json.loads((first / "config.json").read_text())
+    config["data"]["share"] = 0.5
+    (first / "config.json").write_text(json.dumps(config))
+    words = f"--data.split {splits.folds_folder(drawn_data, 'drawn') / '5-0.json'} --data.share 0.5".split()
+    text = refused(tmp_path / "new", "--train.start-from", str(first), *words, "--data.split-seed", "1")
+    assert "data.split_seed 0, and here it is 1" in text and not (tmp_path / "new").exists()

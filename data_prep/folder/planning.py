@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from data_prep import readers
 from data_prep.folder import drawings
 from data_prep.folder.drawings import Drawing
-from data_prep.folder.layout import Layout, Mask, Pair, Place, listing, natural, paired, split_of, stem_of
+from data_prep.folder.layout import Layout, Mask, Pair, Place, composed, listing, natural, paired, split_of, stem_of
 from data_prep.folder.options import Options
 from data_prep.folder.table import Labels, RowFinder, Table, table_of
 from thyroid_jax.data.record import Card, is_name
@@ -178,6 +178,7 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
     grades, grade_of = _grades(options, layout, table)
     known = _Known(options, layout, table, coco, grade_of, _patients(layout, table))
     items = [_item(pair, cases[pair.image.path], known) for pair in layout.pairs]
+    _remark_on_readers(layout, table, items)
     by_patient = "group" in table.columns or bool(options.group_pattern) or options.group_from_folder
     if not by_patient:
         layout.remarks.add(NO_PATIENTS)
@@ -197,14 +198,33 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
     return Plan(options, card, items, layout, table)
 
 
+def _remark_on_readers(layout: Layout, table: Table, items: Sequence[Item]) -> None:
+    """A remark that names the images that some readers labelled and others did not: a record only counts readers."""
+    everyone = {mask.reader for item in items for mask in item.masks if mask.reader}
+    partly = [
+        item.image
+        for item in items
+        if 0 < len({mask.reader for mask in item.masks if mask.reader}) < len(everyone)
+        or 0 < len(item.reader_grades) < len(table.readers)
+    ]
+    if partly:
+        layout.remarks.add(
+            "only some of the readers labelled these images; readers are counted in each image, so reader 1 is not the "
+            "same person in all of them, nor is a number of --data.reader",
+            *partly,
+        )
+
+
 def _patients(layout: Layout, table: Table) -> frozenset[str]:
     """The patients of the table; a remark names those that may be one."""
     patients = frozenset(labels.group for labels in table.labels.values() if labels.group)
     alike: dict[str, list[str]] = defaultdict(list)
     for patient in sorted(patients):
-        alike[patient.casefold().strip().removesuffix(".0")].append(patient)
+        alike[" ".join(patient.casefold().split()).removesuffix(".0").lstrip("0")].append(patient)
     if twins := [" = ".join(names) for names in alike.values() if len(names) > 1]:
-        layout.remarks.add("patients that differ only in capitals or .0 count as different", *twins)
+        layout.remarks.add(
+            "patients that differ only in capitals, spaces, leading zeros or .0 count as different", *twins
+        )
     return patients
 
 
@@ -297,7 +317,7 @@ def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str
             return folders[-1]
         known.layout.faults.append(f"{image.path}: --group folder: is in no folder of a patient; move or ignore it.")
     elif pattern := known.options.group_pattern:
-        path = stem_of(image.path)
+        path = stem_of(composed(image.path))
         match = re.search(pattern, path if "/" in pattern else path.rpartition("/")[2])
         if match and match[1]:
             return match[1]

@@ -153,6 +153,8 @@ def _outlines(
     elif polygons is not None:
         reference = polygons
     by_reader = list(united.values())
+    if formats.TURNED in picture.remarks and (by_reader or reference is not None):
+        remarks.add("outlines of pictures that EXIF turns must be drawn on the turned picture: look", item.image)
     return (masks.majority(by_reader) if reference is None and by_reader else reference), by_reader
 
 

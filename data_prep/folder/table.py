@@ -373,7 +373,7 @@ def _labels(table: Table, number: int, text: Mapping[str, str], options: Options
             return Labels(number)
     labels = Labels(
         row=number,
-        group=known.get("group", ""),
+        group=composed(known.get("group", "")),
         grade=known.get("grade", ""),
         reader_grades=tuple(readers),
         split=known.get("split", "").casefold(),

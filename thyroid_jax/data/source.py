@@ -25,6 +25,11 @@ class Subset(RecordSequence):
     def __init__(self, records: RecordSequence, rows: Sequence[int], change: Callable[[Record], Record] | None = None):
         self._records, self._rows, self._change = records, tuple(rows), change
 
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The records' rows in the data set."""
+        return self._rows
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -64,7 +64,8 @@ def assign_folds(
     ``strata[i]`` is the class of record i, None where it has none (a stratum of its own). ``sides`` is the number of
     parts that the folds are for: training, validation and test, or 2 where the test part is not taken from them. The
     result depends on the arguments and on scikit-learn's version. Raises :class:`InputError` when there are fewer
-    groups than folds, or a class has so few groups that one side would have none.
+    groups than folds, no class has as many records as there are folds, or a class has so few groups that one side
+    would have none.
     """
     if len(groups) != len(strata):
         raise ValueError(f"{len(groups)} groups but {len(strata)} strata")
@@ -73,6 +74,8 @@ def assign_folds(
     if len(set(groups)) < folds:
         raise InputError(f"folds: {folds}, but there are only {len(set(groups))} groups. Ask for fewer folds.")
     _check_strata(groups, strata, "groups", sides)
+    if (most := max(Counter(strata).values())) < folds:
+        raise InputError(f"folds: {folds}, but no class has more than {most} records. Ask for fewer folds.")
     from sklearn.model_selection import StratifiedGroupKFold
 
     ordered = sorted(set(strata), key=lambda stratum: (stratum is not None, str(stratum)))

@@ -121,15 +121,19 @@ def _plain(value: Any) -> Any:
 
 
 def data_facts(run_dir: Path, source: Source) -> dict[str, Any]:
-    """The data set of a run: its card, and the groups, images and labels of every part."""
+    """The data set of a run: its card, and the groups, images and labels of every part.
+
+    Of the training part those that are trained on, with ``data.share`` a share of it.
+    """
     facts, parts, config = source.trained.facts, source.parts, source.trained.config.data
     cases = _split(run_dir)
     counts: dict[str, Any] = {part: {"images": None if cases is None else len(cases[part])} for part in PARTS}
+    if config.share < 1:  # the split names the whole training part
+        counts["train"] = {"images": None}
     also: list[dict[str, Any]] = [{"name": name, "weight": weight, "card": None} for name, weight in config.added]
     if parts is not None:
-        entries = {entry.case: entry for entry in read_metadata(source.data_dir, parts.card.name).entries}
-        split: dict[str, Any] = dict(parts.split)
-        counts = {part: label_counts([entries[case] for case in split[part]]) for part in PARTS}
+        entries = read_metadata(source.data_dir, parts.card.name).entries
+        counts = {part: label_counts([entries[row] for row in getattr(parts, part).rows]) for part in PARTS}
         also = [
             about | {"card": _about_card(added.card), "counts": label_counts(added.records.entries)}
             for about, added in zip(also, parts.added, strict=True)

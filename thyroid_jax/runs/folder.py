@@ -123,11 +123,19 @@ def was_stopped(run_dir: Path, train: TrainConfig) -> bool:
 
 
 def remove_tables(run_dir: Path, echo: Echo) -> None:
-    """Remove a run's tables of cases, which are of an earlier checkpoint, so that they are not taken for later ones."""
-    for table in (run_dir / "cases.csv", *sorted((run_dir / "report").glob("*/cases.csv"))):
-        if table.is_file():
-            table.unlink()
-            echo(f"removed {table.relative_to(run_dir)}, which is of an earlier checkpoint; evaluate the run again")
+    """Remove a run's tables of cases and their pages, which are of an earlier checkpoint, so that they are not taken
+    for later ones.
+    """
+    report = run_dir / "report"
+    for file in (
+        run_dir / "cases.csv",
+        report / "index.html",
+        *sorted(report.glob("*/cases.csv")),
+        *sorted(report.glob("*/index.html")),
+    ):
+        if file.is_file():
+            file.unlink()
+            echo(f"removed {file.relative_to(run_dir)}, which is of an earlier checkpoint; evaluate the run again")
 
 
 def check_same_data(run_dir: Path, parts: source.Parts, digest: Any, split_digest: Any) -> None:

@@ -34,8 +34,8 @@ def start_of(config: Config, recipe: Recipe, parts: source.Parts) -> Start:
     """The parameters of the last checkpoint of the run ``config.train.start_from``, those that it predicts with.
 
     Raises :class:`InputError` unless that run has the same network, parameters of the same names and shapes, and the
-    same data set and split, and no larger share of its training part: otherwise it may have learnt from images that
-    the new run holds out or leaves out.
+    same data set and split, and no larger share of its training part, drawn by the same seed: otherwise it may have
+    learnt from images that the new run holds out or leaves out.
     """
     run_dir = Path(config.train.start_from)
     theirs, was_made_from = read_config(run_dir / "config.json")
@@ -56,6 +56,12 @@ def start_of(config: Config, recipe: Recipe, parts: source.Parts) -> Start:
         raise InputError(
             f"{where} the run was trained with data.share {theirs.data.share:g}, and here it is {config.data.share:g}: "
             "its parameters know more images than this run may see. Start from a run with no larger share."
+        )
+    if config.data.share < 1 and theirs.data.split_seed != config.data.split_seed:
+        raise InputError(
+            f"{where} the run drew its share of the training part with data.split_seed {theirs.data.split_seed}, and "
+            f"here it is {config.data.split_seed}: its parameters know images that this run may not see. Give the same "
+            "seed."
         )
     source.check_split(run_dir / "split.json", parts)
     trained = load(run_dir, checkpoint="last")

@@ -19,7 +19,7 @@ from thyroid_jax.recipe import Recipe, View, encode, encode_with, encoder_and_re
 from thyroid_jax.shapes import Array, Bool, Float
 from thyroid_jax.train.gradient import task_gradients
 from thyroid_jax.train.objective import view_of
-from thyroid_jax.train.step import in_unit_range
+from thyroid_jax.train.step import in_unit_range, with_own_target
 
 BINS = 40
 """number of bins of the histogram of cosines, from -1 to 1"""
@@ -28,6 +28,9 @@ BINS = 40
 @jax.jit
 def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
     """Angles and lengths of the tasks' gradients on one batch, without augmentation; with or without RLAR.
+
+    The guidance target is that of these images. With ``guidance.view`` original the batch has it, else it is measured
+    here.
 
     For each level of the encoder in channel space, and for the latent in full space too, over the examples on which
     every task of ``rlar.tasks`` is defined, mean over the pairs of tasks (P is ``LEVEL_SPACE``):
@@ -47,7 +50,7 @@ def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
 
     With fewer than two trained tasks of ``rlar.tasks`` only the second part is measured.
     """
-    batch = with_own_evidence(params, in_unit_range(batch), recipe)
+    batch = with_own_evidence(params, with_own_target(in_unit_range(batch), recipe), recipe)
     encoder, rest = encoder_and_rest(params)
     latent, pull = jax.vjp(lambda encoder: encode_with(encoder, rest, batch, recipe), encoder)
     tasks, _ = task_gradients(params, latent, batch, recipe)
@@ -117,7 +120,7 @@ def directions_of(
     params: Params, batch: Batch, recipe: Recipe, *, level: str = LATENT, space: str = "channel"
 ) -> rlar.Directions:
     """The adversarial directions of the tasks of ``rlar.tasks`` at a level of the encoder, on an unaugmented batch."""
-    batch = with_own_evidence(params, in_unit_range(batch), recipe)
+    batch = with_own_evidence(params, with_own_target(in_unit_range(batch), recipe), recipe)
     latent = encode(params, batch, recipe)
     return directions_at(
         view_of(params, latent, batch, recipe), recipe, level, recipe.settings["rlar"].tasks, space=space

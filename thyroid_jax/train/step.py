@@ -127,6 +127,11 @@ def seen_by_the_network(key: Key, batch: Batch, recipe: Recipe) -> Batch:
         wrong = distort(jax.random.fold_in(key, _DISTORTIONS), mask, recipe.settings["distort"], first=first)
         outlined = jnp.where(batch.mask_valid[:, None, None], wrong, 0.0)  # without an outline no value is defined
         batch = batch._replace(measured=measure_evidence(image, outlined, recipe))
+    return with_own_target(batch, recipe)
+
+
+def with_own_target(batch: Batch, recipe: Recipe) -> Batch:
+    """The batch with the guidance target of its present views where a step measures it; otherwise as it is."""
     guided = any(task.name == "guidance" for task in recipe.tasks)
     return measured(batch, recipe) if guided and recipe.settings["guidance"].view == "augmented" else batch
 
