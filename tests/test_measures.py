@@ -198,3 +198,44 @@ def test_lower_is_better_for_errors_alone():
     lower = {name for name, measure in MEASURES.items() if not measure.higher}
     assert lower == {"hd95_px", "hd95_mm", "assd_px", "assd_mm", "mean_absolute_grade_error", *CALIBRATION}
     assert np.isnan(difference(table(1), table(2), "hd95_mm", samples=5).value)
+
+
+def guided(seed=0, n=40):
+    rng = np.random.default_rng(seed)
+    cases = []
+    for i, (target, noise) in enumerate(rng.normal(size=(n, 2))):
+        predicted = {"edge": target + 0.5 * noise, "flat": noise}
+        cases.append(Case(f"{i}", f"g{i // 2}", guidance=predicted, target={"edge": target, "flat": 3.0}))
+    return cases
+
+
+def test_r2_of_a_guidance_value_is_scikit_learns_on_weighted_rows():
+    cases, rng = guided(), np.random.default_rng(1)
+    measure, weight = measure_named("guidance_r2_edge", ()), rng.integers(0, 4, (5, len(cases))).astype(float)
+    target, predicted = measure.columns(cases, ())
+    expected = [judge.r2_score(target, predicted, sample_weight=row) for row in weight]
+    np.testing.assert_allclose(measure.value(target, predicted, weight=weight), expected, rtol=1e-12)
+    shifted = measure.value(target + 1e4, predicted + 1e4, weight=weight)
+    np.testing.assert_allclose(shifted, expected, rtol=1e-6)
+    found = interval_over(cases, measure, (), samples=200)
+    assert found.low < found.value < found.high < 1
+    one = np.eye(len(cases))[:1]  # one row: its target does not vary, whatever the rounding of its mean
+    assert np.isnan(measure.value(target, predicted, weight=one)).all()
+    flat = measure_named("guidance_r2_flat", ())
+    assert np.isnan(flat.value(*flat.columns(cases, ()), weight=weight)).all()
+
+
+def test_guidance_values_that_are_missing_are_left_out_and_unknown_ones_are_named():
+    assert is_measure("guidance_r2_edge") and not is_measure("guidance_r2_")
+    cases, measure = guided(), measure_named("guidance_r2_edge", ())
+    assert not measure.usable(Case("plain", "g"))
+    assert not measure.usable(replace(cases[0], target={"edge": np.nan}))
+    assert not measure.usable(replace(cases[0], target={}))
+    with pytest.raises(InputError, match="guidance_r2_edges: the values of the table are edge, flat"):
+        measure_named("guidance_r2_edges", ()).usable(cases[0])
+    halved = [replace(case, guidance={name: value / 2 for name, value in case.guidance.items()}) for case in cases]
+    found = compare(
+        {"plain": [replace(case, guidance={}) for case in cases], "a": cases}, measures=["guidance_r2_edge"], samples=50
+    )
+    assert not found.gaps and "guidance_r2_edge" in found.summaries["a"]
+    assert difference(cases, halved, "guidance_r2_edge", samples=50).value > 0

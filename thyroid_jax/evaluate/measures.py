@@ -1,11 +1,12 @@
 """Measures of a per-case table that are computed from weighted rows, so that two tables can be resampled alike.
 
-:data:`MEASURES` holds those with a fixed name. Further names are of one grade, or of an operating point:
+:data:`MEASURES` holds those with a fixed name. Further names are of one grade, an operating point, or a value:
 
 =======================================================  ===============================================================
 ``at_or_above_<grade>_<form>``                           the question "this grade or a higher one?"
 ``grade_<grade>_<form>``                                 the question "this grade?"
 ``..._sensitivity_at_specificity_<NN>`` and the reverse  a form, at NN %, 1 to 99; also of ``malignant_``
+``guidance_r2_<value>``                                  R^2 of a predicted radiomics value
 =======================================================  ===============================================================
 
 with the forms of :data:`~thyroid_jax.evaluate.questions.FORMS`: ``at_or_above_4a_auroc``,
@@ -118,6 +119,30 @@ def _of_forecasts(score: Callable[..., np.ndarray]) -> Measure:
     return Measure(is_judged, judged_columns, value, higher=False)
 
 
+def _r2(target: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """1 - sum (t - p)^2 / sum (t - mean t)^2, the sums and the mean weighted; NaN where t does not vary."""
+    centred = target - target.mean()
+    square, mean = weight @ centred**2, metrics.ratio(weight @ centred, weight.sum(-1))
+    variation = square - weight.sum(-1) * mean**2
+    variation = np.where(variation > 1e-12 * square, variation, 0.0)  # below, it is rounding error
+    return 1 - metrics.ratio(weight @ (target - predicted) ** 2, variation)
+
+
+def _of_guidance(value: str) -> Measure:
+    """R^2 of a radiomics value; cases of a model without guidance do not have it."""
+
+    def usable(case: Case) -> bool:
+        if case.guidance and value not in case.guidance:
+            raise InputError(f"measure guidance_r2_{value}: the values of the table are {', '.join(case.guidance)}.")
+        return bool(np.isfinite([case.guidance.get(value, np.nan), case.target.get(value, np.nan)]).all())
+
+    def columns(cases: Sequence[Case], names: Sequence[str]) -> Columns:
+        target = np.array([case.target[value] for case in cases], float)
+        return target, np.array([case.guidance[value] for case in cases], float)
+
+    return Measure(usable, columns, _r2)
+
+
 CALIBRATION: dict[str, Measure] = {
     "grade_brier": _of_probabilities(calibration.brier),
     "grade_rps": _of_probabilities(calibration.ranked_probability_score),
@@ -146,12 +171,13 @@ MEASURES: dict[str, Measure] = {
 }
 
 _FORM = "|".join([*FORMS, r"sensitivity_at_specificity_[1-9]\d?", r"specificity_at_sensitivity_[1-9]\d?"])
+_GUIDANCE = re.compile(r"guidance_r2_(\w+)")
 _NAME = re.compile(rf"(?:malignant|at_or_above_(?P<above>.+?)|grade_(?P<grade>.+?))_(?P<form>{_FORM})")
 
 
 def is_measure(name: str) -> bool:
     """Whether :func:`measure_named` knows the name, on a scale that has its grade."""
-    return name in MEASURES or bool(_NAME.fullmatch(name))
+    return name in MEASURES or bool(_GUIDANCE.fullmatch(name) or _NAME.fullmatch(name))
 
 
 def measure_named(name: str, scale: Sequence[str]) -> Measure:
@@ -162,12 +188,14 @@ def measure_named(name: str, scale: Sequence[str]) -> Measure:
     """
     if name in MEASURES:
         return MEASURES[name]
+    if guided := _GUIDANCE.fullmatch(name):
+        return _of_guidance(guided[1])
     found = _NAME.fullmatch(name)
     if not found:
         raise InputError(
             f"measure {name!r} cannot be compared; choose of {', '.join(MEASURES)}, or at_or_above_<grade>_<form>, "
             f"grade_<grade>_<form>, malignant_<form>, with a form of {', '.join(FORMS)}, "
-            "sensitivity_at_specificity_<NN>, specificity_at_sensitivity_<NN>."
+            "sensitivity_at_specificity_<NN>, specificity_at_sensitivity_<NN>; or guidance_r2_<value>."
         )
     grade = found["above"] or found["grade"]
     if grade and scale and (grade not in scale or (found["above"] and grade == scale[0])):
