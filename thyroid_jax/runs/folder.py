@@ -122,7 +122,7 @@ def was_stopped(run_dir: Path, train: TrainConfig) -> bool:
     return epochs_done(rows) < train.epochs and not out_of_patience(rows, train.patience)
 
 
-def remove_tables(run_dir: Path, echo: Echo) -> None:
+def remove_evaluations(run_dir: Path, echo: Echo) -> None:
     """Remove a run's tables of cases and their pages, which are of an earlier checkpoint, so that they are not taken
     for later ones.
     """

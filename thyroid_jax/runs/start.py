@@ -27,7 +27,7 @@ from thyroid_jax.runs.folder import (
     claim,
     facts_of,
     made_from,
-    remove_tables,
+    remove_evaluations,
     resume,
     was_stopped,
 )
@@ -95,8 +95,8 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
 
     A folder that holds a run of another configuration, data set or split, or that another process trains in, raises
     :class:`InputError`, and nothing in it is touched. The values fitted on the training part are kept in the
-    checkpoints: a resumed run uses them unchanged, on any device. Tables of cases that were made before the last step
-    are removed.
+    checkpoints: a resumed run uses them unchanged, on any device. Tables of cases and pages that were made before the
+    last step are removed.
 
     In the main thread, SIGTERM and SIGINT end the training after the step in hand: a checkpoint is written, and
     :class:`~thyroid_jax.errors.Interrupted` says how to go on (:mod:`thyroid_jax.train.signals`).
@@ -126,7 +126,7 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
         hosts.decided_by_first(lambda: check_claim(run_dir, config, data.parts))
         hosts.decided_by_first(lambda: claim(run_dir, config, data.parts))
         if hosts.first() and was_stopped(run_dir, config.train):
-            remove_tables(run_dir, echo)
+            remove_evaluations(run_dir, echo)
         start, recipe, origin = begin(run_dir, config, tasks, data.training, start_from, echo)
         first_step = int(start.state.step)
         echo(describe(recipe, data, config))
@@ -146,7 +146,7 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
                 echo=echo,
             )
         if hosts.first() and int(state.step) > first_step:  # made while the run was trained
-            remove_tables(run_dir, echo)
+            remove_evaluations(run_dir, echo)
         signal = hosts.most(asked.signal or 0)  # that of any process
         if signal:
             raise Interrupted(stopped_after(Signals(signal), run_dir, state), status=signals.STATUS[Signals(signal)])
