@@ -72,12 +72,12 @@ class Arguments:
     """bootstrap replicates"""
 
 
-def evidence_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Kind of evidence -> f32[n d] for images u8[n h w 1] and masks u8[n h w]."""
+def evidence_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray, cut: float) -> dict[str, np.ndarray]:
+    """Kind of evidence -> f32[n d] for images u8[n h w 1] and masks u8[n h w], cut at ``cut`` for the target."""
     config = ModelConfig(encoder=arguments.encoder)
     file = None if arguments.weights == "package" else arguments.weights
     encoder, _ = pretrained.load(arguments.encoder, file)
-    measure = jax.jit(partial(_measured, {"encoder": encoder}, config))
+    measure = jax.jit(partial(_measured, {"encoder": encoder}, config, cut))
     parts = []
     for start in range(0, len(image), CHUNK):
         rows = np.arange(start, start + CHUNK) % len(image)  # the last chunk begins again: one program for all
@@ -88,7 +88,7 @@ def evidence_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray) -> di
     return {kind: np.concatenate([found[part] for part in parts], axis=1) for kind, parts in KINDS.items()}
 
 
-def _measured(params: Any, config: ModelConfig, key: Any, image: Any, mask: Any) -> dict[str, Any]:
+def _measured(params: Any, config: ModelConfig, cut: float, key: Any, image: Any, mask: Any) -> dict[str, Any]:
     latent = model.encode(params, config, image)
     moved = distort(key, mask, DistortConfig())
     levels = (*latent.skips, latent.z)[-LEVELS:]
@@ -97,13 +97,13 @@ def _measured(params: Any, config: ModelConfig, key: Any, image: Any, mask: Any)
         "image": jnp.concatenate([x.mean((1, 2)) for x in levels], axis=-1),
         "outline": over(partial(evidence.nodule_weights, mask)),
         "moved": over(partial(evidence.nodule_weights, moved)),
-        "target": _target(image, mask),
-        "moved_target": _target(image, moved),
+        "target": _target(image, mask >= cut),
+        "moved_target": _target(image, moved >= cut),
     }
 
 
 def _target(image: Any, outline: Any) -> Any:
-    values, valid = clinical.target(image[..., 0], outline >= 0.5)
+    values, valid = clinical.target(image[..., 0], outline)
     return jnp.where(valid, values, jnp.nan)
 
 
@@ -133,7 +133,8 @@ def tables(arguments: Arguments) -> dict[str, list[Case]]:
     batch = folds.batch
     malignant = np.eye(2)[batch.malignant.astype(int)]
     cases: dict[str, list[Case]] = {}
-    for kind, features in evidence_of(arguments, batch.image, batch.mask).items():
+    cut = clinical.mask_cut(folds.readers)
+    for kind, features in evidence_of(arguments, batch.image, batch.mask, cut).items():
         graded = predicted(features, batch.grade, batch.grade_valid, folds.fold)
         proven = predicted(features, malignant, batch.malignant_valid, folds.fold)
         likely = 1 / (1 + np.exp(-4 * (proven[:, 1] - 0.5)))

@@ -96,11 +96,18 @@ class Arguments:
 
 
 class Views(NamedTuple):
-    """Averaged features f32[v n c] of every level, finest first, and target and flags f32[v n r]; view 0 is plain."""
+    """What the heads learn from, for every view; view 0 is plain.
+
+    ``levels`` f32[v n c] are the averaged features of every level, finest first. ``target`` f32[v n r] with ``valid``
+    bool[v n r] is the guidance target of the view's own outline; ``measured`` and ``defined``, alike, are the measured
+    evidence: the same of the moved outline.
+    """
 
     levels: tuple[np.ndarray, ...]
     target: np.ndarray
     valid: np.ndarray
+    measured: np.ndarray
+    defined: np.ndarray
 
 
 def views_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray, cut: float) -> Views:
@@ -122,7 +129,8 @@ def views_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray, cut: flo
             evidence.weighted_mean(x, evidence.nodule_weights(moved, x.shape[1:3]))
             for x in (*latent.skips, latent.z)[-LEVELS:]
         )
-        return levels, *clinical.target(seen[..., 0], moved, cut=cut)
+        of = lambda outline: clinical.target(seen[..., 0], outline, cut=cut)
+        return levels, *of(outline), *of(moved)
 
     views = []
     for view in range(arguments.views + 1):
@@ -197,19 +205,20 @@ def _train(views: Views, labels: Batch, arguments: Arguments, recipe: Recipe, ke
 
     def latent_of(view: Any, rows: Any) -> tuple[Latent, Any, Any]:
         *skips, z = (jnp.asarray(level)[view, rows][:, None, None, :] for level in views.levels)
-        scaled = recipe.fitted.scaling(jnp.asarray(views.target)[view, rows])
-        valid = jnp.asarray(views.valid)[view, rows]
-        measured = jnp.concatenate([jnp.where(valid, scaled, 0.0), valid.astype(scaled.dtype)], axis=-1)
+        scaled = lambda values: recipe.fitted.scaling(jnp.asarray(values)[view, rows])
+        measured, defined = scaled(views.measured), jnp.asarray(views.defined)[view, rows]
+        measured = jnp.concatenate([jnp.where(defined, measured, 0.0), defined.astype(measured.dtype)], axis=-1)
         wanted = recipe.model.evidence == "measured"
-        return Latent(z, tuple(skips), measured=measured if wanted else None), scaled, valid.all(-1)
+        latent = Latent(z, tuple(skips), measured=measured if wanted else None)
+        return latent, scaled(views.target), jnp.asarray(views.valid)[view, rows].all(-1)
 
     def update(state: Any, step: Any) -> tuple[Any, None]:
         params, opt_state, average = state
         of_rows, of_views = jax.random.split(jax.random.fold_in(key, step))
         rows = jax.random.choice(of_rows, share.shape[0], (arguments.batch_size,), p=share)
         view = jax.random.randint(of_views, (arguments.batch_size,), 1, arguments.views + 1)
-        latent, scaled, valid = latent_of(view, rows)
-        batch = jax.tree.map(lambda a: jnp.asarray(a)[rows], labels)._replace(radiomics=scaled, radiomics_valid=valid)
+        latent, target, valid = latent_of(view, rows)
+        batch = jax.tree.map(lambda a: jnp.asarray(a)[rows], labels)._replace(radiomics=target, radiomics_valid=valid)
         loss = lambda params: total(evaluate(params, latent, batch, recipe), recipe, step)
         change, opt_state = transform.update(jax.grad(loss)(params), opt_state, params)
         params = optax.apply_updates(params, change)

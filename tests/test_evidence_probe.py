@@ -58,7 +58,8 @@ def test_the_tables_hold_every_image_with_an_outline_once_beside_its_own_truth(
 ):
     """The feature is the nodule's darkness: grades of drawn nodules follow it, so a row's own truth is predicted."""
 
-    def darkness(arguments, image, mask):
+    def darkness(arguments, image, mask, cut):
+        assert cut == 0.5
         inside = np.where(mask > 127, image[..., 0].astype(float), np.nan)
         return {kind: np.nanmean(inside, axis=(1, 2))[:, None] ** np.arange(1, 4) for kind in evidence_probe.KINDS}
 
@@ -95,8 +96,8 @@ def test_evidence_of_many_images_is_that_of_each(monkeypatch):
     mask = np.zeros((18, 32, 32), np.uint8)
     for place in range(18):
         mask[place, 4 : 16 + place % 8, 6:26] = 255
-    every = evidence_probe.evidence_of(Arguments(), image, mask)
-    single = evidence_probe.evidence_of(Arguments(), image[17:], mask[17:])
+    every = evidence_probe.evidence_of(Arguments(), image, mask, 0.5)
+    single = evidence_probe.evidence_of(Arguments(), image[17:], mask[17:], 0.5)
     for kind in ("image", "outline", "target", "outline+target"):
         assert len(every[kind]) == 18
         np.testing.assert_allclose(every[kind][17], single[kind][0], rtol=1e-3, atol=1e-4)

@@ -74,6 +74,12 @@ def test_everything_that_a_run_uses_is_fitted_and_the_rest_is_neutral(training):
     assert float(learned.mask_cut) == 0.5
     two = learn_from(training._replace(readers=frozenset({2})), config)
     assert float(two.mask_cut) == clinical.mask_cut({2}) == 0.25
+    expected = target_scaling(training, config, 0.5)
+    assert np.abs(expected.spread - 1).min() > 0
+    for read in ({"guidance": {"weight": 0.1}}, {"model": {"evidence": "measured"}}):
+        np.testing.assert_array_equal(
+            learn_from(training, replace_groups(config, **read)).scaling.spread, expected.spread
+        )
     shaped = replace_groups(config, consistency={"weight": 0.1, "features": ("elongation",)})
     expected = shape_means(training.batch.mask[training.batch.mask_valid], shaped.consistency)
     np.testing.assert_allclose(learn_from(training, shaped).shape_centre, expected)
@@ -90,6 +96,12 @@ def test_the_scaling_is_fitted_on_the_views_that_a_step_sees(training):
     fitted = mean_z(target_scaling(training, config, 0.25))
     assert fitted.max() < 0.15
     original = replace_groups(config, guidance={"view": "original"})
+    unguided = replace_groups(
+        original, guidance={"weight": 0.0}
+    )  # measured evidence is of views, whatever the guidance
+    np.testing.assert_array_equal(
+        target_scaling(training, unguided, 0.25).centre, target_scaling(training, config, 0.25).centre
+    )
     of_originals = target_scaling(training, original, 0.25)
     assert mean_z(of_originals).max() > 0.3
     values, valid = measure(image[kept], mask[kept], cut=0.25)

@@ -1,5 +1,7 @@
 """The study of heads: no label of a held-out fold is seen, its settings are those of a run, every image once a seed."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -28,7 +30,8 @@ def darkness(monkeypatch):
         levels = tuple(np.tile(features, (1, 1, width // 8)) for width in (40, 112, 320))
         levels = tuple((level + 0.01 * rng.normal(size=level.shape)).astype(np.float32) for level in levels)
         target = rng.normal(size=(*features.shape[:2], len(clinical.TARGET))).astype(np.float32)
-        return study.Views(levels, target, np.ones(target.shape, bool))
+        known = np.ones(target.shape, bool)
+        return study.Views(levels, target, known, target + rng.normal(size=target.shape).astype(np.float32), known)
 
     monkeypatch.setattr(study, "views_of", views)
 
@@ -112,6 +115,19 @@ def test_what_is_fitted_is_of_the_training_images_alone(drawn_data, darkness):
     target[0] += 100  # the plain view is not trained on
     again = study.recipe_for(config, folds, views._replace(target=target), training)
     jax.tree.map(np.testing.assert_array_equal, again.fitted, recipe.fitted)
+
+
+def test_guidance_learns_the_target_and_measured_evidence_is_read_from_the_moved_outline(drawn_data, darkness):
+    arguments = dataclasses.replace(arguments_of(drawn_data), steps=3)
+    folds, views = opened(arguments)
+    backwards = lambda values: np.concatenate([values[:1], values[:0:-1]])  # among views: the fitted scaling stays
+    changed = {name: views._replace(**{name: backwards(getattr(views, name))}) for name in ("target", "measured")}
+    for variant, read, task in (("guidance", "target", "guidance"), ("measured", "measured", "grading")):
+        config = study.config_of(arguments, variant)
+        found = study.trained_answers(config, folds, views, arguments)[task]
+        for name, seen in changed.items():
+            same = np.array_equal(study.trained_answers(config, folds, seen, arguments)[task], found)
+            assert same == (name != read)
 
 
 def test_an_unknown_variant_and_a_single_fold_are_refused(drawn_data, capsys):

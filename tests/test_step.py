@@ -256,6 +256,14 @@ def test_measured_evidence_is_that_of_a_distorted_outline_in_training_and_of_the
     wrong = tiny_recipe(model={"evidence": "measured"})
     assert np.abs(seen_by(KEY, batch, wrong).measured - seen.measured)[:2].max() > 0.1
 
+    # two readers' mean is one half where they disagree: not cut there, but at a quarter
+    fitted = recipe.fitted._replace(mask_cut=np.array(0.25, np.float32))
+    mean = np.maximum(batch.mask, 0.5 * np.roll(batch.mask, 6, axis=1))
+    either, at_a_quarter = evidence_of(batch.image, mean > 0, recipe), recipe.replace(fitted=fitted)
+    for rounding in (-1e-3, 1e-3):
+        found = evidence_of(batch.image, np.clip(mean + rounding, 0, 1), at_a_quarter)
+        np.testing.assert_allclose(found, either, rtol=1e-5, atol=1e-5)
+
     state, metrics = train_step(init_state(recipe, KEY), batch, recipe)
     assert np.isfinite(metrics["loss"].sum)
 

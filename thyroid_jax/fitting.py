@@ -23,17 +23,19 @@ _VIEWS_SEED = 0x76696577  # the same for every run, so that runs with different 
 def learn_from(training: Examples, config: Config) -> Fitted:
     """Everything that a step needs to know of the training part.
 
-    Values that a run does not use stay neutral: the scaling without guidance, the shape means without the consistency.
+    Values that a run does not use stay neutral: the scaling without guidance and measured evidence, the shape means
+    without the consistency.
     """
     batch = training.batch
     per_epoch = steps_per_epoch(training.per_epoch, config.train.batch_size)
     cut = clinical.mask_cut(training.readers)
+    scaled = config.guidance.weight or config.model.evidence == "measured"
     benign_or_malignant = np.stack([1 - batch.malignant, batch.malignant], axis=1)
     neutral = Fitted.neutral(batch.grade.shape[1], len(clinical.TARGET), len(config.consistency.features))
     return neutral._replace(
         class_weights=class_weights(batch.grade[batch.grade_valid], config.grading.balance),
         malignant_weights=class_weights(benign_or_malignant[batch.malignant_valid], config.malignancy.balance),
-        scaling=target_scaling(training, config, cut) if config.guidance.weight else neutral.scaling,
+        scaling=target_scaling(training, config, cut) if scaled else neutral.scaling,
         mask_cut=np.array(cut, np.float32),
         shape_centre=shape_means(batch.mask[batch.mask_valid], config.consistency)
         if config.consistency.weight
@@ -57,15 +59,16 @@ def class_weights(labels: Array, balance: float) -> np.ndarray:
 
 
 def target_scaling(training: Examples, config: Config, cut: float) -> clinical.Scaling:
-    """The robust scaling of the guidance target, fitted on what a training step sees: random views, or original images.
+    """The robust scaling of the radiomics target, fitted on what a step sees: random views, or original images.
 
-    With ``guidance.view`` augmented, :data:`TARGET_VIEWS` views are measured: one or more of each outlined example, or
-    one of each of evenly spaced examples where there are more than that.
+    The original images count where the guidance learns their target (``guidance.view``). Otherwise
+    :data:`TARGET_VIEWS` views are measured: one or more of each outlined example, or one of each of evenly spaced
+    examples where there are more than that.
     """
     outlined = np.flatnonzero(training.batch.radiomics_valid)
     if not len(outlined):
         return Fitted.neutral(1, len(clinical.TARGET)).scaling
-    if config.guidance.view == "original":
+    if config.guidance.weight and config.guidance.view == "original":
         image, mask = training.batch.image[outlined, ..., 0], training.batch.mask[outlined]
         return clinical.fit_scaling(*_whole_rows(*measure(image, mask, cut=cut)))
     rows = np.resize(outlined, max(len(outlined), TARGET_VIEWS))

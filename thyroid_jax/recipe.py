@@ -118,8 +118,8 @@ class Fitted(NamedTuple):
 
     class_weights   f32[k] of the grading loss, mean 1 over the training examples
     malignant_weights   f32[2] of the malignancy loss, for benign and malignant
-    scaling         centre and spread f32[r] of the guidance target
-    mask_cut        f32[], where soft training masks are cut to measure the target; not a value of the readers' mean
+    scaling         centre and spread f32[r] of the radiomics target, as guidance and as measured evidence
+    mask_cut        f32[], where soft outlines are cut to measure the target; not a value of the readers' mean
     shape_centre    f32[n], mean shape features of the training outlines, for the malignancy prior
     total_steps     f32[], length of the schedules; 0, for steps called by hand, keeps rates and weights constant
     epoch_steps     i32[], steps in an epoch
@@ -217,11 +217,13 @@ def encode_with(encoder: Params, rest: Params, batch: Batch, recipe: Recipe) -> 
 
 
 def measure_evidence(image: Float[Array, "b h w 1"], outline: Array, recipe: Recipe) -> Float[Array, "b m"]:
-    """Measured evidence f32[b 2r] of soft outlines f32[b h w], cut at one half.
+    """Measured evidence f32[b 2r] of soft outlines f32[b h w]: the scaled values of the radiomics target, 0 where one
+    is undefined, then a 1 for every value that is defined.
 
-    The scaled values of the radiomics target, 0 where one is undefined, then a 1 for every value that is defined.
+    Reference and predicted outlines are cut at the fitted ``mask_cut``. It is 1/2, but not where the outline is the
+    mean of an even number of readers: that is 1/2 wherever they disagree, and rounding would decide.
     """
-    values, valid = clinical.target(image[..., 0], outline >= 0.5)
+    values, valid = clinical.target(image[..., 0], outline >= recipe.fitted.mask_cut)
     scaled = jnp.where(valid, recipe.fitted.scaling(values), 0.0)
     return jnp.concatenate([scaled, valid.astype(scaled.dtype)], axis=-1)
 
