@@ -78,6 +78,18 @@ def test_rates_of_a_published_encoder_are_refused_for_another():
         replace_groups(Config(), optimizer={"encoder_rate": 0.1})
 
 
+def test_numbers_that_would_change_nothing_are_refused():
+    with pytest.raises(InputError, match=r"Set model\.evidence measured"):
+        replace_groups(Config(), distort={"shift": 0.5})
+    replace_groups(Config(), model={"evidence": "measured"}, distort={"shift": 0.5})
+    with pytest.raises(InputError, match=r"data\.split_seed is 3"):
+        DataConfig(split="folds.json", split_seed=3)
+    assert DataConfig(split="folds.json", split_seed=3, share=0.5).split_seed == 3  # it draws the share
+    for penalty in PENALTIES:
+        with pytest.raises(InputError, match=f"{penalty.name}.warmup is 1: a share of all steps"):
+            replace_groups(Config(), **{penalty.name: {"warmup": 1.0}})
+
+
 def test_nothing_that_follows_from_the_data_is_an_option():
     fields = {name: set(vars(getattr(Config(), name))) for name in vars(Config())}
     for group, field in (("model", "grades"), ("model", "radiomics"), ("grading", "class_weights"),

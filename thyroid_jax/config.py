@@ -92,6 +92,11 @@ class Config(TaskSettings, PenaltySettings):
                 "segmentation.weight is 0: nothing would teach the outline. Set it above 0, or model.pooling mean and "
                 "model.evidence learned."
             )
+        if self.distort != DistortConfig() and self.model.evidence != "measured":
+            raise InputError(
+                "distort changes the outlines on which the heads learn to read measured evidence, and there is none. "
+                "Set model.evidence measured, or leave distort out."
+            )
         if self.guidance.weight and self.guidance.view == "original" and self.data.reader == "sample":
             raise InputError(
                 "guidance.view original measures one outline of each image before the training, but data.reader sample "

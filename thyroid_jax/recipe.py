@@ -18,6 +18,7 @@ import numpy as np
 
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
+from thyroid_jax.errors import InputError
 from thyroid_jax.losses.reduce import Metrics, Pair
 from thyroid_jax.model import Latent, ModelConfig, Params
 from thyroid_jax.radiomics import clinical
@@ -78,6 +79,11 @@ class PenaltyConfig:
         """Raise :class:`InputError` for numbers that make no sense."""
         check_within(self, where, ("weight",), 0)
         check_within(self, where, ("warmup", "ramp"), 0, 1)
+        if self.warmup == 1:
+            raise InputError(
+                f"{where}.warmup is 1: a share of all steps, so the penalty would never set in. Make it smaller, or "
+                f"set {where}.weight 0."
+            )
 
 
 class View(NamedTuple):

@@ -53,6 +53,11 @@ class DataConfig:
         check_within(self, "data", ("fold",), 0, self.folds - 1)
         check_within(self, "data", ("split_seed",), 0, 2**32 - 1)
         check_within(self, "data", ("share",), 0.001, 1)
+        if self.split and self.split_seed and self.share == 1:
+            raise InputError(
+                f"data.split_seed is {self.split_seed}, but the folds are those of data.split, and no share of the "
+                "training part is drawn; leave out one of the two."
+            )
         if self.reader not in READERS and not _is_number(self.reader):
             raise InputError(f"data.reader is {self.reader!r}; give {', '.join(READERS)}, or a reader's number from 0.")
         names = [self.name, *(name for name, _ in self.added)]
