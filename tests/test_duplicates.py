@@ -13,7 +13,6 @@ from thyroid_jax.data.duplicates import (
     Pair,
     conflicts,
     merge_groups,
-    merge_near,
     merge_pairs,
     near_pairs,
     near_pairs_between,
@@ -224,11 +223,10 @@ def test_pairs_of_one_group_are_not_looked_for():
 def test_near_groups_are_merged():
     signatures = copies()
     groups = [f"p{k // 2}" for k in range(18)]
-    merged, pairs = merge_near(groups, signatures)
+    pairs = near_pairs(signatures, groups=groups)
     assert len(pairs) == 6
-    assert merged == [f"p{k % 12 // 2}" for k in range(18)]
-    unchanged, none = merge_near(groups, signatures, at_least=1.1)
-    assert (unchanged, none) == (groups, [])
+    assert merge_pairs(groups, pairs) == [f"p{k % 12 // 2}" for k in range(18)]
+    assert near_pairs(signatures, groups=groups, at_least=1.1) == [] and merge_pairs(groups, []) == groups
 
 
 def test_conflicting_labels_are_those_that_are_known_and_differ():
@@ -268,7 +266,7 @@ def test_nothing_in_gives_nothing_out():
     assert near_pairs(empty) == [] and near_pairs_between(empty, copies()) == []
     with pytest.raises(ValueError, match="no record"):
         pictures_of([])
-    assert merge_near([], empty) == ([], [])
+    assert merge_pairs([], []) == []
 
 
 def test_a_signature_is_a_thumbnail_of_the_lit_part():

@@ -12,7 +12,6 @@ SIDES = (24, 31)
 SPACINGS = [(1.0, 1.0), (0.4, 0.7), (2.0, 0.5)]
 outline = jax.jit(lambda mask, spacing=(1.0, 1.0): shape.outline(*raster.to_line(mask), spacing=spacing))
 moments = jax.jit(lambda mask, spacing=(1.0, 1.0): shape.moments(*raster.to_line(mask), spacing=spacing))
-euler_number = jax.jit(lambda mask: shape.euler_number(*raster.to_line(mask)))
 diameter = jax.jit(lambda mask, spacing: shape.diameter(*raster.to_line(mask), mask.shape[1], spacing=spacing))
 
 
@@ -111,18 +110,9 @@ def test_moments_turn_with_the_mask():
     )
 
 
-def test_an_empty_mask_has_no_outline_no_parts_and_no_moments():
+def test_an_empty_mask_has_no_outline_and_no_moments():
     assert [float(value) for value in outline(empty())] == [0.0, 0.0]
     assert [float(value) for value in moments(empty())] == [0.0] * 5
-    assert euler_number(empty()) == 0
-
-
-@pytest.mark.parametrize("name", MASKS)
-def test_euler_number_is_parts_less_holes(name):
-    padded = np.pad(MASKS[name], 1)
-    parts = ndimage.label(padded, np.ones((3, 3)))[1]
-    holes = ndimage.label(~padded)[1] - 1  # the outside is no hole
-    assert euler_number(MASKS[name]) == parts - holes
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.5, 2.0, 4.0, 20.0])

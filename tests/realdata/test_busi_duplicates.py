@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thyroid_jax.data.duplicates import conflicts, merge_near, signature
+from thyroid_jax.data.duplicates import conflicts, merge_pairs, near_pairs, signature
 
 PLACES = [os.environ.get("THYROID_JAX_DATA"), Path(__file__).parents[3] / "shared" / "data"]
 NAME = "busi/Dataset_BUSI_with_GT"
@@ -43,7 +43,8 @@ def found():
         with Image.open(path) as image:
             signatures.append(signature(np.asarray(image.convert("L"))))
     cases = [path.stem for path in FILES]
-    return cases, *merge_near(cases, np.stack(signatures))
+    pairs = near_pairs(np.stack(signatures), groups=cases)
+    return cases, merge_pairs(cases, pairs), pairs
 
 
 def test_the_pairs_are_those_seen_by_eye(found):

@@ -61,17 +61,6 @@ def merge_pairs(groups: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     return _joined(groups, [(pair.i, pair.j) for pair in pairs])
 
 
-def merge_near(
-    groups: Sequence[str], signatures: np.ndarray, *, at_least: float = AT_LEAST
-) -> tuple[list[str], list[Pair]]:
-    """The group of each record after groups with nearly equal images have been merged, and the pairs that join them.
-
-    ``signatures`` uint8[n 96 96] belong to the n records of ``groups``. Raises ``ValueError`` for unequal lengths.
-    """
-    pairs = near_pairs(signatures, at_least=at_least, groups=groups)
-    return merge_pairs(groups, pairs), pairs
-
-
 def _joined(groups: Sequence[str], links: Sequence[tuple[int, int]]) -> list[str]:
     """The groups after the groups of the two records of every link have been merged."""
     parent = {group: group for group in groups}

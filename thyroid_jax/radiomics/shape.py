@@ -23,12 +23,11 @@ Spacing = tuple[float, float] | tuple[Array, Array]
 # What marching squares adds for each kind of 2 x 2 cell. The kind is the sum of the corners inside the mask: 1
 # top-left, 2 top-right, 4 bottom-left, 8 bottom-right.
 # Outline: the number of half-diagonals, straight rows and straight columns. Two corners on a diagonal are both cut off.
-# Area: share of the cell. Euler: share of (number of parts - number of holes), diagonal neighbours touch (Gray 1971).
+# Area: share of the cell.
 _HALF_DIAGONALS = np.array([0, 1, 1, 0, 1, 0, 2, 1, 1, 2, 0, 1, 0, 1, 1, 0], float)
 _ALONG_ROW = np.array([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], float)
 _ALONG_COLUMN = np.array([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0], float)
 _AREA = np.array([0, 1, 1, 4, 1, 4, 2, 7, 1, 2, 4, 7, 4, 7, 7, 8], float) / 8
-_EULER = np.array([0, 1, 1, 0, 1, 0, -2, -1, 1, -2, 0, -1, 0, -1, -1, 0], float) / 4
 
 
 class Moments(NamedTuple):
@@ -56,14 +55,6 @@ def outline(
         (cells * jnp.asarray(counts, float)).sum() for counts in (_HALF_DIAGONALS, _ALONG_ROW, _ALONG_COLUMN, _AREA)
     )
     return diagonals * half_diagonal + along_row * columns + along_column * rows, area * rows * columns
-
-
-def euler_number(mask: Bool[Array, "n"], row: Row) -> Float[Array, ""]:
-    """Number of parts less number of holes, where diagonal neighbours touch; 0 for an empty mask.
-
-    It is the number of parts where no part has a hole.
-    """
-    return (_cells(mask, row) * jnp.asarray(_EULER, float)).sum()
 
 
 def _cells(mask: Bool[Array, "n"], row: Row) -> Float[Array, "16"]:
