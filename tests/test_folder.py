@@ -527,6 +527,39 @@ def test_inverted_masks_are_a_fault(tmp_path):
     assert remarks["masks mark all corners and over half of the frame"] == ["masks/b.png"]
 
 
+@pytest.mark.parametrize("opaque", [np.uint8(0), np.uint8(255)])
+def test_a_mask_that_only_its_transparency_shows_is_a_fault(tmp_path, opaque):
+    """Black on nothing, or white that is wholly transparent: all of it reads as outside, as an empty mask does."""
+    save(tmp_path / "x.png", speckle(0))
+    colour = box() * 0 if opaque else box()
+    save(tmp_path / "x_mask.png", np.stack([colour] * 3 + [box() if opaque else box() * 0], -1))
+    assert (
+        "x_mask.png: values: all that is visible is black, the mask is in its transparency"
+        in (read(tmp_path)[1].faults[0])
+    )
+    for alpha in (box() * 0, box() * 0 + 255):  # an empty mask is none
+        save(tmp_path / "x_mask.png", np.stack([box() * 0] * 3 + [alpha], -1))
+        assert read(tmp_path)[1].faults == [] and read(tmp_path)[0]["x"].mask is None
+
+
+def test_a_drawn_line_is_no_filled_outline(tmp_path):
+    ring = box()
+    ring[6:12, 7:15] = 0  # 32 pixels around 48
+    thick = box()
+    thick[7:11, 8:14] = 0  # 56 pixels around 24
+    frame = np.full(SIZE, 255, np.uint8)
+    frame[1:-1, 1:-1] = 0
+    save(tmp_path / "x.png", speckle(0))
+    for line in (ring, frame):
+        save(tmp_path / "x_mask.png", line)
+        assert "x_mask.png: values: what is marked encloses more pixels than it has" in read(tmp_path)[1].faults[0]
+        found, notes, remarks = read(tmp_path, mask_values=(255,))
+        assert notes.faults == [] and found["x"].mask.sum() == (line == 255).sum()
+        assert remarks["masks enclose more pixels than they mark, as drawn lines do"] == ["x_mask.png"]
+    save(tmp_path / "x_mask.png", thick)
+    assert read(tmp_path)[1].faults == [] and read(tmp_path)[0]["x"].mask.sum() == 56
+
+
 def test_values_of_all_masks_are_compared(tmp_path):
     add(tmp_path, "images/a.png", "images/b.png", "images/c.png")
     save(tmp_path / "masks/a.png", box(value=1))

@@ -134,8 +134,8 @@ def _merged_faults(path: Path, header: Sequence[str], table: Table, options: Opt
     used = {column.name for column in table.columns.values()} | {*table.readers, *table.findings}
     rows = sorted(labels.row for labels in table.labels.values())
     return [
-        f"{table.file}: row {found[0]} to {found[-1]}, {header[column - 1]}: the cells are merged, only the first has the "
-        "value; unmerge them and write it into each row."
+        f"{table.file}: row {found[0]} to {found[-1]}, {header[column - 1]}: the cells are merged, only the first has "
+        "the value; unmerge them and write it into each row."
         for found, columns in merged_cells(path, options.sheet)
         for column in columns[: len(header)]
         if column <= len(header) and header[column - 1] in used and bisect(rows, found[0]) < bisect(rows, found[-1])
