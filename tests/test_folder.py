@@ -160,6 +160,16 @@ def test_what_is_official(tmp_path):
     assert "1 of a validation folder go into the folds" in summary(plan(tmp_path), notes, layout.Remarks())
 
 
+def test_folders_of_the_test_part_under_other_names(tmp_path):
+    tests = ("test2017/a.png", "external_test/b.png", "Test set 2/c.png", "testset/d.png", "external test images/e.png")
+    others = ("train2017/f.png", "val2017/g.png", "hospital test B/h.png", "contest/i.png")
+    add(tmp_path, *tests, *others, "external test masks/e.png")
+    found, notes, remarks = read(tmp_path)
+    assert notes.faults == [] and {record.source for record in found.values() if record.official_test} == set(tests)
+    assert [record.case for record in found.values() if record.mask is not None] == ["e"]
+    assert remarks["folders that say test beside other words are no test part; rename them test"] == ["hospital test b"]
+
+
 def test_several_masks_are_united(tmp_path):
     add(tmp_path, "x.png", "y.png")
     save(tmp_path / "x_mask.png", box())
@@ -704,6 +714,15 @@ def test_groups_by_pattern(tmp_path):
     assert any("no patient column" in text for text in read(tmp_path)[2])
     _, notes, _ = read(tmp_path, group_pattern="^(p01)_")
     assert len(notes.faults) == 1 and "p02_left.png: --group-pattern '^(p01)_' finds no patient" in notes.faults[0]
+
+
+def test_patients_of_names_that_look_alike(tmp_path):
+    add(tmp_path, "images/P1_a.png", "images/P01_b.png", "images/p2_c.png", "images/P2_d.png", "images/P20_e.png")
+    remarks = read(tmp_path, group_pattern="^([Pp][0-9]+)_")[2]
+    assert remarks["patients that differ only in capitals, spaces, leading zeros or .0 count as different"] == [
+        "P01 = P1",
+        "P2 = p2",
+    ]
 
 
 def test_a_whole_build(tmp_path, capsys):

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from data_prep import readers
 from data_prep.folder import drawings
 from data_prep.folder.drawings import Drawing
-from data_prep.folder.layout import Layout, Mask, Pair, Place, composed, listing, natural, paired, split_of, stem_of
+from data_prep.folder.layout import (
+    SPLITS,
+    Layout,
+    Mask,
+    Pair,
+    Place,
+    composed,
+    listing,
+    natural,
+    paired,
+    split_of,
+    stem_of,
+)
 from data_prep.folder.options import Options
 from data_prep.folder.table import Labels, RowFinder, Table, table_of
 from thyroid_jax.data.record import Card, is_name
@@ -176,9 +188,13 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
     """The plan, from what the names, the table and the COCO files say. New faults are added to those of ``layout``."""
     cases = _cases([pair.image for pair in layout.pairs])
     grades, grade_of = _grades(options, layout, table)
-    known = _Known(options, layout, table, coco, grade_of, _patients(layout, table))
+    patients = frozenset(labels.group for labels in table.labels.values() if labels.group)
+    known = _Known(options, layout, table, coco, grade_of, patients)
     items = [_item(pair, cases[pair.image.path], known) for pair in layout.pairs]
     _remark_on_readers(layout, table, items)
+    _remark_on_tests(layout, items)
+    named = options.group_pattern or options.group_from_folder
+    _remark_on_patients(layout, {item.group for item in items} if named else patients)
     by_patient = "group" in table.columns or bool(options.group_pattern) or options.group_from_folder
     if not by_patient:
         layout.remarks.add(NO_PATIENTS)
@@ -215,17 +231,25 @@ def _remark_on_readers(layout: Layout, table: Table, items: Sequence[Item]) -> N
         )
 
 
-def _patients(layout: Layout, table: Table) -> frozenset[str]:
-    """The patients of the table; a remark names those that may be one."""
-    patients = frozenset(labels.group for labels in table.labels.values() if labels.group)
+def _remark_on_tests(layout: Layout, items: Sequence[Item]) -> None:
+    """A remark that names the folders whose name has a word for test, but that are not taken for a test part."""
+    official = {item.image for item in items if item.official_test}
+    says_test = lambda folder: any(SPLITS.get(word) == "test" for word in re.findall("[a-z]+", folder))
+    folders = {folder for pair in layout.pairs if pair.image.path not in official for folder in pair.image.dirs}
+    if found := sorted(filter(says_test, folders)):
+        layout.remarks.add("folders that say test beside other words are no test part; rename them test", *found)
+
+
+def _remark_on_patients(layout: Layout, patients: Iterable[str]) -> None:
+    """A remark that names patients that may be one."""
     alike: dict[str, list[str]] = defaultdict(list)
     for patient in sorted(patients):
-        alike[" ".join(patient.casefold().split()).removesuffix(".0").lstrip("0")].append(patient)
+        plain = " ".join(patient.casefold().split()).removesuffix(".0")
+        alike[re.sub(r"(?<![0-9.])0+(?=[0-9])", "", plain)].append(patient)
     if twins := [" = ".join(names) for names in alike.values() if len(names) > 1]:
         layout.remarks.add(
             "patients that differ only in capitals, spaces, leading zeros or .0 count as different", *twins
         )
-    return patients
 
 
 def _kinds(layout: Layout, items: Sequence[Item]) -> dict[str, bool]:
