@@ -400,6 +400,20 @@ def test_patients_in_folders(tmp_path):
     assert [fault.split(":")[0] for fault in notes.faults] == ["c.png", "train/d.png"]
 
 
+def test_folders_inside_those_of_patients(tmp_path):
+    """The inner folder is taken: "left" would join two patients, and part each of them from its other side."""
+    add(tmp_path, "images/P1/left/a.png", "images/P1/right/b.png", "images/P2/left/c.png", "images/P2/d.png")
+    _, notes, remarks = read(tmp_path, group_from_folder=True)
+    assert notes.faults == [
+        "--group folder: 'left' is in 'p1' and in 'p2', so it is not the folder of one patient; if an outer folder is, "
+        "take it with --group-pattern '^([^/]+)/', which looks at the path; else rename it."
+    ]
+    (outer,) = [places for text, places in remarks.items() if text.startswith("patients are the innermost folders")]
+    assert outer == ["p1", "p2"]
+    found, notes, _ = read(tmp_path, group_pattern="images/([^/]+)/")
+    assert notes.faults == [] and [record.group for record in found.values()] == ["P1", "P1", "P2", "P2"]
+
+
 def test_class_folders(tmp_path):
     names = ("Benign/a.png", "malignant/b.png", "normal/c.png", "d.png")
     for number, name in enumerate(names):

@@ -193,6 +193,8 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
     items = [_item(pair, cases[pair.image.path], known) for pair in layout.pairs]
     _remark_on_readers(layout, table, items)
     _remark_on_tests(layout, items)
+    if options.group_from_folder:
+        _check_patient_folders(options, layout)
     named = options.group_pattern or options.group_from_folder
     _remark_on_patients(layout, {item.group for item in items} if named else patients)
     by_patient = "group" in table.columns or bool(options.group_pattern) or options.group_from_folder
@@ -335,9 +337,7 @@ def _folder_grade(image: Place, options: Options) -> str:
 def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str:
     """The patient; an image whose patient is not known is a group of its own."""
     if known.options.group_from_folder:
-        classes = known.options.class_folders
-        folders = [folder for folder in image.dirs if not split_of(folder) and folder not in classes]
-        if folders:
+        if folders := _patient_folders(image, known.options):
             return folders[-1]
         known.layout.faults.append(f"{image.path}: --group folder: is in no folder of a patient; move or ignore it.")
     elif pattern := known.options.group_pattern:
@@ -355,6 +355,34 @@ def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str
     while case in known.patients:
         case = f"image {case}"
     return case
+
+
+def _patient_folders(image: Place, options: Options) -> tuple[str, ...]:
+    """The folders of an image that may be a patient's, the outermost first."""
+    return tuple(folder for folder in image.dirs if not split_of(folder) and folder not in options.class_folders)
+
+
+def _check_patient_folders(options: Options, layout: Layout) -> None:
+    """A fault for a folder that several others hold, as "left" or "visit 1", and so is not of one patient.
+
+    A remark says which folders are above those of the patients.
+    """
+    outside: dict[str, set[str]] = defaultdict(set)
+    for pair in layout.pairs:
+        if folders := _patient_folders(pair.image, options):
+            outside[folders[-1]].add("/".join(folders[:-1]))
+    pattern = "take it with --group-pattern '^([^/]+)/', which looks at the path"
+    named = lambda above: " and in ".join(repr(one or ".") for one in sorted(above)[:3])
+    layout.faults += [
+        f"--group folder: {name!r} is in {named(above)}, so it is not the folder of one patient; if an outer folder is, "
+        f"{pattern}; else rename it."
+        for name, above in outside.items()
+        if len(above) > 1
+    ]
+    if outer := sorted({one for above in outside.values() for one in above if one}):
+        layout.remarks.add(
+            f"patients are the innermost folders, and none of these outer ones; if one is, {pattern}", *outer
+        )
 
 
 def _grades(options: Options, layout: Layout, table: Table) -> tuple[tuple[str, ...], dict[str, int]]:
