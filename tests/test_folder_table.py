@@ -388,6 +388,14 @@ def test_an_accent_written_in_two_ways_is_one_patient(source):
     assert read(source)[2][ALIKE] == ["P1 = p01"]
 
 
+def test_a_patient_for_each_image_is_said(source):
+    said = "no two images are of one patient: look whether what was taken for the patient is it"
+    for patients in ("1234", "1233"):
+        write(source, "t.csv", "file,case\n" + "".join(f"{name},{one}\n" for name, one in zip("abcd", patients)))
+        assert (said in read(source)[2]) == (patients == "1234")
+    assert said not in read(source, columns={"group": "none"})[2]
+
+
 def test_a_group_is_not_a_patient(source):
     write(source, "t.csv", "image,group\na,control\nb,control\n")
     assert "group" not in columns(plan(source)) and plan(source).card.grouping == "image"

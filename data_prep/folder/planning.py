@@ -200,6 +200,8 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
     by_patient = "group" in table.columns or bool(options.group_pattern) or options.group_from_folder
     if not by_patient:
         layout.remarks.add(NO_PATIENTS)
+    elif len(items) > 1 and len({item.group for item in items}) == len(items):
+        layout.remarks.add("no two images are of one patient: look whether what was taken for the patient is it")
     card = Card(
         name=options.name,
         title=options.title or options.name,
@@ -374,8 +376,8 @@ def _check_patient_folders(options: Options, layout: Layout) -> None:
     pattern = "take it with --group-pattern '^([^/]+)/', which looks at the path"
     named = lambda above: " and in ".join(repr(one or ".") for one in sorted(above)[:3])
     layout.faults += [
-        f"--group folder: {name!r} is in {named(above)}, so it is not the folder of one patient; if an outer folder is, "
-        f"{pattern}; else rename it."
+        f"--group folder: {name!r} is in {named(above)}, so it is not the folder of one patient; if an outer folder "
+        f"is, {pattern}; else rename it."
         for name, above in outside.items()
         if len(above) > 1
     ]
