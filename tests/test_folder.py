@@ -370,6 +370,7 @@ def test_dicom_files_without_picture(tmp_path):
     assert notes.faults == [] and list(found) == ["DICOM/IM1"]
     assert notes.dropped == [("DICOM/SR1.dcm", "is a DICOM file without picture, such as a report")]
     assert remarks["files of other kinds are not read"] == ["DICOMDIR"]
+    assert "left out: 1\n  DICOM/SR1.dcm: is a DICOM file" in summary(plan(tmp_path), notes, layout.Remarks())
     dicom_of(tmp_path / "cut.dcm", **PIXELS)
     assert "cut.dcm: DICOM: holds no pixels" in read(tmp_path)[1].faults[0]
 
