@@ -349,9 +349,8 @@ class RowFinder:
             images = {image.path for image in self.find(text)}
             stem = re.split(r"[\\/]", stem_of(text))[-1]
             at_all |= images
-            if stem in self._exact or stem.casefold() in self._folded:
-                by_name |= images
-                by_file |= images if stem_of(text) != text else set()
+            by_name |= images if stem in self._exact or stem.casefold() in self._folded else set()
+            by_file |= images if stem_of(text) != text else set()
         return len(by_file), len(by_name), len(at_all)
 
     def examples(self) -> str:
