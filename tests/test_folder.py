@@ -420,13 +420,18 @@ def test_class_folders(tmp_path):
     for number, name in enumerate(names):
         save(tmp_path / name, speckle(number))
     save(tmp_path / "normal/c_mask.png", np.zeros(SIZE, np.uint8))
-    found, notes, _ = read(tmp_path)
+    found, notes, remarks = read(tmp_path)
     assert {case: record.malignant for case, record in found.items()} == {
         "Benign/a": False,
         "malignant/b": True,
         "normal/c": None,
         "d": None,
     }
+    assert not any("normal images" in text for text in remarks)
+    save(tmp_path / "normal/c_mask.png", box())
+    assert read(tmp_path)[2]["normal images have an outline, which is kept: one of the two is wrong"] == [
+        "normal/c.png"
+    ]
     assert found["normal/c"].mask is None and (notes.counts["benign"], notes.counts["malignant"]) == (1, 1)
     assert "normal images have none" in plan(tmp_path).card.labels
     assert {record.malignant for record in read(tmp_path, class_folders={})[0].values()} == {None}

@@ -385,8 +385,8 @@ def test_an_accent_written_in_two_ways_is_one_patient(source):
     assert remarks[ALIKE] == ["x  1 = x 1"]
     write(source, "t.csv", "image,patient\na,007\nb,7\nc,7.0\nd,8\n")
     assert read(source)[2][ALIKE] == ["007 = 7 = 7.0"]
-    write(source, "t.csv", "image,patient\na,P1\nb,p01\nc,P10\nd,100\n")
-    assert read(source)[2][ALIKE] == ["P1 = p01"]
+    write(source, "t.csv", "image,patient\na,P1\nb,p01\nc,P10\nd,\uff3010\n")
+    assert read(source)[2][ALIKE] == ["P1 = p01", "P10 = \uff3010"]
 
 
 def test_a_patient_for_each_image_is_said(source):

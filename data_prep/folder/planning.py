@@ -7,6 +7,7 @@ which a disk lists its files.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -62,6 +63,7 @@ class Item:
     grade: int | None = None
     reader_grades: tuple[int, ...] = ()
     malignant: bool | None = None
+    is_normal: bool = False
     findings: Mapping[str, str] = field(default_factory=dict)
     spacing: tuple[float, float] | None = None
     official_test: bool = False
@@ -248,7 +250,7 @@ def _remark_on_patients(layout: Layout, patients: Iterable[str]) -> None:
     """A remark that names patients that may be one."""
     alike: dict[str, list[str]] = defaultdict(list)
     for patient in sorted(patients):
-        plain = " ".join(patient.casefold().split()).removesuffix(".0")
+        plain = " ".join(unicodedata.normalize("NFKC", patient).casefold().split()).removesuffix(".0")
         alike[re.sub(r"(?<![0-9.])0+(?=[0-9])", "", plain)].append(patient)
     if twins := [" = ".join(names) for names in alike.values() if len(names) > 1]:
         layout.remarks.add(
@@ -278,6 +280,7 @@ def _cases(images: Sequence[Place]) -> dict[str, str]:
 def _item(pair: Pair, case: str, known: _Known) -> Item:
     image, labels = pair.image, known.table.labels.get(pair.image.path)
     grade, votes = _grade(image, labels, known)
+    truth = _truth(image, labels, known)
     return Item(
         case=case,
         group=_group(image, case, labels, known),
@@ -288,7 +291,8 @@ def _item(pair: Pair, case: str, known: _Known) -> Item:
         coco=known.coco.get(image.path),
         grade=grade,
         reader_grades=votes,
-        malignant=_malignant(image, labels, known),
+        malignant={"benign": False, "malignant": True}.get(truth),
+        is_normal=truth == "normal",
         findings=labels.findings if labels else {},
         spacing=known.options.spacing or (labels.spacing if labels else None),
         official_test=_is_test(image, labels, known),
@@ -306,8 +310,8 @@ def _grade(image: Place, labels: Labels | None, known: _Known) -> tuple[int | No
     return (top if 2 * times > len(votes) else None), votes
 
 
-def _malignant(image: Place, labels: Labels | None, known: _Known) -> bool | None:
-    """What the table or the folder of the class says; a fault when they disagree. Normal is None."""
+def _truth(image: Place, labels: Labels | None, known: _Known) -> str:
+    """What the table or the folder of the class says: benign, malignant, normal or ""; a fault when they disagree."""
     classes, faults = known.options.class_folders, known.layout.faults
     said = sorted({classes[folder] for folder in image.dirs if folder in classes})
     if len(said) > 1:
@@ -315,8 +319,7 @@ def _malignant(image: Place, labels: Labels | None, known: _Known) -> bool | Non
     elif labels and labels.truth and said and said != [labels.truth]:
         place = known.table.place(labels, "malignant")
         faults.append(f"{place}: disagrees with the folder of {image.path}; mend one, or give --class-folders none.")
-    truth = labels.truth if labels and labels.truth else "".join(said)
-    return {"benign": False, "malignant": True}.get(truth)
+    return labels.truth if labels and labels.truth else "".join(said)
 
 
 def _is_test(image: Place, labels: Labels | None, known: _Known) -> bool:

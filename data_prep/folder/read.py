@@ -241,6 +241,8 @@ def _labelled(
         if outlines is not None and outlines[number].sum() > 1.02 * mask.sum():
             remarks.add("outlines leave the scan by over 2 % and are cut at its edge", item.image)
         mask = mask if mask is not None and mask.any() else None
+        if item.is_normal and mask is not None:
+            remarks.add("normal images have an outline, which is kept: one of the two is wrong", item.image)
         made.append(
             Record(
                 case=item.case if count == 1 else f"{item.case}#{number + 1:04d}",
