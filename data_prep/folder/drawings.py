@@ -165,7 +165,7 @@ def coco(
                 raise InputError(f"image_id: there is no image {key!r}")
             if categories and category not in categories:
                 continue
-            label = labels.get(_id(category), "") if category is not None else ""
+            label = labels.get(_id(category), shown(f"category {category}")) if category is not None else "no category"
             if names and label not in names:
                 continue
             found[name_of[key]] = _with(found[name_of[key]], annotation, label)

@@ -170,7 +170,7 @@ def _coco(options: Options, layout: Layout, documents: Mapping[str, Any]) -> dic
     if len(labels) > 1 and not options.labels and not options.mask_values:
         layout.faults.append(
             f"COCO: outlines have several categories, {', '.join(labels)[:200]}; say which are the nodule, as with "
-            f"--labels {labels[0]}."
+            f"--labels {labels[0]}, or give their ids with --mask-values."
         )
     return found
 
