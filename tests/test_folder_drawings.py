@@ -190,6 +190,11 @@ def test_names_of_labelme_must_be_chosen(tmp_path):
     assert notes.faults == ["Labelme: no outline is called Nodule; mend --labels."]
     found, notes, _ = read(tmp_path, labels=("nodule", "thyroid"))
     assert notes.faults == [] and found["b"].mask.sum() == 32 * 20
+    write(tmp_path, "b.json", labelme(shape(around, label=""), imagePath="b.png"))
+    (fault,) = read(tmp_path)[1].faults
+    assert "several names, no name (b.json), nodule (a.json); say which are the nodule, as with --labels nod" in fault
+    found, notes, _ = read(tmp_path, labels=("nodule",))
+    assert notes.faults == [] and found["b"].mask is None
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def _labels_fault(labels: Mapping[str, str], options: Options) -> str:
     if len(labels) < 2 or options.labels:
         return ""
     found = ", ".join(f"{label} ({labels[label]})" for label in sorted(labels)[:8])
-    return f"Labelme: shapes have several names, {found}; say which are the nodule, as with --labels {min(labels)}."
+    example = min(label for label in labels if label != drawings.NO_NAME)
+    return f"Labelme: shapes have several names, {found}; say which are the nodule, as with --labels {example}."
 
 
 def _records_of(item: Item, plan: Plan, notes: Notes, seen: _Seen) -> list[Record]:
