@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from xml.etree.ElementTree import ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 from openpyxl import load_workbook
+from openpyxl.utils import range_boundaries
+from openpyxl.worksheet.formula import ArrayFormula, DataTableFormula
 
 from thyroid_jax.errors import InputError
 from thyroid_jax.untrusted import read_bytes
@@ -44,8 +47,29 @@ def sheet_names(table: Path) -> list[str]:
         return [sheet.title for sheet in workbook.worksheets]
 
 
+def merged_cells(table: Path, name: str = "") -> list[tuple[range, range]]:
+    """(rows, columns) of the merged cells of the first sheet, or of the one called ``name``, both counted from 1.
+
+    Excel keeps a value in the first of them only: the others read as empty. Raises :class:`InputError` as
+    :func:`first_sheet` does.
+    """
+    packed = _checked(table)
+    with _workbook(packed) as workbook:
+        sheet = workbook[name] if name else workbook.worksheets[0]
+        with zipfile.ZipFile(packed) as parts:
+            content = parts.read(sheet._worksheet_path)  # openpyxl says it only when it keeps all cells in memory
+    areas = re.findall(rb"<(?:\w+:)?mergeCell\b[^>]*\bref=[\"']([A-Z]{1,3}\d{1,7}:[A-Z]{1,3}\d{1,7})", content)
+    edges = sorted(range_boundaries(area.decode()) for area in areas)
+    return [(range(top, bottom + 1), range(left, right + 1)) for left, top, right, bottom in edges]
+
+
 def cell_text(value: object) -> str:
-    """A cell as text without superfluous white space: 3 and 3.0 are "3", and an empty cell is ""."""
+    """A cell as text without superfluous white space: 3 and 3.0 are "3", and an empty cell is "".
+
+    A formula of a whole range, which openpyxl gives as an object, is a text that begins with = as other formulas do.
+    """
+    if isinstance(value, ArrayFormula | DataTableFormula):
+        value = f"={str(getattr(value, 'text', None) or '').removeprefix('=')}"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value is None else " ".join(str(value).split())

@@ -160,6 +160,16 @@ def test_what_is_official(tmp_path):
     assert "1 of a validation folder go into the folds" in summary(plan(tmp_path), notes, layout.Remarks())
 
 
+def test_folders_of_the_test_part_under_other_names(tmp_path):
+    tests = ("test2017/a.png", "external_test/b.png", "Test set 2/c.png", "testset/d.png", "external test images/e.png")
+    others = ("train2017/f.png", "val2017/g.png", "hospital test B/h.png", "contest/i.png")
+    add(tmp_path, *tests, *others, "external test masks/e.png")
+    found, notes, remarks = read(tmp_path)
+    assert notes.faults == [] and {record.source for record in found.values() if record.official_test} == set(tests)
+    assert [record.case for record in found.values() if record.mask is not None] == ["e"]
+    assert remarks["folders that say test beside other words are no test part; rename them test"] == ["hospital test b"]
+
+
 def test_several_masks_are_united(tmp_path):
     add(tmp_path, "x.png", "y.png")
     save(tmp_path / "x_mask.png", box())
@@ -360,6 +370,7 @@ def test_dicom_files_without_picture(tmp_path):
     assert notes.faults == [] and list(found) == ["DICOM/IM1"]
     assert notes.dropped == [("DICOM/SR1.dcm", "is a DICOM file without picture, such as a report")]
     assert remarks["files of other kinds are not read"] == ["DICOMDIR"]
+    assert "left out: 1\n  DICOM/SR1.dcm: is a DICOM file" in summary(plan(tmp_path), notes, layout.Remarks())
     dicom_of(tmp_path / "cut.dcm", **PIXELS)
     assert "cut.dcm: DICOM: holds no pixels" in read(tmp_path)[1].faults[0]
 
@@ -390,18 +401,37 @@ def test_patients_in_folders(tmp_path):
     assert [fault.split(":")[0] for fault in notes.faults] == ["c.png", "train/d.png"]
 
 
+def test_folders_inside_those_of_patients(tmp_path):
+    """The inner folder is taken: "left" would join two patients, and part each of them from its other side."""
+    add(tmp_path, "images/P1/left/a.png", "images/P1/right/b.png", "images/P2/left/c.png", "images/P2/d.png")
+    _, notes, remarks = read(tmp_path, group_from_folder=True)
+    assert notes.faults == [
+        "--group folder: 'left' is in 'p1' and in 'p2', so it is not the folder of one patient; if an outer folder is, "
+        "take it with --group-pattern '^([^/]+)/', which looks at the path; else rename it."
+    ]
+    (outer,) = [places for text, places in remarks.items() if text.startswith("patients are the innermost folders")]
+    assert outer == ["p1", "p2"]
+    found, notes, _ = read(tmp_path, group_pattern="images/([^/]+)/")
+    assert notes.faults == [] and [record.group for record in found.values()] == ["P1", "P1", "P2", "P2"]
+
+
 def test_class_folders(tmp_path):
     names = ("Benign/a.png", "malignant/b.png", "normal/c.png", "d.png")
     for number, name in enumerate(names):
         save(tmp_path / name, speckle(number))
     save(tmp_path / "normal/c_mask.png", np.zeros(SIZE, np.uint8))
-    found, notes, _ = read(tmp_path)
+    found, notes, remarks = read(tmp_path)
     assert {case: record.malignant for case, record in found.items()} == {
         "Benign/a": False,
         "malignant/b": True,
         "normal/c": None,
         "d": None,
     }
+    assert not any("normal images" in text for text in remarks)
+    save(tmp_path / "normal/c_mask.png", box())
+    assert read(tmp_path)[2]["normal images have an outline, which is kept: one of the two is wrong"] == [
+        "normal/c.png"
+    ]
     assert found["normal/c"].mask is None and (notes.counts["benign"], notes.counts["malignant"]) == (1, 1)
     assert "normal images have none" in plan(tmp_path).card.labels
     assert {record.malignant for record in read(tmp_path, class_folders={})[0].values()} == {None}
@@ -525,6 +555,39 @@ def test_inverted_masks_are_a_fault(tmp_path):
     found, notes, remarks = read(tmp_path, mask_values=(255,))
     assert notes.faults == [] and found["b"].mask.sum() == 20 * 32
     assert remarks["masks mark all corners and over half of the frame"] == ["masks/b.png"]
+
+
+@pytest.mark.parametrize("opaque", [np.uint8(0), np.uint8(255)])
+def test_a_mask_that_only_its_transparency_shows_is_a_fault(tmp_path, opaque):
+    """Black on nothing, or white that is wholly transparent: all of it reads as outside, as an empty mask does."""
+    save(tmp_path / "x.png", speckle(0))
+    colour = box() * 0 if opaque else box()
+    save(tmp_path / "x_mask.png", np.stack([colour] * 3 + [box() if opaque else box() * 0], -1))
+    assert (
+        "x_mask.png: values: all that is visible is black, the mask is in its transparency"
+        in (read(tmp_path)[1].faults[0])
+    )
+    for alpha in (box() * 0, box() * 0 + 255):  # an empty mask is none
+        save(tmp_path / "x_mask.png", np.stack([box() * 0] * 3 + [alpha], -1))
+        assert read(tmp_path)[1].faults == [] and read(tmp_path)[0]["x"].mask is None
+
+
+def test_a_drawn_line_is_no_filled_outline(tmp_path):
+    ring = box()
+    ring[6:12, 7:15] = 0  # 32 pixels around 48
+    thick = box()
+    thick[7:11, 8:14] = 0  # 56 pixels around 24
+    frame = np.full(SIZE, 255, np.uint8)
+    frame[1:-1, 1:-1] = 0
+    save(tmp_path / "x.png", speckle(0))
+    for line in (ring, frame):
+        save(tmp_path / "x_mask.png", line)
+        assert "x_mask.png: values: what is marked encloses more pixels than it has" in read(tmp_path)[1].faults[0]
+        found, notes, remarks = read(tmp_path, mask_values=(255,))
+        assert notes.faults == [] and found["x"].mask.sum() == (line == 255).sum()
+        assert remarks["masks enclose more pixels than they mark, as drawn lines do"] == ["x_mask.png"]
+    save(tmp_path / "x_mask.png", thick)
+    assert read(tmp_path)[1].faults == [] and read(tmp_path)[0]["x"].mask.sum() == 56
 
 
 def test_values_of_all_masks_are_compared(tmp_path):
@@ -671,6 +734,15 @@ def test_groups_by_pattern(tmp_path):
     assert any("no patient column" in text for text in read(tmp_path)[2])
     _, notes, _ = read(tmp_path, group_pattern="^(p01)_")
     assert len(notes.faults) == 1 and "p02_left.png: --group-pattern '^(p01)_' finds no patient" in notes.faults[0]
+
+
+def test_patients_of_names_that_look_alike(tmp_path):
+    add(tmp_path, "images/P1_a.png", "images/P01_b.png", "images/p2_c.png", "images/P2_d.png", "images/P20_e.png")
+    remarks = read(tmp_path, group_pattern="^([Pp][0-9]+)_")[2]
+    assert remarks["patients that differ only in capitals, spaces, leading zeros or .0 count as different"] == [
+        "P01 = P1",
+        "P2 = p2",
+    ]
 
 
 def test_a_whole_build(tmp_path, capsys):

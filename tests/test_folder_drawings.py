@@ -103,6 +103,19 @@ def test_coco(tmp_path):
     assert "COCO polygons called cyst." in plan(tmp_path, labels=("cyst",)).card.labels
 
 
+@pytest.mark.parametrize("second", [2, None])
+def test_categories_without_a_name_must_be_chosen_too(tmp_path, second):
+    add(tmp_path, "images/a.png")
+    document = coco((image(1, "a.png"), [annotation(1, [SQUARE]), annotation(1, [OTHER], category_id=second)]))
+    write(tmp_path, "annotations/instances.json", document | {"categories": []})
+    other = "category 2" if second else "no category"
+    (fault,) = read(tmp_path)[1].faults
+    assert f"several categories, category 1, {other}; say which are the nodule" in fault and "--mask-values" in fault
+    found, notes, _ = read(tmp_path, mask_values=(1,))
+    assert notes.faults == []
+    np.testing.assert_array_equal(found["a"].mask, box() == 255)
+
+
 def test_faults_of_coco(tmp_path):
     add(tmp_path, "a.png", "b.png", "c.png")
     document = coco(
@@ -177,6 +190,11 @@ def test_names_of_labelme_must_be_chosen(tmp_path):
     assert notes.faults == ["Labelme: no outline is called Nodule; mend --labels."]
     found, notes, _ = read(tmp_path, labels=("nodule", "thyroid"))
     assert notes.faults == [] and found["b"].mask.sum() == 32 * 20
+    write(tmp_path, "b.json", labelme(shape(around, label=""), imagePath="b.png"))
+    (fault,) = read(tmp_path)[1].faults
+    assert "several names, no name (b.json), nodule (a.json); say which are the nodule, as with --labels nod" in fault
+    found, notes, _ = read(tmp_path, labels=("nodule",))
+    assert notes.faults == [] and found["b"].mask is None
 
 
 @pytest.mark.parametrize(

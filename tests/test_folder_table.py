@@ -128,6 +128,31 @@ def test_the_image_column_is_the_one_that_names_images(source):
         plan(source, columns={"grade": "nix"})
 
 
+@pytest.mark.parametrize("zeros", ["000", ""])
+def test_a_column_of_files_comes_before_one_of_running_numbers(tmp_path, zeros):
+    """Row 4 has a slip, and the running numbers have none: they name other images."""
+    add(tmp_path, *(f"{number:04d}.png" for number in range(1, 6)))
+    files = [f"{zeros}{name}.png" for name in ("3", "1", "5", "4 copy", "2")]
+    write(tmp_path, "t.csv", "id,file,tirads\n" + "".join(f"{n},{file},{n}\n" for n, file in enumerate(files, 1)))
+    assert columns(plan(tmp_path))["image"] == "file"
+    found, notes, _ = read(tmp_path)
+    assert {case: record.grade for case, record in found.items()} == dict(
+        zip(("0003", "0001", "0005", "0004", "0002"), (0, 1, 2, None, 3))
+    )
+    assert [what for what, _ in notes.dropped] == ["row 5 of t.csv"]
+
+
+def test_an_empty_column_is_not_taken_before_a_filled_one(source):
+    write(
+        source,
+        "t.csv",
+        "image,patient,patient_id,malignancy,pathology\na,,P1,,benign\nb,,P1,,malignant\nc,,P2,,\nd,,P2,,b\n",
+    )
+    found, _, _ = read(source)
+    assert [found[name].group for name in "abcd"] == ["P1", "P1", "P2", "P2"]
+    assert [found[name].malignant for name in "abcd"] == [False, True, None, False]
+
+
 @pytest.mark.parametrize(
     ("cells", "truths"),
     [
@@ -360,6 +385,16 @@ def test_an_accent_written_in_two_ways_is_one_patient(source):
     assert remarks[ALIKE] == ["x  1 = x 1"]
     write(source, "t.csv", "image,patient\na,007\nb,7\nc,7.0\nd,8\n")
     assert read(source)[2][ALIKE] == ["007 = 7 = 7.0"]
+    write(source, "t.csv", "image,patient\na,P1\nb,p01\nc,P10\nd,\uff3010\n")
+    assert read(source)[2][ALIKE] == ["P1 = p01", "P10 = \uff3010"]
+
+
+def test_a_patient_for_each_image_is_said(source):
+    said = "no two images are of one patient: look whether what was taken for the patient is it"
+    for patients in ("1234", "1233"):
+        write(source, "t.csv", "file,case\n" + "".join(f"{name},{one}\n" for name, one in zip("abcd", patients)))
+        assert (said in read(source)[2]) == (patients == "1234")
+    assert said not in read(source, columns={"group": "none"})[2]
 
 
 def test_a_group_is_not_a_patient(source):
@@ -437,3 +472,31 @@ def test_wide_and_long_excel_tables(source):
     )
     with pytest.raises(InputError, match="columns: the first sheet has more than 256"):
         plan(source)
+
+
+def test_a_formula_is_no_label(source):
+    """Each row has its own formula: as text, each image would be a patient of its own."""
+    array = openpyxl.worksheet.formula.ArrayFormula
+    patients = ("P1", "=LEFT(A3,1)", array("B4", "=LEFT(A4,1)"), array("B5", "=LEFT(A5,1)"))
+    workbook(source / "t.xlsx", data=[("image", "patient"), *zip("abcd", patients)])
+    faults = read(source)[1].faults
+    assert [fault.partition(" is a formula")[0] for fault in faults] == [
+        "t.xlsx: row 3, patient: '=LEFT(A3,1)'",
+        "t.xlsx: row 4, patient: '=LEFT(A4,1)'",
+        "t.xlsx: row 5, patient: '=LEFT(A5,1)'",
+    ]
+    assert read(source, columns={"group": "none"})[1].faults == []
+
+
+def test_merged_cells_of_labels_are_faults(source):
+    """Excel keeps the value of merged cells in the first one: the patient of the rows below it would be unknown."""
+    rows = [("image", "patient", "note"), ("a", "P1", "x"), ("b", None, None), ("c", "P2", "y"), ("d", "P2", "y")]
+    workbook(source / "t.xlsx", other=[("image",)], data=rows)
+    book = openpyxl.load_workbook(source / "t.xlsx")
+    for area in ("B2:B3", "C2:C3", "A7:C9"):  # patients; a column that is not used; below the table
+        book["data"].merge_cells(area)
+    book.save(source / "t.xlsx")
+    assert [fault.partition(": the cells")[0] for fault in read(source, sheet="data")[1].faults] == [
+        "t.xlsx: row 2 to 3, patient"
+    ]
+    assert read(source, sheet="data", columns={"group": "none"})[1].faults == []

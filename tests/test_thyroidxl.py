@@ -311,6 +311,8 @@ def test_a_training_image_that_is_in_the_test_part_is_left_out(source, tmp_path)
     assert [entry.case for entry in survey.entries] == ["3_2201CE11_0", "1_2201CE11_0"]
     assert survey.notes.counts["images left out as exact copies of a test image"] == 1
     assert survey.notes.dropped[0][0] == "train/images/1_2201CE11_1.png"
+    why = "has a copy of 3_2201CE11_0 of the official test part; the patient's other images stay outside it"
+    assert ("patient 1", why) in survey.notes.remarks
 
 
 def test_a_build_comes_back(source, tmp_path):

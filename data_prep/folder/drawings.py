@@ -18,6 +18,7 @@ LARGEST_JSON = 64 << 20  # bytes; Labelme keeps a copy of the picture in its fil
 LARGEST_XML = 4 << 20
 LARGEST_NUMBER = 1e6  # pixels, of a coordinate
 MOST_PIXELS = 1 << 26  # of a run-length mask
+NO_NAME = "no name"  # of a Labelme shape
 MOST_SHAPES = 1000  # outlines of one image
 MOST_CROSSINGS = 1 << 24  # of a polygon's edges with the rows of its image
 
@@ -165,7 +166,7 @@ def coco(
                 raise InputError(f"image_id: there is no image {key!r}")
             if categories and category not in categories:
                 continue
-            label = labels.get(_id(category), "") if category is not None else ""
+            label = labels.get(_id(category), shown(f"category {category}")) if category is not None else "no category"
             if names and label not in names:
                 continue
             found[name_of[key]] = _with(found[name_of[key]], annotation, label)
@@ -239,7 +240,7 @@ def labelme(document: Any, names: Collection[str] = ()) -> tuple[Drawing, str]:
         else:
             others.append(ascii(kind)[:40])
             continue
-        labels.append(shown(label) if isinstance(label, str) else "")
+        labels.append(shown(label) if isinstance(label, str) and label else NO_NAME)
     size = _size(document.get("imageHeight"), document.get("imageWidth"))
     name = document.get("imagePath")
     drawing = Drawing(size, tuple(polygons), tuple(circles), (), boxes, tuple(others), _once(labels))

@@ -28,9 +28,9 @@ MASK_WORDS = frozenset(
 )
 BOTH_WORDS = frozenset("and with without no plus or".split())  # a folder of images_and_masks holds both
 SPLITS = {
-    **dict.fromkeys(("train", "training", "trainval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing", "holdout"), "test"),
+    **dict.fromkeys(("train", "training", "trainval", "trainset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "valset"), "val"),
+    **dict.fromkeys(("test", "testing", "testset", "holdout"), "test"),
 }
 SPLIT_FILLERS = frozenset("set data part split group cohort external internal independent fold".split())
 NNUNET = re.compile(r"(images|labels)(tr|ts|val)")
@@ -249,7 +249,10 @@ def _folder(name: str, mask_words: frozenset[str]) -> _Folder:
     known = IMAGE_WORDS | mask_words | SPLITS.keys() | {"set", "data", "part"}
     if not all(word in known or READER.fullmatch(word) for word in words):
         holds_both = (IMAGE_WORDS | BOTH_WORDS) & set(words)
-        return _Folder("mask", split) if mask_words & set(words) and not holds_both else _Folder()
+        if mask_words & set(words) and not holds_both:
+            return _Folder("mask", split)
+        split = split_of(" ".join(word for word in words if word not in IMAGE_WORDS)) or ""  # as test2017
+        return _Folder("image" if split and IMAGE_WORDS & set(words) else "", split)
     reader = readers[0] if readers else ""
     if mask_words & set(words) or (reader and re.match(PERSON, text)):
         return _Folder("mask", split, reader)

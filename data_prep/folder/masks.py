@@ -36,7 +36,8 @@ def nodule(stored: Labels, *, chosen: Collection[int] = ()) -> Nodule:
     ``chosen`` are the values of the nodule, colours are 0xRRGGBB. By default every value but 0 is; {0} means that the
     masks are inverted, and every other value is outside. A lossy file (JPEG) is cut in the middle, at 127, as are grey
     edges between 0 and 255. A palette whose index 0 is not black is read by its colours. Raises :class:`InputError`
-    when the values do not say what the nodule is, or when nearly all of a frame, corners included, would be nodule.
+    when the values do not say what the nodule is, when nearly all of a frame, corners included, would be nodule, or
+    when what is marked is a line around an area.
     """
     inverted = set(chosen) == {0}
     labels = _grey_as_one_channel(stored.values if chosen and not inverted else _by_colour(stored))
@@ -54,6 +55,11 @@ def nodule(stored: Labels, *, chosen: Collection[int] = ()) -> Nodule:
             f"exchanged, {'leave out --mask-values 0' if inverted else 'give --mask-values 0'}; if it is right, name "
             "the nodule's values with --mask-values"
         )
+    if _is_a_line(pixels):
+        raise InputError(
+            "values: what is marked encloses more pixels than it has, as a drawn line does; fill it in; if it is "
+            "right, name the nodule's values with --mask-values"
+        )
     return found._replace(pixels=pixels)
 
 
@@ -69,8 +75,12 @@ def _cut(labels: np.ndarray, is_chosen: bool) -> Nodule:
 def _chosen(labels: np.ndarray, stored: np.ndarray, chosen: Collection[int]) -> Nodule:
     mask = np.isin(labels, list(chosen)) | np.isin(stored, list(chosen))
     others = [value for value in _values(labels[~mask]) if value]
-    remark = f"masks have values outside --mask-values: {_named(others)}" if others else ""
-    return Nodule(mask, remark or ("masks mark all corners and over half of the frame" if _fills(mask) else ""))
+    remarks = {
+        f"masks have values outside --mask-values: {_named(others)}": bool(others),
+        "masks mark all corners and over half of the frame": _fills(mask),
+        "masks enclose more pixels than they mark, as drawn lines do": _is_a_line(mask),
+    }
+    return Nodule(mask, next((remark for remark, holds in remarks.items() if holds), ""))
 
 
 def _not_zero(labels: np.ndarray, inverted: bool) -> Nodule:
@@ -109,6 +119,18 @@ def _fills(mask: np.ndarray) -> bool:
     """Whether a frame of bool[n h w] has all four corners and over half of its pixels marked."""
     corners = mask[:, [0, 0, -1, -1], [0, -1, 0, -1]].all(axis=1)
     return bool((corners & (mask.mean(axis=(1, 2)) > 0.5)).any())
+
+
+def _is_a_line(mask: np.ndarray) -> bool:
+    """Whether in a frame of bool[n h w] the holes of what is marked are together larger than what is marked."""
+    from scipy.ndimage import label
+
+    for frame in mask:
+        parts, _ = label(~np.pad(frame, 1))  # the part of the upper left corner is outside
+        sizes = np.bincount(parts.ravel(), minlength=2)[1:]
+        if sizes.sum() - sizes[parts[0, 0] - 1] > frame.sum() > 0:
+            return True
+    return False
 
 
 def several(places: Mapping[int, str]) -> str:

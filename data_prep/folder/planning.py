@@ -7,15 +7,28 @@ which a disk lists its files.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from data_prep import readers
 from data_prep.folder import drawings
 from data_prep.folder.drawings import Drawing
-from data_prep.folder.layout import Layout, Mask, Pair, Place, composed, listing, natural, paired, split_of, stem_of
+from data_prep.folder.layout import (
+    SPLITS,
+    Layout,
+    Mask,
+    Pair,
+    Place,
+    composed,
+    listing,
+    natural,
+    paired,
+    split_of,
+    stem_of,
+)
 from data_prep.folder.options import Options
 from data_prep.folder.table import Labels, RowFinder, Table, table_of
 from thyroid_jax.data.record import Card, is_name
@@ -50,6 +63,7 @@ class Item:
     grade: int | None = None
     reader_grades: tuple[int, ...] = ()
     malignant: bool | None = None
+    is_normal: bool = False
     findings: Mapping[str, str] = field(default_factory=dict)
     spacing: tuple[float, float] | None = None
     official_test: bool = False
@@ -156,7 +170,7 @@ def _coco(options: Options, layout: Layout, documents: Mapping[str, Any]) -> dic
     if len(labels) > 1 and not options.labels and not options.mask_values:
         layout.faults.append(
             f"COCO: outlines have several categories, {', '.join(labels)[:200]}; say which are the nodule, as with "
-            f"--labels {labels[0]}."
+            f"--labels {labels[0]}, or give their ids with --mask-values."
         )
     return found
 
@@ -176,12 +190,20 @@ def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, D
     """The plan, from what the names, the table and the COCO files say. New faults are added to those of ``layout``."""
     cases = _cases([pair.image for pair in layout.pairs])
     grades, grade_of = _grades(options, layout, table)
-    known = _Known(options, layout, table, coco, grade_of, _patients(layout, table))
+    patients = frozenset(labels.group for labels in table.labels.values() if labels.group)
+    known = _Known(options, layout, table, coco, grade_of, patients)
     items = [_item(pair, cases[pair.image.path], known) for pair in layout.pairs]
     _remark_on_readers(layout, table, items)
+    _remark_on_tests(layout, items)
+    if options.group_from_folder:
+        _check_patient_folders(options, layout)
+    named = options.group_pattern or options.group_from_folder
+    _remark_on_patients(layout, {item.group for item in items} if named else patients)
     by_patient = "group" in table.columns or bool(options.group_pattern) or options.group_from_folder
     if not by_patient:
         layout.remarks.add(NO_PATIENTS)
+    elif len(items) > 1 and len({item.group for item in items}) == len(items):
+        layout.remarks.add("no two images are of one patient: look whether what was taken for the patient is it")
     card = Card(
         name=options.name,
         title=options.title or options.name,
@@ -215,17 +237,25 @@ def _remark_on_readers(layout: Layout, table: Table, items: Sequence[Item]) -> N
         )
 
 
-def _patients(layout: Layout, table: Table) -> frozenset[str]:
-    """The patients of the table; a remark names those that may be one."""
-    patients = frozenset(labels.group for labels in table.labels.values() if labels.group)
+def _remark_on_tests(layout: Layout, items: Sequence[Item]) -> None:
+    """A remark that names the folders whose name has a word for test, but that are not taken for a test part."""
+    official = {item.image for item in items if item.official_test}
+    says_test = lambda folder: any(SPLITS.get(word) == "test" for word in re.findall("[a-z]+", folder))
+    folders = {folder for pair in layout.pairs if pair.image.path not in official for folder in pair.image.dirs}
+    if found := sorted(filter(says_test, folders)):
+        layout.remarks.add("folders that say test beside other words are no test part; rename them test", *found)
+
+
+def _remark_on_patients(layout: Layout, patients: Iterable[str]) -> None:
+    """A remark that names patients that may be one."""
     alike: dict[str, list[str]] = defaultdict(list)
     for patient in sorted(patients):
-        alike[" ".join(patient.casefold().split()).removesuffix(".0").lstrip("0")].append(patient)
+        plain = " ".join(unicodedata.normalize("NFKC", patient).casefold().split()).removesuffix(".0")
+        alike[re.sub(r"(?<![0-9.])0+(?=[0-9])", "", plain)].append(patient)
     if twins := [" = ".join(names) for names in alike.values() if len(names) > 1]:
         layout.remarks.add(
             "patients that differ only in capitals, spaces, leading zeros or .0 count as different", *twins
         )
-    return patients
 
 
 def _kinds(layout: Layout, items: Sequence[Item]) -> dict[str, bool]:
@@ -250,6 +280,7 @@ def _cases(images: Sequence[Place]) -> dict[str, str]:
 def _item(pair: Pair, case: str, known: _Known) -> Item:
     image, labels = pair.image, known.table.labels.get(pair.image.path)
     grade, votes = _grade(image, labels, known)
+    truth = _truth(image, labels, known)
     return Item(
         case=case,
         group=_group(image, case, labels, known),
@@ -260,7 +291,8 @@ def _item(pair: Pair, case: str, known: _Known) -> Item:
         coco=known.coco.get(image.path),
         grade=grade,
         reader_grades=votes,
-        malignant=_malignant(image, labels, known),
+        malignant={"benign": False, "malignant": True}.get(truth),
+        is_normal=truth == "normal",
         findings=labels.findings if labels else {},
         spacing=known.options.spacing or (labels.spacing if labels else None),
         official_test=_is_test(image, labels, known),
@@ -278,8 +310,8 @@ def _grade(image: Place, labels: Labels | None, known: _Known) -> tuple[int | No
     return (top if 2 * times > len(votes) else None), votes
 
 
-def _malignant(image: Place, labels: Labels | None, known: _Known) -> bool | None:
-    """What the table or the folder of the class says; a fault when they disagree. Normal is None."""
+def _truth(image: Place, labels: Labels | None, known: _Known) -> str:
+    """What the table or the folder of the class says: benign, malignant, normal or ""; a fault when they disagree."""
     classes, faults = known.options.class_folders, known.layout.faults
     said = sorted({classes[folder] for folder in image.dirs if folder in classes})
     if len(said) > 1:
@@ -287,8 +319,7 @@ def _malignant(image: Place, labels: Labels | None, known: _Known) -> bool | Non
     elif labels and labels.truth and said and said != [labels.truth]:
         place = known.table.place(labels, "malignant")
         faults.append(f"{place}: disagrees with the folder of {image.path}; mend one, or give --class-folders none.")
-    truth = labels.truth if labels and labels.truth else "".join(said)
-    return {"benign": False, "malignant": True}.get(truth)
+    return labels.truth if labels and labels.truth else "".join(said)
 
 
 def _is_test(image: Place, labels: Labels | None, known: _Known) -> bool:
@@ -311,9 +342,7 @@ def _folder_grade(image: Place, options: Options) -> str:
 def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str:
     """The patient; an image whose patient is not known is a group of its own."""
     if known.options.group_from_folder:
-        classes = known.options.class_folders
-        folders = [folder for folder in image.dirs if not split_of(folder) and folder not in classes]
-        if folders:
+        if folders := _patient_folders(image, known.options):
             return folders[-1]
         known.layout.faults.append(f"{image.path}: --group folder: is in no folder of a patient; move or ignore it.")
     elif pattern := known.options.group_pattern:
@@ -331,6 +360,34 @@ def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str
     while case in known.patients:
         case = f"image {case}"
     return case
+
+
+def _patient_folders(image: Place, options: Options) -> tuple[str, ...]:
+    """The folders of an image that may be a patient's, the outermost first."""
+    return tuple(folder for folder in image.dirs if not split_of(folder) and folder not in options.class_folders)
+
+
+def _check_patient_folders(options: Options, layout: Layout) -> None:
+    """A fault for a folder that several others hold, as "left" or "visit 1", and so is not of one patient.
+
+    A remark says which folders are above those of the patients.
+    """
+    outside: dict[str, set[str]] = defaultdict(set)
+    for pair in layout.pairs:
+        if folders := _patient_folders(pair.image, options):
+            outside[folders[-1]].add("/".join(folders[:-1]))
+    pattern = "take it with --group-pattern '^([^/]+)/', which looks at the path"
+    named = lambda above: " and in ".join(repr(one or ".") for one in sorted(above)[:3])
+    layout.faults += [
+        f"--group folder: {name!r} is in {named(above)}, so it is not the folder of one patient; if an outer folder "
+        f"is, {pattern}; else rename it."
+        for name, above in outside.items()
+        if len(above) > 1
+    ]
+    if outer := sorted({one for above in outside.values() for one in above if one}):
+        layout.remarks.add(
+            f"patients are the innermost folders, and none of these outer ones; if one is, {pattern}", *outer
+        )
 
 
 def _grades(options: Options, layout: Layout, table: Table) -> tuple[tuple[str, ...], dict[str, int]]:

@@ -85,7 +85,8 @@ def _labels_fault(labels: Mapping[str, str], options: Options) -> str:
     if len(labels) < 2 or options.labels:
         return ""
     found = ", ".join(f"{label} ({labels[label]})" for label in sorted(labels)[:8])
-    return f"Labelme: shapes have several names, {found}; say which are the nodule, as with --labels {min(labels)}."
+    example = min(label for label in labels if label != drawings.NO_NAME)
+    return f"Labelme: shapes have several names, {found}; say which are the nodule, as with --labels {example}."
 
 
 def _records_of(item: Item, plan: Plan, notes: Notes, seen: _Seen) -> list[Record]:
@@ -241,6 +242,8 @@ def _labelled(
         if outlines is not None and outlines[number].sum() > 1.02 * mask.sum():
             remarks.add("outlines leave the scan by over 2 % and are cut at its edge", item.image)
         mask = mask if mask is not None and mask.any() else None
+        if item.is_normal and mask is not None:
+            remarks.add("normal images have an outline, which is kept: one of the two is wrong", item.image)
         made.append(
             Record(
                 case=item.case if count == 1 else f"{item.case}#{number + 1:04d}",

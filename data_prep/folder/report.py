@@ -54,7 +54,7 @@ def summary(plan: Plan, notes: Notes, remarks: Remarks) -> str:
     lines += [f"  {label:{wide}}  {text}" for label, text in lines_of_plan]
     lines += [f"  labels are kept as: {plan.card.labels}"]
     lines += ["counted", *(f"  {count:>7}  {name}" for name, count in notes.counts.items())]
-    dropped = plan.layout.dropped
+    dropped = notes.dropped or plan.layout.dropped
     if dropped:
         lines += [f"left out: {len(dropped)}", *(f"  {what}: {why}" for what, why in dropped[:MOST_DROPPED])]
         lines += [f"  and {len(dropped) - MOST_DROPPED} more"] * (len(dropped) > MOST_DROPPED)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -115,12 +116,30 @@ def table_of(options: Options, layout: Layout) -> Table:
             raise InputError("row 1: names of columns are printed characters, at most 200; mend them")
         found = by_column(rows, columns) if columns else []
         table = understood(path.name, columns, found, options, layout, twice)
+        layout.faults += _merged_faults(path, rows[0][1], table, options)
     except InputError as error:
         said = _sheet_read(path, options)
         raise InputError(f"{path}: {error}{'; ' * bool(said)}{said}") from error
     if said := _sheet_read(path, options):
         layout.remarks.add(said, path.name)
     return table
+
+
+def _merged_faults(path: Path, header: Sequence[str], table: Table, options: Options) -> list[str]:
+    """Faults for merged cells of an Excel table: rows of images below the first read as if nothing was known."""
+    if path.suffix.lower() != ".xlsx":
+        return []
+    from data_prep.excel import merged_cells
+
+    used = {column.name for column in table.columns.values()} | {*table.readers, *table.findings}
+    rows = sorted(labels.row for labels in table.labels.values())
+    return [
+        f"{table.file}: row {found[0]} to {found[-1]}, {header[column - 1]}: the cells are merged, only the first has "
+        "the value; unmerge them and write it into each row."
+        for found, columns in merged_cells(path, options.sheet)
+        for column in columns[: len(header)]
+        if column <= len(header) and header[column - 1] in used and bisect(rows, found[0]) < bisect(rows, found[-1])
+    ]
 
 
 def _sheet_read(path: Path, options: Options) -> str:
@@ -234,10 +253,11 @@ def _columns(columns: Sequence[str], rows: Rows, options: Options, finder: RowFi
             continue
         taken = {column.name for column in found.values()}
         fitting = [name for word in words.split() for name in columns if _plain(name) == word and name not in taken]
+        fitting = [name for name in fitting if not all(is_missing(text[name], options) for _, text in rows)]
         chosen = fitting[:1]
         if role == "image":
-            hits = {name: sum(bool(finder.find(text[name])) for _, text in rows) for name in fitting}
-            chosen = sorted((name for name in fitting if hits[name]), key=lambda name: -hits[name])[:1]
+            hits = {name: finder.hits(text[name] for _, text in rows) for name in fitting}
+            chosen = sorted((name for name in fitting if any(hits[name])), key=hits.__getitem__, reverse=True)[:1]
         if role == "malignant":
             clear = [name for name in fitting if _is_malignancy((text[name] for _, text in rows), options)]
             chosen = clear[:1] or chosen
@@ -319,6 +339,20 @@ class RowFinder:
         whole = [image for image in same if dirs in (_dirs(image), image.dirs)]
         return whole if dirs and len(whole) == 1 else same
 
+    def hits(self, texts: Iterable[str]) -> tuple[int, int, int]:
+        """How many images the cells of a column name: by a file name with suffix, by any name, and by a number too.
+
+        A column of file names comes before one of running numbers, also where it has a slip and the other has none.
+        """
+        by_file, by_name, at_all = set[str](), set[str](), set[str]()
+        for text in map(composed, texts):
+            images = {image.path for image in self.find(text)}
+            stem = re.split(r"[\\/]", stem_of(text))[-1]
+            at_all |= images
+            by_name |= images if stem in self._exact or stem.casefold() in self._folded else set()
+            by_file |= images if stem_of(text) != text else set()
+        return len(by_file), len(by_name), len(at_all)
+
     def examples(self) -> str:
         """Names of some images, for a message."""
         return ", ".join(self._some)
@@ -370,6 +404,12 @@ def _labels(table: Table, number: int, text: Mapping[str, str], options: Options
         if len(text[name]) > LONGEST_CELL or not text[name].isprintable():
             cell = f"{table.file}: row {number}, {name}"
             layout.faults.append(f"{cell}: must be a text of at most {LONGEST_CELL} printed characters; mend it.")
+            return Labels(number)
+        if text[name].startswith("="):
+            layout.faults.append(
+                f"{table.file}: row {number}, {name}: {text[name][:40]!r} is a formula, which is not computed; save "
+                "the table with values, as CSV."
+            )
             return Labels(number)
     labels = Labels(
         row=number,

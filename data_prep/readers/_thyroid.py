@@ -165,7 +165,8 @@ def counted(records: Iterable[Record], notes: Notes, names: Callable[[Record], S
     """Yield the records, count each under "images" and ``names(record)``, and leave out copies of test images.
 
     The records of the official test part come first. A later record with the pixels of one of them is noted and left
-    out, after it has been counted: no split may put equal images on two sides.
+    out, after it has been counted: no split may put equal images on two sides. Its patient, where patients are known,
+    is named in the remarks: other images of this patient are kept, and the patient may be one of the test part.
     """
     test: dict[str, str] = {}
     for record in records:
@@ -175,7 +176,11 @@ def counted(records: Iterable[Record], notes: Notes, names: Callable[[Record], S
             test.setdefault(content, record.case)
         elif content in test:
             notes.counts[COPIES] += 1
-            notes.dropped.append((record.source, f"an exact copy of {test[content]} of the official test part"))
+            copied = f"of {test[content]} of the official test part"
+            notes.dropped.append((record.source, f"an exact copy {copied}"))
+            if record.group != record.case:
+                why = f"has a copy {copied}; the patient's other images stay outside it"
+                notes.remarks.append((f"patient {record.group}", why))
             continue
         yield record
 

@@ -103,7 +103,8 @@ def read_labels(path: Path) -> np.ndarray:
 
     A palette gives its index, a colour 0xRRGGBB, one bit 0 and 1; wholly transparent pixels are 0. Neither window nor
     rescaling of a DICOM file is applied. In a TIFF whose zero is white, one to eight bits are given as displayed.
-    Raises :class:`InputError` as :func:`read_picture` does, and for values that are no whole numbers of 32 bits.
+    Raises :class:`InputError` as :func:`read_picture` does, for values that are no whole numbers of 32 bits, and for
+    different pixels that are all transparent or black, so that no label would be left.
     """
     return read_mask(path).values
 
@@ -116,8 +117,14 @@ def read_mask(path: Path) -> Labels:
     with np.errstate(all="ignore"):
         stored = _read(path, exact=True)
         values = to_labels(stored)
+        if stored.alpha is not None and not values.any() and (_differs(stored.values) or _differs(stored.alpha)):
+            raise InputError("values: all that is visible is black, the mask is in its transparency; save it as grey")
         colours = None if stored.palette is None else to_labels(stored._replace(values=stored.palette[stored.values]))
     return Labels(values, stored.lossy, colours)
+
+
+def _differs(values: np.ndarray) -> bool:
+    return bool(values.min() != values.max())
 
 
 def _read(path: Path, *, exact: bool) -> Stored:
