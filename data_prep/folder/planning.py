@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from data_prep import readers
 from data_prep.folder import drawings
 from data_prep.folder.drawings import Drawing
+from data_prep.folder.grades import folder_grade, grades_of
 from data_prep.folder.layout import (
     SPLITS,
     Layout,
@@ -30,18 +31,14 @@ from data_prep.folder.layout import (
     stem_of,
 )
 from data_prep.folder.options import Options
-from data_prep.folder.table import Labels, RowFinder, Table, table_of
+from data_prep.folder.rows import RowFinder
+from data_prep.folder.table import Labels, Table, table_of
 from thyroid_jax.data.record import Card, is_name
 from thyroid_jax.errors import InputError
 
 NO_PATIENTS = (
     "no patient column: images of one patient may be on both sides of a split; give --group-column or --group-pattern"
 )
-GRADE = re.compile(  # separators stand only after a word: -1 is no grade
-    r"(?:(?P<system>(?=[a-z])(?:bi[ _-]?rads|grade|(?:acr|eu|k|c)?[ _-]?(?:ti[ _-]?rads)?[ _-]?(?:tr)?))[ _-]*)?"
-    r"(?P<number>[0-9]{1,2})(?:\.0)?(?P<letter>[a-z]?)"
-)
-HIGHEST_GRADE = 6  # of BI-RADS; a larger number is a code, or points
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ class _Known(NamedTuple):
 def planned(options: Options, layout: Layout, table: Table, coco: Mapping[str, Drawing]) -> Plan:
     """The plan, from what the names, the table and the COCO files say. New faults are added to those of ``layout``."""
     cases = _cases([pair.image for pair in layout.pairs])
-    grades, grade_of = _grades(options, layout, table)
+    grades, grade_of = grades_of(options, layout, table)
     patients = frozenset(labels.group for labels in table.labels.values() if labels.group)
     known = _Known(options, layout, table, coco, grade_of, patients)
     items = [_item(pair, cases[pair.image.path], known) for pair in layout.pairs]
@@ -301,7 +298,7 @@ def _item(pair: Pair, case: str, known: _Known) -> Item:
 
 def _grade(image: Place, labels: Labels | None, known: _Known) -> tuple[int | None, tuple[int, ...]]:
     """The grade of an image and those of its readers. Without grade, what more than half of the readers say is it."""
-    text = _folder_grade(image, known.options) if known.options.grade_from_folder else labels.grade if labels else ""
+    text = folder_grade(image, known.options) if known.options.grade_from_folder else labels.grade if labels else ""
     texts = labels.reader_grades if labels else ()
     votes = tuple(known.grade_of[one.casefold()] for one in texts if one.casefold() in known.grade_of)
     if text or not votes:
@@ -331,12 +328,6 @@ def _is_test(image: Place, labels: Labels | None, known: _Known) -> bool:
             f"{place}, but {image.path} is in a folder of {image.split}; mend one, or give --split-column none."
         )
     return "test" in (told, image.split)
-
-
-def _folder_grade(image: Place, options: Options) -> str:
-    given = {grade.casefold() for grade in options.grades}
-    fitting = [folder for folder in image.dirs if folder.casefold() in given] if given else list(image.dirs[-1:])
-    return fitting[-1] if fitting else ""
 
 
 def _group(image: Place, case: str, labels: Labels | None, known: _Known) -> str:
@@ -390,69 +381,6 @@ def _check_patient_folders(options: Options, layout: Layout) -> None:
         )
 
 
-def _grades(options: Options, layout: Layout, table: Table) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The grades, least suspicious first, and the index of each by its text in small letters."""
-    said: dict[str, list[str]] = defaultdict(list)  # text -> the places that say it
-    for labels in table.labels.values():
-        if labels.grade:
-            said[labels.grade.casefold()].append(table.place(labels, "grade"))
-        for text in labels.reader_grades:
-            said[text.casefold()].append(f"{table.file}: row {labels.row}, {' or '.join(table.readers)}")
-    if options.grade_from_folder:
-        for pair in layout.pairs:
-            if text := _folder_grade(pair.image, options):
-                said[text.casefold()].append(f"{pair.image.path}: folder")
-    if options.grades:
-        layout.faults += [
-            f"{place}: grade {text[:40]!r} is not one of --grades {','.join(options.grades)}; mend it, add it to "
-            "--grades, or name it in --missing."
-            for text, places in said.items()
-            if text not in {grade.casefold() for grade in options.grades}
-            for place in places
-        ]
-        return options.grades, {grade.casefold(): number for number, grade in enumerate(options.grades)}
-    return _guessed_grades(said, layout)
-
-
-def _guessed_grades(said: Mapping[str, Sequence[str]], layout: Layout) -> tuple[tuple[str, ...], dict[str, int]]:
-    if not said:
-        return (), {}
-    matches = {text: GRADE.fullmatch(text) for text in said}
-    odd = sorted(text for text, match in matches.items() if match is None)
-    systems = {text: _system(match) for text, match in matches.items() if match}
-    order = ", ".join(sorted(said)[:12])
-    advice = "give their order with --grades A,B,C, least suspicious first; --missing names what is no grade"
-    if odd or len(set(systems.values())) > 1:
-        examples = {system: text for text, system in sorted(systems.items(), reverse=True)}
-        strange = odd or sorted(examples.values())
-        layout.faults.append(
-            f"{said[strange[0]][0]}: the order of the grades {order[:200]} is not known; {advice}, or --grade-column "
-            f"none. {'Not understood' if odd else 'Of several kinds'}: {_with_places(strange, said)}."
-        )
-        return (), {}
-    if high := sorted(text for text, match in matches.items() if match and int(match["number"]) > HIGHEST_GRADE):
-        layout.faults.append(
-            f"{said[high[0]][0]}: a grade above {HIGHEST_GRADE} is no category of TI-RADS or BI-RADS; {advice}. "
-            f"Found: {_with_places(high, said)}."
-        )
-        return (), {}
-    key = {text: (int(match["number"]), match["letter"]) for text, match in matches.items() if match}
-    if any(number == 0 for number, _ in key.values()) and max(key.values()) > (1, "z"):
-        zero = next(text for text, (number, _) in key.items() if number == 0)
-        layout.faults.append(
-            f"{said[zero][0]}: grade {zero} often means 'not assessed', not the least suspicious; {advice}."
-        )
-        return (), {}
-    names = {pair: f"{pair[0]}{pair[1]}" for pair in key.values()}
-    if "tr" in systems.values():
-        names = {pair: f"TR{name}" for pair, name in names.items()}
-    ordered = sorted(names)
-    whole = {number for number, letter in ordered if not letter} & {number for number, letter in ordered if letter}
-    if whole:
-        layout.remarks.add(f"grade {min(whole)} is there with and without letter, as grades of their own")
-    return tuple(names[pair] for pair in ordered), {text: ordered.index(pair) for text, pair in key.items()}
-
-
 def _runs(values: Sequence[int]) -> str:
     """Whole numbers as text, neighbours as a range: "1, 128-255"."""
     runs: list[list[int]] = []
@@ -462,21 +390,6 @@ def _runs(values: Sequence[int]) -> str:
         else:
             runs.append([value, value])
     return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs[:20])
-
-
-def _system(match: re.Match[str]) -> str:
-    """The grading that a text names: BI-RADS 4 and BIRADS 4 are one, and so are TR4, ACR-TR4 and ACR TI-RADS TR4."""
-    word = re.sub(r"[ _-]", "", match["system"] or "")
-    return "tr" if word.endswith("tr") else word
-
-
-def _with_places(texts: Sequence[str], said: Mapping[str, Sequence[str]]) -> str:
-    """Each text with the first places that say it, for a message."""
-    listed = []
-    for text in texts[:8]:
-        more = f" and {len(said[text]) - 3} more" if len(said[text]) > 3 else ""
-        listed.append(f"{text[:40]!r} ({'; '.join(said[text][:3])}{more})")
-    return ", ".join(listed) + (f" and {len(texts) - 8} other texts" if len(texts) > 8 else "")
 
 
 def _labels_sentence(known: _Known, items: Sequence[Item]) -> str:
