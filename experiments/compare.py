@@ -80,6 +80,9 @@ class Arguments(TableOptions, JobOptions, Config):
     """predict with the runs of several seeds together, so that outlines are averaged too"""
 
 
+_NO_ENSEMBLE = "--ensemble: no image is held out by several runs of a method; give several --seeds."
+
+
 class Study(NamedTuple):
     """A comparison on one data set: its arguments, the cells of its grid, and its folder."""
 
@@ -146,6 +149,16 @@ def _cells(arguments: Arguments, words: Sequence[str], size: str, folder: Path) 
     return cells
 
 
+def check_ensemble(study: Study) -> None:
+    """Raise :class:`InputError`, before anything is trained, where each image is held out by one run of a method."""
+    if not study.arguments.ensemble or study.arguments.runs:
+        return
+    of_one_method = [cell.config for cell in study.cells if cell.method == study.cells[0].method]
+    held_out = [frozenset(runs.open_parts(config).split[study.arguments.part]) for config in of_one_method]
+    if len(set(held_out)) == len(held_out):
+        raise InputError(_NO_ENSEMBLE)
+
+
 # --- the comparison ---------------------------------------------------------------------------------------------------
 
 
@@ -188,7 +201,7 @@ def _predicted_together(study: Study, folders: dict[str, list[Path]], folder: Pa
             ]
             found[method] = [case for cases in kept for case in cases]
     if not found:
-        raise InputError("--ensemble: no image is held out by several runs of a method; give several --seeds.")
+        raise InputError(_NO_ENSEMBLE)
     return found
 
 
@@ -206,6 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs.grid.check_cells(study.cells)
         if study.cells:
             runs.open_parts(study.cells[0].config)  # a data set that is missing is named before another is trained on
+        check_ensemble(study)
     if options.submit != "no":  # JAX starts afterwards, so that the jobs have the devices alone
         grids = [runs.jobs.Grid(study.cells, study.arguments.part, study.arguments.flip) for study in asked]
         runs.jobs.run_jobs(grids, options.out / runs.jobs.FOLDER, options, prepare, echo=say)

@@ -250,11 +250,12 @@ def test_a_run_that_is_not_finished_is_no_method(compared, monkeypatch, tmp_path
     assert read_cases(tmp_path / "run" / "cases.csv") == read_cases(out / CELLS[0] / "cases.csv")
 
 
-def test_without_several_seeds_there_is_no_ensemble(compared, capsys):
+def test_without_several_seeds_there_is_no_ensemble(compared, tmp_path, capsys):
     command, _, _ = compared
     with pytest.raises(SystemExit):
-        compare.main([*command, "--seeds", "0", "--ensemble"])
+        compare.main([*command, "--out", str(tmp_path / "new"), "--seeds", "0", "--ensemble"])
     assert "no image is held out by several runs of a method" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()  # nothing was trained before
 
 
 def test_a_grid_that_is_killed_three_times_ends_with_the_tables_of_one_that_is_not(drawn_data, tmp_path):

@@ -99,6 +99,14 @@ def test_what_cannot_be_predicted_at_all(tmp_path):
         inputs.find([tmp_path / "a", tmp_path / "b"])
 
 
+def test_a_picture_whose_mask_would_be_a_folder_of_other_pictures(tmp_path):
+    touch(tmp_path / "x.npy", tmp_path / "x.png" / "y.npy")
+    with pytest.raises(InputError, match=r"x\.npy: its mask would be x\.png, which is a folder of other pictures"):
+        inputs.find([tmp_path])
+    touch(tmp_path / "x" / "y.npy")
+    assert list(inputs.find([tmp_path / "x", tmp_path / "x.npy"]).files) == ["y", "x"]
+
+
 def test_frames_have_numbers_unless_another_file_has_that_name():
     assert inputs.frame_names("clip", 1, {"clip": Path("clip.tif")}) == ["clip"]
     assert inputs.frame_names("clip", 2, {}) == ["clip#0001", "clip#0002"]

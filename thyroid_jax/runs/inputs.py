@@ -34,7 +34,8 @@ def find(inputs: Sequence[Path]) -> Inputs:
     damaged files are in the list, so that reading them says what is wrong. A folder that cannot be read, a link to a
     folder, which is not followed, and pictures of a kind that is not read (:data:`NOT_READ`) are in ``failed``.
 
-    Raises :class:`InputError` for an input that is not there, a name that is still there twice, or no picture at all.
+    Raises :class:`InputError` for an input that is not there, a name that is still there twice or whose mask NAME.png
+    would be a folder of other pictures, or no picture at all.
     """
     found: list[tuple[Path, Path]] = []
     failed: dict[str, str] = {}
@@ -101,6 +102,12 @@ def _named(found: Sequence[tuple[Path, Path]]) -> dict[str, Path]:
     if len(names) < len(found):
         twice = Counter(place.as_posix() for place, _ in found).most_common(1)[0][0]
         raise InputError(f"{printable(twice)}: two inputs hold a picture of this name; predict them into two folders.")
+    folders = {folder.as_posix() for place, _ in found for folder in place.parents}
+    if hidden := [name for name in names if f"{name}.png" in folders]:
+        raise InputError(
+            f"{printable(names[hidden[0]])}: its mask would be {printable(hidden[0])}.png, which is a folder of other "
+            "pictures; rename the folder, or predict them into two folders."
+        )
     return names
 
 
