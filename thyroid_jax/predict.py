@@ -175,7 +175,8 @@ def predict(
         batch_size: images that are predicted at once. The last batch is filled up, so that it needs no new program.
         flip: average the probabilities over an image and its left-right mirror image, at twice the time.
 
-    Yields a :class:`Prediction` for each image, in their order. An image's prediction does not depend on the others.
+    Yields a :class:`Prediction` for each image, in their order. An image's prediction does not depend on the others;
+    another ``batch_size`` rounds otherwise, which bfloat16 networks show in the third decimal.
     All arguments are checked before the first image is predicted. Raises ValueError for an image that is not
     uint8[h w] (fractions, 16 bits, colours, a mask) and says how to convert it; for another number of spacings than of
     images; for sizes that are not above 0, or of which only one is known; and for a ``batch_size`` below 1. Raises
