@@ -10,12 +10,22 @@ import ctypes
 import gc
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from thyroid_jax.errors import InputError
 
-# Measured by `python -m experiments.benchmark`; see docs/performance.md.
-CPU_FLAGS = ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",)
+
+def cpu_flags(jaxlib: str) -> tuple[str, ...]:
+    """XLA's flags for CPUs with this version of jaxlib: none from 0.12 on, because XLA stops at a flag that is gone.
+
+    Measured by ``python -m experiments.benchmark``; docs/performance.md has the figures.
+    """
+    tried = tuple(map(int, jaxlib.split(".")[:2])) < (0, 12)
+    return ("--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",) if tried else ()
+
+
+CPU_FLAGS = cpu_flags(version("jaxlib"))
 
 # mallopt's parameters, from glibc's malloc.h, and their values: large blocks come from the heap and not from mmap, its
 # end is not given back, and all threads share one heap, because those of further ones are too small for large blocks.

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Programs of tests are compiled often and run once: with plainer code they are ready in two fifths of the time.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 QUICK += " --xla_cpu_parallel_codegen_split_count=1"
-if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12):  # later ones stop at a flag that they do not know
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later ones stop at a flag that they do not know
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 # Eight simulated devices share few cores: on a busy machine they wait for each other longer than XLA's 40 seconds.
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=1800 --xla_cpu_collective_timeout_seconds=1800"

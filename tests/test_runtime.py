@@ -40,6 +40,11 @@ def test_other_systems_are_left_alone(monkeypatch):
     assert runtime.keep_memory() is False
 
 
+def test_a_version_of_xla_that_was_not_tried_gets_no_flag_of_ours():
+    assert runtime.cpu_flags("0.10.2") == runtime.cpu_flags("0.11.2") != ()
+    assert runtime.cpu_flags("0.12.0") == runtime.cpu_flags("1.0.0rc1") == ()
+
+
 PREPARED = """
 import os, jax
 from experiments import runtime
