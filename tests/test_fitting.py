@@ -9,7 +9,7 @@ import pytest
 from data_prep.phantom import PhantomOptions, phantom
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.data.augment import AugmentConfig
-from thyroid_jax.data.pipeline import Examples, measure
+from thyroid_jax.data.pipeline import Examples, ReaderLabels, measure, take
 from thyroid_jax.fitting import TARGET_VIEWS, class_weights, learn_from, measure_views, shape_means, target_scaling
 from thyroid_jax.penalties import ConsistencyConfig
 from thyroid_jax.radiomics import clinical, soft
@@ -84,6 +84,26 @@ def test_everything_that_a_run_uses_is_fitted_and_the_rest_is_neutral(training):
     expected = shape_means(training.batch.mask[training.batch.mask_valid], shaped.consistency)
     np.testing.assert_allclose(learn_from(training, shaped).shape_centre, expected)
     assert expected.shape == (1,) and expected[0] > 0.05
+
+
+def test_class_weights_count_every_reader_where_each_epoch_samples_one(training):
+    """A grade that a record's other reader gave comes up in training: weight 0 would leave it out of the loss."""
+    grade = np.zeros((12, 2, 5), np.float32)
+    grade[:, 0], grade[:2, 1, 4], grade[2, 1, 3] = training.batch.grade, 1, 1
+    grade[:, 0, 3:], grade[8:, 0, 0] = 0, 1  # the first readers never give the two highest grades
+    numbers = np.where(np.arange(12) < 3, 2, 1)
+    everyone = ReaderLabels(np.repeat(training.batch.mask[:, None], 2, 1), grade, numbers, numbers)
+    batch = training.batch._replace(grade=grade[:, 0], grade_valid=np.ones(12, bool))
+    sampled = training._replace(batch=batch, sampled=everyone)
+    learned = learn_from(sampled, Config()).class_weights
+    assert learned[4] > 0 and learned[3] > 0
+    drawn = np.concatenate([
+        take(sampled, range(12), 12, np.random.default_rng(seed).integers(1 << 31, size=12).tolist()).grade
+        for seed in range(400)
+    ])  # fmt: skip
+    np.testing.assert_allclose(learned, class_weights(drawn, 0.5), rtol=0.05)
+    assert (drawn @ learned).mean() == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(learn_from(sampled._replace(sampled=None), Config()).class_weights[3:], 0)
 
 
 def test_the_scaling_is_fitted_on_the_views_that_a_step_sees(training):

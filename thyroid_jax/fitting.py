@@ -33,7 +33,7 @@ def learn_from(training: Examples, config: Config) -> Fitted:
     benign_or_malignant = np.stack([1 - batch.malignant, batch.malignant], axis=1)
     neutral = Fitted.neutral(batch.grade.shape[1], len(clinical.TARGET), len(config.consistency.features))
     return neutral._replace(
-        class_weights=class_weights(batch.grade[batch.grade_valid], config.grading.balance),
+        class_weights=class_weights(grades_seen(training)[batch.grade_valid], config.grading.balance),
         malignant_weights=class_weights(benign_or_malignant[batch.malignant_valid], config.malignancy.balance),
         scaling=target_scaling(training, config, cut) if scaled else neutral.scaling,
         mask_cut=np.array(cut, np.float32),
@@ -43,6 +43,14 @@ def learn_from(training: Examples, config: Config) -> Fitted:
         total_steps=np.array(config.train.epochs * per_epoch, np.float32),
         epoch_steps=np.array(per_epoch, np.int32),
     )
+
+
+def grades_seen(training: Examples) -> Array:
+    """Each example's grade as the steps see it on average, f32[n k]: over all readers where each epoch samples one."""
+    everyone = training.sampled
+    if everyone is None:
+        return training.batch.grade
+    return everyone.grade.sum(1) / np.maximum(everyone.grades, 1)[:, None]
 
 
 def class_weights(labels: Array, balance: float) -> np.ndarray:
