@@ -535,7 +535,20 @@ def test_the_best_checkpoint_is_chosen_by_a_measure_that_can_be_measured(make_ba
         InputError, match=r"train\.monitor is 'dice', but no validation image has its label; choose one of acc"
     ):
         check_labels(config, make_batch()._replace(mask_valid=np.zeros(3, bool)), recipe)
+    alike = make_batch()._replace(malignant=np.zeros(3, np.float32))
+    by_auroc = dataclasses.replace(config, monitor="malignant_auroc")
+    with pytest.raises(
+        InputError, match="'malignant_auroc', but all labels of the validation images are alike; choose"
+    ):
+        check_labels(by_auroc, alike, recipe)
+    check_labels(dataclasses.replace(config, monitor="malignant_balanced_accuracy"), alike, recipe)
+    one_differs = alike._replace(malignant=np.array([0, 0, 1], np.float32))
+    check_labels(by_auroc, one_differs, recipe)
+    with pytest.raises(InputError, match="are alike"):
+        check_labels(by_auroc, one_differs._replace(malignant_valid=np.array([True, True, False])), recipe)
     by_kappa = dataclasses.replace(config, monitor="quadratic_kappa")
+    with pytest.raises(InputError, match="are alike; choose one of dice, accuracy, balanced_accuracy, malignant_b"):
+        check_labels(by_kappa, alike._replace(grade=np.eye(5, dtype=np.float32)[[2, 2, 2]]), recipe)
     without = recipe.replace(tasks=recipe.tasks[:1])
     with pytest.raises(InputError, match="but grading is not trained: no training image has its label"):
         check_labels(by_kappa, make_batch(), without)
