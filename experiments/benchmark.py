@@ -81,6 +81,15 @@ def variants_of(group: Group, arguments: Arguments) -> dict[str, Variant]:
     return variants(group, batch_size=arguments.batch_size, flags=arguments.flags if group == "flags" else ())
 
 
+def unfit(variant: Variant, arguments: Arguments) -> str:
+    """Why a variant does not fit the config, such as a level of RLAR that a small encoder lacks; "" where it does."""
+    try:
+        configure(arguments.config, variant, arguments.pixels)
+    except InputError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
 def start(group: Group, name: str, variant: Variant, arguments: Arguments) -> subprocess.Popen:
     """A worker process for one variant, with its own XLA flags and without the scripts' compilation cache."""
     flags = " ".join([os.environ.get("XLA_FLAGS", ""), *variant.flags]).strip()
@@ -113,6 +122,9 @@ def measured(group: Group, arguments: Arguments) -> Iterator[Row]:
     """Start every variant of a group, let them take turns, and give their rows; without rounds each as it is ready."""
     workers, facts = {}, {}
     for name, variant in variants_of(group, arguments).items():  # one after the other: compiling disturbs
+        if fault := unfit(variant, arguments):
+            yield Row(group, name, missing=fault)
+            continue
         workers[name] = start(group, name, variant, arguments)
         facts[name] = ask(workers[name], name)
         if not arguments.rounds:

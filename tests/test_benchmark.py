@@ -83,6 +83,18 @@ def test_lines_of_the_twin_are_rows_and_an_error_is_a_reason():
     assert failed.count("|") == rows.HEADER.split("\n")[0].count("|")
 
 
+def test_a_variant_that_the_config_has_no_place_for_is_a_row_that_says_so(monkeypatch):
+    """The encoder of the trial's size has two levels: it ended the whole group at RLAR of a third."""
+    fact = {"compile": 3.0, "gflop": 2.0, "mib": 100.0, "held": 20.0}
+    monkeypatch.setattr(benchmark, "start", lambda group, name, variant, arguments: name)
+    monkeypatch.setattr(benchmark, "ask", lambda worker, name: fact)
+    monkeypatch.setattr(benchmark, "end", lambda worker: None)
+    arguments = benchmark.Arguments(config="tiny", only=("rlar",), batch_size=2, rounds=0)
+    found = {row.name: row.missing for row in benchmark.measured("rlar", arguments)}
+    assert list(found) == list(variants("rlar"))
+    assert "no level 'stride8'" in found.pop("RLAR at stride8") and set(found.values()) == {""}
+
+
 def test_without_pytorch_the_peers_are_a_row_that_says_what_is_missing(tmp_path, capsys):
     benchmark.main(["--only", "peers", "--config", "tiny", "--out", str(tmp_path / "rows.jsonl")])
     assert "| peers | the step in PyTorch | not run: needs --torch-python" in capsys.readouterr().out
