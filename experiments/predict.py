@@ -290,7 +290,9 @@ def write_tables(arguments: Arguments, models: Models, done: Done, *, finished: 
         "version": thyroid_jax.__version__,
         "finished": finished,
         "runs": [inputs.printable(run_dir) for run_dir in arguments.run_dir],
-        "checkpoint": arguments.checkpoint,
+        "checkpoint": " and ".join(
+            sorted({thyroid_jax.predict.checkpoint_read(place, arguments.checkpoint) for place in arguments.run_dir})
+        ),
         "flip": arguments.flip,
         "clean": list(arguments.clean),
         "calibration": calibration_of(arguments, models),

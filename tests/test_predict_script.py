@@ -93,6 +93,7 @@ def test_several_runs_are_averaged_and_their_agreement_is_told(finished, second,
     np.testing.assert_array_equal(mask_of(out, "portrait"), outline)
     assert float(row["outline_area_mm2"]) == pytest.approx(outline.sum() * 0.02)
     assert not (out / "overlays").exists() and not (out / "index.html").exists()
+    assert about(out)["checkpoint"] == "best and last"  # the second run has no best one
 
 
 def test_an_image_is_small_where_it_is_for_any_of_the_runs(finished):
