@@ -102,9 +102,11 @@ def files_of_comparison(words: str) -> list[Path]:
     """The tables of cases that a comparison reads: of its methods, and of the ensembles that were kept of them."""
     arguments = tables.parse(shlex.split(words))
     places = [tables.place_of(arguments.folder, method) for method in arguments.methods]
-    ensembles = [f"{glob.escape(name)}, * averaged.csv" for name, _ in places] if arguments.averaged else []
-    kept = [file for pattern in ensembles for file in sorted(arguments.folder.glob(pattern))]
-    return [place for _, place in places] + kept
+    tables_of = [place for _, place in places]
+    if not arguments.averaged:
+        return tables_of
+    kept = [sorted(place.parent.glob(f"{glob.escape(name)}, * averaged.csv")) for name, place in places]
+    return [*tables_of, *(file for files in kept for file in files)]
 
 
 # --- the overview -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The tables of the documents are those of the kept predictions."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def test_a_changed_ensemble_makes_a_table_stale(folder):
     table = folder / "kept" / "other, seeds averaged.csv"
     table.write_text(table.read_text().replace("0.74", "0.84"))
     assert documents.stale(new)
+    moved = folder / "moved.csv"  # a table from elsewhere under the same name has no ensemble in this folder
+    moved.write_text((folder / "kept" / "other.csv").read_text().replace(",0.7,", ",0.5,"))
+    words = f"kept plain other={moved} --samples 60 --measures dice"
+    rows = tables.rows_of(tables.parse(words.split())).found
+    assert {case.dice for case in rows["plain, seeds averaged"]} == {0.64}
+    assert all(math.isnan(case.dice) for case in rows["other, seeds averaged"])
+    assert folder / "kept" / "other, seeds averaged.csv" not in documents.files_of_comparison(words)
 
 
 def test_check_names_the_document_and_writes_nothing(folder, capsys):
