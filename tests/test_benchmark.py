@@ -158,6 +158,15 @@ def test_parts_are_kept_and_what_is_not_finished_is_run_again(tmp_path, monkeypa
     ).read_text() == "half\nwhole\n"
     ends = [json.loads(line) for line in (tmp_path / "parts.jsonl").read_text().splitlines()]
     assert [(end["part"], end["missing"]) for end in ends] == [("sweep", ""), ("input", "exit status 3"), ("input", "")]
+    for other, device in ((["--trial"], GPU), ([], CPU._replace(platform="gpu"))):  # not taken for what is there
+        monkeypatch.setattr(bench_accelerator, "device_here", lambda device=device: device)
+        with pytest.raises(SystemExit):
+            bench_accelerator.main([*words, *other])
+        assert f"is of measurements on {GPU.name}; choose another --out" in capsys.readouterr().err
+    log = tmp_path / "peers.jsonl"
+    log.write_text(json.dumps({"part": "peers", "device": "a", "torch": False, "missing": ""}) + "\n")
+    assert [bench_accelerator.is_finished(log, "peers", torch) for torch in (False, True)] == [True, False]
+    assert bench_accelerator.is_finished(tmp_path / "parts.jsonl", "sweep", True)
 
 
 def test_a_part_that_takes_too_long_is_interrupted_and_keeps_what_it_printed(tmp_path, monkeypatch):
