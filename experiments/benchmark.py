@@ -182,6 +182,12 @@ def heading(arguments: Arguments) -> str:
     )
 
 
+def measured_where(arguments: Arguments) -> dict[str, Any]:
+    """What every line of JSON says besides its row: without it, rows of several calls in one file look alike."""
+    asked = {"config": arguments.config, "batch_size": arguments.batch_size, "rounds": arguments.rounds}
+    return {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "pixels": pixels_of(arguments)} | asked
+
+
 def cores_for(row: Row) -> str:
     """How many cores of the host the pipeline needs for :data:`WANTED` images a second."""
     return f"{row.name}: {WANTED:,} images/s keep {WANTED * row.cpu_per_image:.2f} cores busy."
@@ -207,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(table.line_of(row), flush=True)
             if arguments.out is not None:
                 with arguments.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
+                    file.write(json.dumps(measured_where(arguments) | asdict(row), allow_nan=False) + "\n")
     told = [cores_for(row) for row in found if "alone" in row.name and row.cpu_per_image is not None]
     print("\n".join(["", *told]) if told else "", end="\n" if told else "")
 

@@ -98,7 +98,13 @@ def test_a_variant_that_the_config_has_no_place_for_is_a_row_that_says_so(monkey
 def test_without_pytorch_the_peers_are_a_row_that_says_what_is_missing(tmp_path, capsys):
     benchmark.main(["--only", "peers", "--config", "tiny", "--out", str(tmp_path / "rows.jsonl")])
     assert "| peers | the step in PyTorch | not run: needs --torch-python" in capsys.readouterr().out
-    assert "--torch-python" in json.loads((tmp_path / "rows.jsonl").read_text())["missing"]
+    benchmark.main(
+        ["--only", "peers", "--config", "small", "--pixels", "64", "96", "--out", str(tmp_path / "rows.jsonl")]
+    )
+    one, other = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert "--torch-python" in one["missing"] and one["name"] == other["name"]
+    assert (one["config"], one["pixels"], one["batch_size"]) == ("tiny", [32, 32], 8) and one["device"] == "cpu"
+    assert (other["config"], other["pixels"]) == ("small", [64, 96])
 
 
 @pytest.mark.parametrize("options, message", [
