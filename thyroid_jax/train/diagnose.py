@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial, reduce
 from itertools import combinations
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,9 +84,9 @@ def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
     }
 
 
-def known(value: Float[Array, ""], where: Bool[Array, ""]) -> Pair:
+def known(value: Float[Array, ""], where: Any) -> Pair:
     """A value of the whole batch, counted once where it is known."""
-    return pair(value[None], where[None])
+    return pair(value[None], jnp.asarray(where)[None])
 
 
 def angles(view: View, recipe: Recipe, level: str, space: str, names: tuple[str, ...]) -> Metrics:
