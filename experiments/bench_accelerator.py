@@ -29,7 +29,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import tyro
 
@@ -148,10 +148,23 @@ def end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def finished(log: Path) -> set[str]:
-    """Names of the parts that ended well before."""
-    lines = map(json.loads, log.read_text(encoding="utf-8").splitlines()) if log.is_file() else ()
-    return {line["part"] for line in lines if not line["missing"]}
+def ends_in(log: Path) -> list[dict[str, Any]]:
+    """How parts ended before."""
+    return list(map(json.loads, log.read_text(encoding="utf-8").splitlines())) if log.is_file() else []
+
+
+def check_same(log: Path, device: Device, trial: bool) -> None:
+    """Raise :class:`InputError` where the folder holds tables of another device, or a trial's beside others."""
+    for line in ends_in(log):
+        if (line["device"], line.get("trial", trial)) != (device.name, trial):
+            kind = "a trial" if line.get("trial", trial) else "measurements"
+            raise InputError(f"{log}: is of {kind} on {line['device']}; choose another --out.")
+
+
+def is_finished(log: Path, part: Name, torch: bool) -> bool:
+    """Whether a part ended well before; peers without PyTorch is half of it where PyTorch is there now."""
+    lines = [line for line in ends_in(log) if line["part"] == part and not line["missing"]]
+    return any(line.get("torch", torch) or not torch or part != "peers" for line in lines)
 
 
 @exits_cleanly
@@ -164,9 +177,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError("JAX finds no accelerator here. --trial shows that every part runs.")
     out, log = arguments.out, arguments.out / "parts.jsonl"
     out.mkdir(parents=True, exist_ok=True)
-    done, ends = finished(log), time.monotonic() + arguments.seconds
+    ends, torch = time.monotonic() + arguments.seconds, bool(arguments.torch_python)
+    check_same(log, device, arguments.trial)
     for part in arguments.parts:
-        if part in done:
+        if is_finished(log, part, torch):
             print(f"\n{part}: done before, {out / f'{part}.md'}", flush=True)
             continue
         started = time.monotonic()
@@ -180,7 +194,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             missing = str(error)
         if missing:
             print(f"{part}: not finished: {missing}", flush=True)
-        line = {"part": part, "device": device.name, "seconds": time.monotonic() - started, "missing": missing}
+        line = {"part": part, "device": device.name, "trial": arguments.trial, "torch": torch}
+        line |= {"seconds": time.monotonic() - started, "missing": missing}
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -81,6 +81,15 @@ def variants_of(group: Group, arguments: Arguments) -> dict[str, Variant]:
     return variants(group, batch_size=arguments.batch_size, flags=arguments.flags if group == "flags" else ())
 
 
+def unfit(variant: Variant, arguments: Arguments) -> str:
+    """Why a variant does not fit the config, such as a level of RLAR that a small encoder lacks; "" where it does."""
+    try:
+        configure(arguments.config, variant, arguments.pixels)
+    except InputError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
 def start(group: Group, name: str, variant: Variant, arguments: Arguments) -> subprocess.Popen:
     """A worker process for one variant, with its own XLA flags and without the scripts' compilation cache."""
     flags = " ".join([os.environ.get("XLA_FLAGS", ""), *variant.flags]).strip()
@@ -113,6 +122,9 @@ def measured(group: Group, arguments: Arguments) -> Iterator[Row]:
     """Start every variant of a group, let them take turns, and give their rows; without rounds each as it is ready."""
     workers, facts = {}, {}
     for name, variant in variants_of(group, arguments).items():  # one after the other: compiling disturbs
+        if fault := unfit(variant, arguments):
+            yield Row(group, name, missing=fault)
+            continue
         workers[name] = start(group, name, variant, arguments)
         facts[name] = ask(workers[name], name)
         if not arguments.rounds:
@@ -170,6 +182,12 @@ def heading(arguments: Arguments) -> str:
     )
 
 
+def measured_where(arguments: Arguments) -> dict[str, Any]:
+    """What every line of JSON says besides its row: without it, rows of several calls in one file look alike."""
+    asked = {"config": arguments.config, "batch_size": arguments.batch_size, "rounds": arguments.rounds}
+    return {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "pixels": pixels_of(arguments)} | asked
+
+
 def cores_for(row: Row) -> str:
     """How many cores of the host the pipeline needs for :data:`WANTED` images a second."""
     return f"{row.name}: {WANTED:,} images/s keep {WANTED * row.cpu_per_image:.2f} cores busy."
@@ -195,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(table.line_of(row), flush=True)
             if arguments.out is not None:
                 with arguments.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
+                    file.write(json.dumps(measured_where(arguments) | asdict(row), allow_nan=False) + "\n")
     told = [cores_for(row) for row in found if "alone" in row.name and row.cpu_per_image is not None]
     print("\n".join(["", *told]) if told else "", end="\n" if told else "")
 

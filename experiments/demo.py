@@ -22,7 +22,8 @@ from data_prep import builder, phantom
 from thyroid_jax import command, extras, runs
 from thyroid_jax.config import replace_groups
 from thyroid_jax.data.storage import folder_of
-from thyroid_jax.errors import exits_cleanly
+from thyroid_jax.errors import InputError, exits_cleanly
+from thyroid_jax.files import read_json, write_json
 
 from .configs import named
 from .runtime import prepare
@@ -42,6 +43,25 @@ class Arguments:
     """also write the report's outlines as one PNG"""
 
 
+def rendered(arguments: Arguments) -> Path:
+    """The folder of the phantoms, rendered where they are not there yet.
+
+    Raises :class:`InputError` where there are others than those asked for.
+    """
+    data, note = arguments.out / "data", arguments.out / "phantoms.json"
+    asked = {"count": arguments.count, "seed": arguments.seed}
+    if not folder_of(data, "phantom").is_dir():
+        print(f"rendering {arguments.count} phantoms")
+        options = phantom.PhantomOptions(count=arguments.count, seed=arguments.seed)
+        # Phantoms of an earlier version of the format, which cannot be read any more, are rendered again. Those of two
+        # patients are never the same picture, and all look alike: a search for nearly equal ones takes long.
+        builder.build(phantom.CARD, partial(phantom.read, options), data, overwrite=True, near=False)
+        write_json(note, asked)
+    elif note.is_file() and read_json(note) != asked:  # folders of earlier versions have no note
+        raise InputError(f"{data}: holds phantoms made with {read_json(note)}, not {asked}; choose another --out.")
+    return data
+
+
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script. Results of an earlier, interrupted call are used again."""
@@ -49,13 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     extras.require(*extras.BUILDING, *extras.TRAINING, *extras.PAGE)
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("demo"))
     prepare()
-    data, run_dir = arguments.out / "data", arguments.out / "run"
-    if not folder_of(data, "phantom").is_dir():
-        print(f"rendering {arguments.count} phantoms")
-        options = phantom.PhantomOptions(count=arguments.count, seed=arguments.seed)
-        # Phantoms of an earlier version of the format, which cannot be read any more, are rendered again. Those of two
-        # patients are never the same picture, and all look alike: a search for nearly equal ones takes long.
-        builder.build(phantom.CARD, partial(phantom.read, options), data, overwrite=True, near=False)
+    data, run_dir = rendered(arguments), arguments.out / "run"
     config = replace_groups(named(["demo"]), data={"dir": str(data)})
     print("training on two readers' outlines and grades")
     runs.train(config, run_dir)

@@ -16,6 +16,7 @@ A table stands between two marks. The first holds the words of ``python -m exper
 from __future__ import annotations
 
 import functools
+import glob
 import json
 import math
 import re
@@ -98,9 +99,14 @@ def _compared(arguments: tables.Arguments) -> tabulate.Comparison:
 
 
 def files_of_comparison(words: str) -> list[Path]:
-    """The tables of cases that a comparison reads."""
+    """The tables of cases that a comparison reads: of its methods, and of the ensembles that were kept of them."""
     arguments = tables.parse(shlex.split(words))
-    return [tables.place_of(arguments.folder, method)[1] for method in arguments.methods]
+    places = [tables.place_of(arguments.folder, method) for method in arguments.methods]
+    tables_of = [place for _, place in places]
+    if not arguments.averaged:
+        return tables_of
+    kept = [sorted(place.parent.glob(f"{glob.escape(name)}, * averaged.csv")) for name, place in places]
+    return [*tables_of, *(file for files in kept for file in files)]
 
 
 # --- the overview -----------------------------------------------------------------------------------------------------

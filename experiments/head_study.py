@@ -130,7 +130,7 @@ def views_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray, cut: flo
             for x in (*latent.skips, latent.z)[-LEVELS:]
         )
         of = lambda outline: clinical.target(seen[..., 0], outline, cut=cut)
-        return levels, *of(outline), *of(moved)
+        return levels, *of(outline), *of(moved >= cut)  # as `measure_evidence` cuts it
 
     views = []
     for view in range(arguments.views + 1):

@@ -230,8 +230,9 @@ def predict_all(arguments: Arguments, models: Models, files: dict[str, Path], do
 
 def row_of(models: Models, seen: Seen, applied: runs.apply.Applied, distance: tuple[float, ...]) -> dict[str, Cell]:
     """A picture's row of the table; ``distance`` is its distance and percentile, or ()."""
-    config = models.runs[0].config.data
-    checks = runs.quality.of_image(seen.cleaned.image, (config.height, config.width), seen.spacing)
+    inputs_of = dict.fromkeys((run.config.data.height, run.config.data.width) for run in models.runs)
+    found = [runs.quality.of_image(seen.cleaned.image, size, seen.spacing) for size in inputs_of]
+    checks = [check for check in runs.quality.CHECKS if any(check in own for own in found)]
     if distance and distance[1] >= 100 - runs.ood.UNLIKE:
         checks.append("unlike the training images")
     about = {"file": inputs.printable(seen.path), "frame": seen.number, "remarks": seen.remarks}
@@ -289,7 +290,9 @@ def write_tables(arguments: Arguments, models: Models, done: Done, *, finished: 
         "version": thyroid_jax.__version__,
         "finished": finished,
         "runs": [inputs.printable(run_dir) for run_dir in arguments.run_dir],
-        "checkpoint": arguments.checkpoint,
+        "checkpoint": " and ".join(
+            sorted({thyroid_jax.predict.checkpoint_read(place, arguments.checkpoint) for place in arguments.run_dir})
+        ),
         "flip": arguments.flip,
         "clean": list(arguments.clean),
         "calibration": calibration_of(arguments, models),

@@ -73,7 +73,7 @@ class Landscape(NamedTuple):
 def two_tasks(recipe: Recipe) -> Recipe:
     """The recipe with the segmentation and grading tasks only, and without penalties."""
     kept = tuple(task for task in recipe.tasks if task.name in COLOURS)
-    return recipe.replace(tasks=kept, penalties=()).with_settings("rlar", tasks=tuple(COLOURS))
+    return recipe.replace(tasks=kept, penalties=()).with_settings("rlar", tasks=tuple(COLOURS), hold=())
 
 
 def landscape(

@@ -116,9 +116,10 @@ def angles(trained: Trained, records: Sequence[Any]) -> dict[str, Any]:
 def penalty_share(folder: Path, config: Config) -> float:
     """Length of the weighted penalty's gradient at the latent, divided by that of the tasks' losses.
 
-    It is the mean over the last five diagnoses; NaN for a penalty at another level than the latent.
+    It is the mean over the last five diagnoses; NaN for a penalty at another level than the latent, and for one that
+    holds a task: the diagnosis measures the penalty that turns all of them.
     """
-    if config.rlar.level != model.LATENT:
+    if config.rlar.level != model.LATENT or config.rlar.hold:
         return float("nan")
     name = f"penalty_share_{model.LATENT}_{config.rlar.space}"
     seen = [row.get(name) for row in read_log(folder / "log.jsonl") if row.get("split") == "diagnosis"]
@@ -151,6 +152,12 @@ def claim(arguments: Arguments) -> None:
     path = arguments.out / "study.json"
     common = {"name": arguments.data.name, "height": arguments.data.height, "width": arguments.data.width}
     common |= {"reader": arguments.data.reader, "epochs": arguments.epochs, "channels": arguments.width}
+    usual = DataConfig()
+    common |= {
+        name: value if isinstance(value, int | float | str) else list(value)
+        for name, value in vars(arguments.data).items()
+        if name not in {*common, "dir", "fold"} and value != getattr(usual, name)
+    }
     if not path.is_file():
         write_json(path, common)
     elif not arguments.table and read_json(path) != common:

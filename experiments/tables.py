@@ -53,27 +53,21 @@ def place_of(folder: Path, method: str) -> tuple[str, Path]:
     return name, path / "cases.csv" if path.is_dir() else path
 
 
-def cases_of(folder: Path, method: str) -> tuple[str, list[Case]]:
-    """Name and cases of ``METHOD`` in the folder, or of ``NAME=PATH``."""
-    name, table = place_of(folder, method)
-    return name, read_cases(table)
-
-
-def kept_ensembles(folder: Path, found: Mapping[str, Sequence[Case]]) -> dict[str, list[Case]]:
-    """Ensembles whose outlines were averaged, by method, from the tables that were kept of them in the folder."""
-    places = {method: folder / f"{ensembles.name_of(method, cases)}.csv" for method, cases in found.items()}
-    kept = {method: read_cases(place) for method, place in places.items() if place.is_file()}
+def kept_ensembles(tables: Mapping[str, Path], found: Mapping[str, Sequence[Case]]) -> dict[str, list[Case]]:
+    """Ensembles whose outlines were averaged, by method, from what was kept of them beside the method's own table."""
+    beside = {method: tables[method].with_name(f"{ensembles.name_of(method, found[method])}.csv") for method in found}
+    kept = {method: read_cases(place) for method, place in beside.items() if place.is_file()}
     return {method: cases for method, cases in kept.items() if any(case.dice == case.dice for case in cases)}
 
 
 def rows_of(arguments: Arguments) -> runs.results.Rows:
     """The methods' cases, and their ensembles where they are asked for."""
-    pairs = [cases_of(arguments.folder, method) for method in arguments.methods]
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    places = dict(place_of(arguments.folder, method) for method in arguments.methods)
+    if len(places) < len(arguments.methods):
         raise InputError(f"{' '.join(arguments.methods)}: name each method once.")
+    found = {name: read_cases(place) for name, place in places.items()}
     if arguments.averaged:
-        return runs.results.with_ensembles(found, kept_ensembles(arguments.folder, found))
+        return runs.results.with_ensembles(found, kept_ensembles(places, found))
     first, *others = found
     return runs.results.Rows(found, dict.fromkeys(others, first), [])
 

@@ -83,10 +83,28 @@ def test_lines_of_the_twin_are_rows_and_an_error_is_a_reason():
     assert failed.count("|") == rows.HEADER.split("\n")[0].count("|")
 
 
+def test_a_variant_that_the_config_has_no_place_for_is_a_row_that_says_so(monkeypatch):
+    """The encoder of the trial's size has two levels: it ended the whole group at RLAR of a third."""
+    fact = {"compile": 3.0, "gflop": 2.0, "mib": 100.0, "held": 20.0}
+    monkeypatch.setattr(benchmark, "start", lambda group, name, variant, arguments: name)
+    monkeypatch.setattr(benchmark, "ask", lambda worker, name: fact)
+    monkeypatch.setattr(benchmark, "end", lambda worker: None)
+    arguments = benchmark.Arguments(config="tiny", only=("rlar",), batch_size=2, rounds=0)
+    found = {row.name: row.missing for row in benchmark.measured("rlar", arguments)}
+    assert list(found) == list(variants("rlar"))
+    assert "no level 'stride8'" in found.pop("RLAR at stride8") and set(found.values()) == {""}
+
+
 def test_without_pytorch_the_peers_are_a_row_that_says_what_is_missing(tmp_path, capsys):
     benchmark.main(["--only", "peers", "--config", "tiny", "--out", str(tmp_path / "rows.jsonl")])
     assert "| peers | the step in PyTorch | not run: needs --torch-python" in capsys.readouterr().out
-    assert "--torch-python" in json.loads((tmp_path / "rows.jsonl").read_text())["missing"]
+    benchmark.main(
+        ["--only", "peers", "--config", "small", "--pixels", "64", "96", "--out", str(tmp_path / "rows.jsonl")]
+    )
+    one, other = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert "--torch-python" in one["missing"] and one["name"] == other["name"]
+    assert (one["config"], one["pixels"], one["batch_size"]) == ("tiny", [32, 32], 8) and one["device"] == "cpu"
+    assert (other["config"], other["pixels"]) == ("small", [64, 96])
 
 
 @pytest.mark.parametrize("options, message", [
@@ -146,6 +164,15 @@ def test_parts_are_kept_and_what_is_not_finished_is_run_again(tmp_path, monkeypa
     ).read_text() == "half\nwhole\n"
     ends = [json.loads(line) for line in (tmp_path / "parts.jsonl").read_text().splitlines()]
     assert [(end["part"], end["missing"]) for end in ends] == [("sweep", ""), ("input", "exit status 3"), ("input", "")]
+    for other, device in ((["--trial"], GPU), ([], CPU._replace(platform="gpu"))):  # not taken for what is there
+        monkeypatch.setattr(bench_accelerator, "device_here", lambda device=device: device)
+        with pytest.raises(SystemExit):
+            bench_accelerator.main([*words, *other])
+        assert f"is of measurements on {GPU.name}; choose another --out" in capsys.readouterr().err
+    log = tmp_path / "peers.jsonl"
+    log.write_text(json.dumps({"part": "peers", "device": "a", "torch": False, "missing": ""}) + "\n")
+    assert [bench_accelerator.is_finished(log, "peers", torch) for torch in (False, True)] == [True, False]
+    assert bench_accelerator.is_finished(tmp_path / "parts.jsonl", "sweep", True)
 
 
 def test_a_part_that_takes_too_long_is_interrupted_and_keeps_what_it_printed(tmp_path, monkeypatch):

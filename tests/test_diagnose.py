@@ -21,6 +21,7 @@ from thyroid_jax.train.step import in_unit_range, measured
 WEIGHTS = {"segmentation": 1.0, "grading": 0.5, "malignancy": 1.0, "guidance": 0.1}
 COMPARED = ("segmentation", "grading", "malignancy")
 PLACES = [("stride2", "channel"), ("latent", "channel"), ("latent", "full")]
+PLACES_OF_SHARES = ["penalty_share_latent_channel", "penalty_share_latent_full"]
 value_and_gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
 
 
@@ -132,6 +133,19 @@ def test_the_penaltys_share_is_its_gradient_over_the_tasks_at_the_latent(space, 
     share = length(penalty) / length(weighted)
     assert share > 1e-5
     assert found[f"penalty_share_latent_{space}"] == pytest.approx(share, rel=1e-2)
+
+
+def test_a_batch_without_a_tasks_labels_counts_nothing_of_that_task(params, batch, recipe):
+    """Its gradient is 0 there, and as a measured value it would draw every mean over batches to 0."""
+    without = batch._replace(malignant_valid=np.zeros(5, bool))
+    one, other = (jax.device_get(diagnose(params, each, recipe)) for each in (batch, without))
+    alone, both = averages(add_up([one])), averages(add_up([one, other]))
+    of_malignancy = [name for name in alone if "parameter" in name and "malignancy" in name]
+    assert len(of_malignancy) == 4
+    for name in [*of_malignancy, *PLACES_OF_SHARES, "gramian_eigenvalue_1", "gramian_eigenvalue_4"]:
+        assert both[name] == pytest.approx(alone[name], rel=1e-6), name
+    name = "parameter_gradient_grading"
+    assert both[name] == pytest.approx((alone[name] + averages(add_up([other]))[name]) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("level, space", PLACES)

@@ -1,6 +1,7 @@
 """The tables of the documents are those of the kept predictions."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,28 @@ def test_a_changed_file_or_mark_makes_a_table_stale(folder):
     table = folder / "kept" / "other.csv"
     table.write_text(table.read_text().replace("0.71", "0.72", 1))
     assert documents.stale(new) == [MARK.removeprefix("<!-- tables: ").removesuffix(" -->\n")]
+
+
+def test_a_changed_ensemble_makes_a_table_stale(folder):
+    """Kept ensembles, whose outlines were averaged, are a column of the table of values."""
+    seeds = [f"fold0-seed{seed}" for seed in range(2)]
+    for method, dice in (("plain", 0.6), ("other", 0.7)):
+        cases = [Case(case=str(n), group=str(n), part=seed, dice=dice, iou=0.5) for seed in seeds for n in range(8)]
+        write_cases(folder / "kept" / f"{method}.csv", cases)
+        together = [Case(case=str(n), group=str(n), part="fold0-ensemble", dice=dice + 0.04, iou=0.5) for n in range(8)]
+        write_cases(folder / "kept" / f"{method}, seeds averaged.csv", together)
+    new = documents.filled(TEXT.replace("50", "60").replace(" --parts differences", ""))
+    assert "0.740" in new and not documents.stale(new)
+    table = folder / "kept" / "other, seeds averaged.csv"
+    table.write_text(table.read_text().replace("0.74", "0.84"))
+    assert documents.stale(new)
+    moved = folder / "moved.csv"  # a table from elsewhere under the same name has no ensemble in this folder
+    moved.write_text((folder / "kept" / "other.csv").read_text().replace(",0.7,", ",0.5,"))
+    words = f"kept plain other={moved} --samples 60 --measures dice"
+    rows = tables.rows_of(tables.parse(words.split())).found
+    assert {case.dice for case in rows["plain, seeds averaged"]} == {0.64}
+    assert all(math.isnan(case.dice) for case in rows["other, seeds averaged"])
+    assert folder / "kept" / "other, seeds averaged.csv" not in documents.files_of_comparison(words)
 
 
 def test_check_names_the_document_and_writes_nothing(folder, capsys):

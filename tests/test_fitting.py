@@ -9,7 +9,7 @@ import pytest
 from data_prep.phantom import PhantomOptions, phantom
 from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.data.augment import AugmentConfig
-from thyroid_jax.data.pipeline import Examples, measure
+from thyroid_jax.data.pipeline import Examples, ReaderLabels, TrainingBatches, joined, measure, take
 from thyroid_jax.fitting import TARGET_VIEWS, class_weights, learn_from, measure_views, shape_means, target_scaling
 from thyroid_jax.penalties import ConsistencyConfig
 from thyroid_jax.radiomics import clinical, soft
@@ -84,6 +84,49 @@ def test_everything_that_a_run_uses_is_fitted_and_the_rest_is_neutral(training):
     expected = shape_means(training.batch.mask[training.batch.mask_valid], shaped.consistency)
     np.testing.assert_allclose(learn_from(training, shaped).shape_centre, expected)
     assert expected.shape == (1,) and expected[0] > 0.05
+
+
+def test_class_weights_count_every_reader_where_each_epoch_samples_one(training):
+    """A grade that a record's other reader gave comes up in training: weight 0 would leave it out of the loss."""
+    grade = np.zeros((12, 2, 5), np.float32)
+    grade[:, 0], grade[:2, 1, 4], grade[2, 1, 3] = training.batch.grade, 1, 1
+    grade[:, 0, 3:], grade[8:, 0, 0] = 0, 1  # the first readers never give the two highest grades
+    numbers = np.where(np.arange(12) < 3, 2, 1)
+    everyone = ReaderLabels(np.repeat(training.batch.mask[:, None], 2, 1), grade, numbers, numbers)
+    batch = training.batch._replace(grade=grade[:, 0], grade_valid=np.ones(12, bool))
+    sampled = training._replace(batch=batch, sampled=everyone)
+    learned = learn_from(sampled, Config()).class_weights
+    assert learned[4] > 0 and learned[3] > 0
+    drawn = np.concatenate([
+        take(sampled, range(12), 12, np.random.default_rng(seed).integers(1 << 31, size=12).tolist()).grade
+        for seed in range(400)
+    ])  # fmt: skip
+    np.testing.assert_allclose(learned, class_weights(drawn, 0.5), rtol=0.05)
+    assert (drawn @ learned).mean() == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(learn_from(sampled._replace(sampled=None), Config()).class_weights[3:], 0)
+
+
+def test_class_weights_count_an_added_data_set_as_often_as_an_epoch_draws_it(training):
+    """Of a large benign set, a tenth is drawn: what is rare in an epoch weighs more, not what is rare in the files."""
+    batch = jax.tree.map(lambda a: a[:4], training.batch)
+    own = training._replace(batch=batch._replace(grade_valid=np.ones(4, bool)), cases=training.cases[:4])
+    benign = training.batch._replace(malignant=np.zeros(12, np.float32), malignant_valid=np.ones(12, bool))
+    added = training._replace(batch=benign)
+    both = joined([own, added], [1.0, 0.1])
+    np.testing.assert_allclose(both.drawn, [1.0] * 4 + [0.1] * 12)
+    config = replace_groups(Config(), malignancy={"balance": 1.0})
+    learned = learn_from(both, config)
+    np.testing.assert_allclose(learned.malignant_weights[0] / learned.malignant_weights[1], 4 / 1.2, rtol=1e-5)
+    grades = both.drawn[:, None] * both.batch.grade
+    np.testing.assert_allclose(learned.class_weights, class_weights(grades[both.batch.grade_valid], 0.5), rtol=1e-6)
+    batches = TrainingBatches(both, 8, seed=0)
+    drawn = np.concatenate([next(batches).malignant for _ in range(200)])
+    seen = learned.malignant_weights[drawn.astype(int)]
+    assert seen.mean() == pytest.approx(1, abs=0.02)
+    alike = joined([own, added], [1.0, 1.0])
+    np.testing.assert_allclose(
+        learn_from(alike, config).malignant_weights, class_weights(np.eye(2)[[1] * 4 + [0] * 12], 1)
+    )
 
 
 def test_the_scaling_is_fitted_on_the_views_that_a_step_sees(training):

@@ -3,17 +3,21 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import head_study as study
 from thyroid_jax import runs
-from thyroid_jax.config import Config, replace_groups
+from thyroid_jax.config import Config, recipe_of, replace_groups
+from thyroid_jax.data.distort import DistortConfig, distort
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.evaluate.cases import read_cases
 from thyroid_jax.evaluate.summary import summary
 from thyroid_jax.fitting import class_weights
+from thyroid_jax.model import Latent
 from thyroid_jax.radiomics import clinical
+from thyroid_jax.recipe import Fitted, measure_evidence
 
 FIELDS = "--data.height 32 --data.width 32 --views 2 --steps 120 --batch-size 8 --samples 50 --seeds 0"
 
@@ -128,6 +132,27 @@ def test_guidance_learns_the_target_and_measured_evidence_is_read_from_the_moved
         for name, seen in changed.items():
             same = np.array_equal(study.trained_answers(config, folds, seen, arguments)[task], found)
             assert same == (name != read)
+
+
+def test_measured_evidence_is_that_of_a_training_step(drawn_data, monkeypatch):
+    """Cut from the moved outline: measured on its soft edge, the first four values would be others than in a run."""
+    flat_latent = lambda params, config, image: Latent(
+        jnp.ones((len(image), 1, 1, 4)), (jnp.ones((len(image), 2, 2, 4)),) * 4
+    )
+    monkeypatch.setattr(study.model, "encode", flat_latent)
+    monkeypatch.setattr(study.pretrained, "load", lambda *_: ({}, ""))
+    arguments = dataclasses.replace(arguments_of(drawn_data), views=0)
+    batch = study.open_folds(arguments.data).batch
+    image, mask = batch.image[: study.CHUNK], batch.mask[: study.CHUNK]
+    views = study.views_of(arguments, image, mask, 0.25)
+    recipe = recipe_of(Config(), fitted=Fitted.neutral(5, len(clinical.TARGET))._replace(mask_cut=np.float32(0.25)))
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 1)
+    moved = distort(key, mask / np.float32(255), DistortConfig())
+    expected = np.asarray(measure_evidence(image / np.float32(255), moved, recipe))
+    values, defined = np.split(expected, 2, axis=1)
+    np.testing.assert_array_equal(views.defined[0], defined > 0)
+    assert defined.any()
+    np.testing.assert_allclose(np.clip(views.measured[0], -3, 3) * defined, values, rtol=1e-3, atol=1e-4)
 
 
 def test_an_unknown_variant_and_a_single_fold_are_refused(drawn_data, capsys):

@@ -219,7 +219,12 @@ def test_what_contradicts_itself_is_refused_by_name(make, message):
 
 
 def test_a_level_that_the_encoder_lacks_is_refused(params, tiny_recipe, make_batch):
-    recipe = tiny_recipe(rlar={"weight": 1.0, "level": "stride16"})
+    with pytest.raises(
+        InputError, match=r"rlar\.level: the encoder has no level 'stride16'; choose one of stride2, la"
+    ):
+        tiny_recipe(rlar={"weight": 1.0, "level": "stride16"})
+    assert tiny_recipe(rlar={"level": "stride16"}).penalties == ()
+    recipe = tiny_recipe(rlar={"weight": 1.0}).with_settings("rlar", level="stride16")
     with pytest.raises(InputError, match="no level 'stride16'; choose one of stride2, latent"):
         jax.eval_shape(objective, params, make_batch(), recipe)
 

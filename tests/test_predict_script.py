@@ -14,6 +14,7 @@ from script_runs import GRADES, about, load, mask_of, picture, refused, run
 from data_prep import cleaning
 from experiments import predict as script
 from thyroid_jax import model, predict, runs
+from thyroid_jax.config import replace_groups
 from thyroid_jax.data import formats
 from thyroid_jax.runs import apply, evaluation, quality
 
@@ -92,6 +93,21 @@ def test_several_runs_are_averaged_and_their_agreement_is_told(finished, second,
     np.testing.assert_array_equal(mask_of(out, "portrait"), outline)
     assert float(row["outline_area_mm2"]) == pytest.approx(outline.sum() * 0.02)
     assert not (out / "overlays").exists() and not (out / "index.html").exists()
+    assert about(out)["checkpoint"] == "best and last"  # the second run has no best one
+
+
+def test_an_image_is_small_where_it_is_for_any_of_the_runs(finished):
+    """Runs of one method may have inputs of different sizes; the first one's alone says nothing of the others."""
+    first = load(finished)
+    size = first.config.data.height, first.config.data.width
+    other = first._replace(config=replace_groups(first.config, data={"height": 4 * size[0], "width": 4 * size[1]}))
+    image = picture(size)
+    cleaned = cleaning.clean(image, ())
+    seen = script.Seen(Path("a.png"), "a.png", 1, 1, "a", image, cleaned, (np.nan, np.nan), "")
+    (applied,) = apply.apply([first], [image], [(np.nan, np.nan)])
+    quality_of = lambda *models: script.row_of(script.Models([*models], "", [], {}), seen, applied, ())["quality"]
+    assert "small image" not in quality_of(first)
+    assert "small image" in quality_of(first, other) and "small image" in quality_of(other, first)
 
 
 def test_evaluation_and_prediction_agree_on_the_same_images(finished, drawn_data, tmp_path):

@@ -41,6 +41,8 @@ def test_two_tasks_are_left_without_a_penalty(tiny_recipe):
     recipe = probe.two_tasks(tiny_recipe(rlar={"weight": 1.0, "tasks": ("grading", "malignancy")}))
     assert [task.name for task in recipe.tasks] == ["segmentation", "grading"] == list(recipe.settings["rlar"].tasks)
     assert recipe.penalties == ()
+    held = {"weight": 1.0, "tasks": ("grading", "malignancy"), "hold": ("malignancy",)}
+    assert probe.two_tasks(tiny_recipe(rlar=held)).settings["rlar"].hold == ()
 
 
 @pytest.fixture(scope="module")

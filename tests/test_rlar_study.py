@@ -67,6 +67,7 @@ def test_the_penaltys_share_is_the_one_it_was_trained_with(tmp_path):
     assert of(weight=2.0, space="full") == pytest.approx(1.0)
     assert of(weight=0.0) == 0
     assert np.isnan(of(weight=2.0, level="stride2"))
+    assert np.isnan(of(weight=2.0, hold=("segmentation",)))  # that penalty was not diagnosed
 
 
 def test_quarters_are_of_the_diagnoses_that_saw_angles(tmp_path):
@@ -112,10 +113,15 @@ def test_runs_made_otherwise_are_not_mixed_in(tmp_path):
     study.claim(arguments)
     study.claim(arguments)
     study.claim(replace(arguments, folds=(3,), only=("plain",)))
-    for other in (replace(arguments, epochs=3), replace(arguments, data=DataConfig(name="drawn", height=32, width=16))):
+    of_data = lambda **fields: replace(arguments, data=replace(arguments.data, **fields))
+    others = [{"height": 32}, {"share": 0.5}, {"split_seed": 1}, {"folds": 4}, {"also": ("other",)}, {"split": "file"}]
+    for other in (replace(arguments, epochs=3), *(of_data(**fields) for fields in others)):
         with pytest.raises(InputError, match=r"study\.json.*choose another --out"):
             study.claim(other)
         study.claim(replace(other, table=True))  # what is there can be looked at
+    moved = of_data(dir="elsewhere", share=0.5)
+    study.claim(replace(moved, out=tmp_path / "share"))
+    study.claim(replace(of_data(share=0.5), out=tmp_path / "share"))
 
 
 def test_every_variant_is_a_config_and_another_name_is_refused(tmp_path, capsys):

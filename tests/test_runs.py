@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -18,14 +19,15 @@ from experiments import evaluate as evaluate_script
 from experiments import train as train_script
 from thyroid_jax import checkpoints, predict, runs
 from thyroid_jax.config import Config, recipe_of, replace_groups
+from thyroid_jax.data import source
 from thyroid_jax.data.pipeline import Examples
-from thyroid_jax.data.storage import open_records
+from thyroid_jax.data.storage import open_records, read_metadata
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import alone_in
 from thyroid_jax.losses import consistency
 from thyroid_jax.runs import start
-from thyroid_jax.runs.start import describe, fresh_state, labelled_tasks
+from thyroid_jax.runs.start import check_reader, describe, fresh_state, labelled_tasks
 from thyroid_jax.train.log import without_machine
 from thyroid_jax.train.loop import check_labels, with_prior_agreement
 from thyroid_jax.train.step import init_state, unpacked
@@ -235,13 +237,14 @@ def test_a_run_that_blows_up_names_the_step_the_parts_and_the_last_good_checkpoi
     (["--data.fold", "9"], "data.fold is 9"),
     (["--mtl.method", "pcgrad"], "pcgrad together with rlar.weight 0.1, which you did not ask for"),
     (["--mtl.method", "pcgrad", "--rlar.weight", "0"], "pcgrad together with guidance.weight 0.1"),
+    (["--data.reader", "2"], "data.reader is '2', but no training image has the labels of more than 2 readers"),
     (["--rlar.level", "stride4"], "no level 'stride4'; choose one of stride2, latent"),
     (["--segmentation.weight", "0", "--rlar.weight", "0"], "train.monitor is 'dice', but segmentation.weight is 0"),
 ])  # fmt: skip
 def test_settings_that_cannot_work_end_in_one_message(tmp_path, more, message, train, refused):
     run_dir = tmp_path / "run"
     assert message in refused(lambda: train(run_dir, *more))
-    assert not run_dir.exists() or message.startswith("no level")  # nothing stands in the way of the corrected command
+    assert not run_dir.exists()  # nothing stands in the way of the corrected command
 
 
 CHANGES = {
@@ -408,6 +411,27 @@ def test_a_spoilt_run_ends_in_one_message(copied, refused, spoil, message):
 def test_without_a_best_checkpoint_the_last_is_used(copied):
     shutil.rmtree(copied / "checkpoints" / "best")
     assert predict.load(copied).step == 18
+    found = runs.evaluate(copied, runs.open_finished(copied), samples=10)
+    assert "last, step 18 of 18" in found.page.read_text()
+
+
+def test_a_readers_own_labels_are_asked_for_only_where_there_are_some(finished, drawn_data):
+    config, _ = predict.read_config(finished / "config.json")
+    parts = runs.open_parts(config)
+    for reader in ("mean", "reference", "sample", "0", "1"):
+        check_reader(dataclasses.replace(config.data, reader=reader), parts)
+    metadata = read_metadata(drawn_data, "drawn")
+    unread = metadata._replace(entries=tuple(entry._replace(readers=0) for entry in metadata.entries))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("thyroid_jax.runs.start.read_metadata", lambda *_: unread)
+        check_reader(config.data, parts)
+        for reader in ("sample", "0"):
+            with pytest.raises(InputError, match="no training image has labels of several readers; choose another"):
+                check_reader(dataclasses.replace(config.data, reader=reader), parts)
+        beside = dataclasses.replace(
+            parts, added=(source.Added(parts.card, SimpleNamespace(entries=metadata.entries)),)
+        )
+        check_reader(dataclasses.replace(config.data, reader="sample"), beside)
 
 
 def test_a_cell_of_a_study_is_trained_once_and_read_after_that(copied, monkeypatch, train_arguments):
@@ -535,7 +559,20 @@ def test_the_best_checkpoint_is_chosen_by_a_measure_that_can_be_measured(make_ba
         InputError, match=r"train\.monitor is 'dice', but no validation image has its label; choose one of acc"
     ):
         check_labels(config, make_batch()._replace(mask_valid=np.zeros(3, bool)), recipe)
+    alike = make_batch()._replace(malignant=np.zeros(3, np.float32))
+    by_auroc = dataclasses.replace(config, monitor="malignant_auroc")
+    with pytest.raises(
+        InputError, match="'malignant_auroc', but all labels of the validation images are alike; choose"
+    ):
+        check_labels(by_auroc, alike, recipe)
+    check_labels(dataclasses.replace(config, monitor="malignant_balanced_accuracy"), alike, recipe)
+    one_differs = alike._replace(malignant=np.array([0, 0, 1], np.float32))
+    check_labels(by_auroc, one_differs, recipe)
+    with pytest.raises(InputError, match="are alike"):
+        check_labels(by_auroc, one_differs._replace(malignant_valid=np.array([True, True, False])), recipe)
     by_kappa = dataclasses.replace(config, monitor="quadratic_kappa")
+    with pytest.raises(InputError, match="are alike; choose one of dice, accuracy, balanced_accuracy, malignant_b"):
+        check_labels(by_kappa, alike._replace(grade=np.eye(5, dtype=np.float32)[[2, 2, 2]]), recipe)
     without = recipe.replace(tasks=recipe.tasks[:1])
     with pytest.raises(InputError, match="but grading is not trained: no training image has its label"):
         check_labels(by_kappa, make_batch(), without)

@@ -73,7 +73,7 @@ class Config(TaskSettings, PenaltySettings):
             )
 
     def _check_rlar(self, on: Sequence[str]) -> None:
-        """RLAR names tasks that are trained."""
+        """RLAR names tasks that are trained, and a level that the encoder has."""
         unknown = [name for name in self.rlar.tasks if name not in [task.name for task in TASKS]]
         if unknown:
             raise InputError(f"rlar.tasks names {unknown[0]!r}; choose of {', '.join(task.name for task in TASKS)}.")
@@ -82,6 +82,11 @@ class Config(TaskSettings, PenaltySettings):
             raise InputError(
                 f"rlar.tasks names {', '.join(untrained)}, whose weight is 0: an untrained task has no direction worth "
                 "turning from. Set rlar.weight 0, or name trained tasks."
+            )
+        levels = level_names(self.model)
+        if self.rlar.weight and self.rlar.level not in levels:
+            raise InputError(
+                f"rlar.level: the encoder has no level {self.rlar.level!r}; choose one of {', '.join(levels)}."
             )
 
     def _check_outline(self) -> None:

@@ -24,17 +24,18 @@ def learn_from(training: Examples, config: Config) -> Fitted:
     """Everything that a step needs to know of the training part.
 
     Values that a run does not use stay neutral: the scaling without guidance and measured evidence, the shape means
-    without the consistency.
+    without the consistency. Class weights count the examples of every data set as often as an epoch draws them.
     """
     batch = training.batch
     per_epoch = steps_per_epoch(training.per_epoch, config.train.batch_size)
     cut = clinical.mask_cut(training.readers)
     scaled = config.guidance.weight or config.model.evidence == "measured"
-    benign_or_malignant = np.stack([1 - batch.malignant, batch.malignant], axis=1)
+    times = training.drawn[:, None]
+    grades, malignant = times * grades_seen(training), times * np.stack([1 - batch.malignant, batch.malignant], axis=1)
     neutral = Fitted.neutral(batch.grade.shape[1], len(clinical.TARGET), len(config.consistency.features))
     return neutral._replace(
-        class_weights=class_weights(batch.grade[batch.grade_valid], config.grading.balance),
-        malignant_weights=class_weights(benign_or_malignant[batch.malignant_valid], config.malignancy.balance),
+        class_weights=class_weights(grades[batch.grade_valid], config.grading.balance),
+        malignant_weights=class_weights(malignant[batch.malignant_valid], config.malignancy.balance),
         scaling=target_scaling(training, config, cut) if scaled else neutral.scaling,
         mask_cut=np.array(cut, np.float32),
         shape_centre=shape_means(batch.mask[batch.mask_valid], config.consistency)
@@ -45,11 +46,19 @@ def learn_from(training: Examples, config: Config) -> Fitted:
     )
 
 
+def grades_seen(training: Examples) -> Array:
+    """Each example's grade as the steps see it on average, f32[n k]: over all readers where each epoch samples one."""
+    everyone = training.sampled
+    if everyone is None:
+        return training.batch.grade
+    return everyone.grade.sum(1) / np.maximum(everyone.grades, 1)[:, None]
+
+
 def class_weights(labels: Array, balance: float) -> np.ndarray:
     """Class weights frequency ** -balance, f32[k], scaled so that the examples' mean weight is 1.
 
-    ``labels`` f[n k] are one-hot or distributions. A class without any example has weight 0; without any example at all
-    the weights are 1.
+    ``labels`` f[n k] are one-hot or distributions, times a weight where examples count unequally. A class without any
+    example has weight 0; without any example at all the weights are 1.
     """
     counts = np.asarray(labels, np.float64).sum(0)
     if not counts.sum():

@@ -84,6 +84,12 @@ def layout(recipe: Recipe) -> Params:
 CHECKPOINTS = ("best", "last")
 
 
+def checkpoint_read(run_dir: Path | str, checkpoint: str) -> str:
+    """The checkpoint that :func:`load` reads where ``checkpoint`` is asked for: "last" where there is no best one."""
+    there = checkpoint == "last" or checkpoints.steps(Path(run_dir) / "checkpoints" / "best")
+    return checkpoint if there else "last"
+
+
 def load(
     run_dir: Path | str,
     *,

@@ -239,3 +239,5 @@ MEASURES = {  # measure of a part -> its task
     "malignant_auroc": "malignancy",
     "malignant_balanced_accuracy": "malignancy",
 }
+COMPARE_LABELS = ("quadratic_kappa", "macro_auroc", "malignant_auroc")
+"""measures that say nothing where all labels are alike: undefined, or the same for every model"""

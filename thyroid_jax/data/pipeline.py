@@ -126,6 +126,12 @@ class Examples(NamedTuple):
         """Examples that one epoch draws: each once, or of each data set the share that its weight says."""
         return sum(max(1, round(rows * weight)) for rows, weight in self.shares) or len(self.cases)
 
+    @property
+    def drawn(self) -> np.ndarray:
+        """How often one epoch draws each row in the mean, f[n]: once, or as often as its data set's weight says."""
+        shares = self.shares or ((len(self.cases), 1.0),)
+        return np.concatenate([np.full(rows, weight) for rows, weight in shares])
+
 
 class Geometry(NamedTuple):
     """Where a letterboxed image lies: rows top .. top + height, columns left .. left + width of the network's input."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thyroid_jax import checkpoints, command, runs
+from thyroid_jax import command, runs
 from thyroid_jax.config import Config
 from thyroid_jax.data.record import Card, Entry
 from thyroid_jax.data.source import PARTS, Parts
@@ -23,7 +23,7 @@ from thyroid_jax.evaluate.cases import Case, read_cases
 from thyroid_jax.evaluate.metrics import dice
 from thyroid_jax.evaluate.summary import summary
 from thyroid_jax.files import read_json
-from thyroid_jax.predict import Prediction, Trained, fingerprint, load
+from thyroid_jax.predict import Prediction, Trained, checkpoint_read, fingerprint, load
 from thyroid_jax.runs import apply
 from thyroid_jax.settings import flat, to_dict
 from thyroid_jax.train.log import read_log
@@ -83,14 +83,13 @@ def training_facts(run_dir: Path, trained: Trained, checkpoint: str) -> dict[str
     """How the run was trained: its settings, where it ended, and which checkpoint this is."""
     log = read_log(run_dir / "log.jsonl")
     scores = [row.get("score") for row in log if row.get("split") == "validation" and row["step"] == trained.step]
-    best_exists = bool(checkpoints.steps(run_dir / "checkpoints" / "best"))
     settings = {name: _plain(value) for name, value in flat(to_dict(trained.config)) if name not in PLACES}
     for name in ("train.encoder_weights", "train.start_from"):
         settings[name] = Path(settings[name]).name
     defaults = {name: _plain(value) for name, value in flat(to_dict(Config()))}
     return {
         "run": run_dir.resolve().name,
-        "checkpoint": checkpoint if checkpoint == "last" or best_exists else "last",
+        "checkpoint": checkpoint_read(run_dir, checkpoint),
         "step": trained.step,
         "last_step": max((row["step"] for row in log), default=None),
         "total_steps": int(trained.recipe.fitted.total_steps),

@@ -21,7 +21,7 @@ from thyroid_jax.evaluate.agreement import agreement, reader_labels
 from thyroid_jax.evaluate.calibration import Calibration
 from thyroid_jax.evaluate.cases import Case, read_cases, write_cases
 from thyroid_jax.files import write_bytes
-from thyroid_jax.predict import Prediction, Trained, predict, read_config
+from thyroid_jax.predict import Prediction, Trained, checkpoint_read, predict, read_config
 from thyroid_jax.predict import load as load_trained
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.runs import page_facts
@@ -258,7 +258,7 @@ def evaluate(
     counts = {side: page_facts.part_counts(labels) for side, labels in about.items()}
     contents = report.Report(
         title=f"{parts.card.title}: {part} part",
-        facts=page_facts.facts_of(trained, parts, counts, part, checkpoint, flip),
+        facts=page_facts.facts_of(trained, parts, counts, part, checkpoint_read(run_dir, checkpoint), flip),
         config=dict(flat(to_dict(trained.config))),
         provenance=page_facts.provenance(trained, samples),
         summary=summary,

@@ -13,8 +13,9 @@ import numpy as np
 from thyroid_jax import checkpoints, extras
 from thyroid_jax.config import Config, recipe_of
 from thyroid_jax.data import source
-from thyroid_jax.data.pipeline import Examples, joined, load, with_target
+from thyroid_jax.data.pipeline import DataConfig, Examples, joined, load, with_target
 from thyroid_jax.data.record import Card
+from thyroid_jax.data.storage import read_metadata
 from thyroid_jax.errors import InputError, Interrupted
 from thyroid_jax.files import alone_in
 from thyroid_jax.fitting import learn_from
@@ -75,6 +76,7 @@ def open_data(config: Config) -> Data:
     """Open and split the data set, and load its training and validation parts."""
     check_size(config.model, config.data.height, config.data.width)
     parts = open_parts(config)
+    check_reader(config.data, parts)
     size, grades = (config.data.height, config.data.width), grade_count(parts.card)
     reader = config.data.reader
     sets = [load(parts.train, grades, size, reader=reader)]
@@ -83,6 +85,21 @@ def open_data(config: Config) -> Data:
     weights = [1.0, *(weight for _, weight in config.data.added)]
     training = joined(sets, weights) if added else sets[0]
     return Data(parts, training, load(parts.validation, grades, size), tuple(remark for _, remark in added))
+
+
+def check_reader(data: DataConfig, parts: source.Parts) -> None:
+    """Raise :class:`InputError` where a reader's own labels are asked for, and no training image has that reader's."""
+    if data.reader in ("mean", "reference"):
+        return
+    own = read_metadata(data.dir, data.name).entries
+    entries = [own[row] for row in parts.train.rows] + [one for added in parts.added for one in added.records.entries]
+    most = max((entry.readers for entry in entries), default=0)
+    if most <= (0 if data.reader == "sample" else int(data.reader)):
+        raise InputError(
+            f"data.reader is {data.reader!r}, but no training image has "
+            + (f"the labels of more than {most} readers, counted from 0" if most else "labels of several readers")
+            + "; choose another, or mean."
+        )
 
 
 def grade_count(card: Card) -> int:

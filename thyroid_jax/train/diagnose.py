@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial, reduce
 from itertools import combinations
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from thyroid_jax import model
 from thyroid_jax.batch import Batch
 from thyroid_jax.losses import rlar
-from thyroid_jax.losses.reduce import Metrics, Pair, masked_mean, pair, whole
+from thyroid_jax.losses.reduce import Metrics, Pair, masked_mean, pair
 from thyroid_jax.model import LATENT, Latent, Params
 from thyroid_jax.mtl.gradients import cosines, gramian
 from thyroid_jax.penalties import all_defined, direction_metrics, directions_at
@@ -48,7 +49,8 @@ def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
       weighted mean losses in the encoder's parameters
     - ``gramian_eigenvalue_1..t``: spectrum of those gradients' Gramian, smallest first, trace 1
 
-    With fewer than two trained tasks of ``rlar.tasks`` only the second part is measured.
+    With fewer than two trained tasks of ``rlar.tasks`` only the second part is measured. A batch without any label of a
+    task counts nowhere where that task is in: its gradient is not 0, it is not known.
     """
     batch = with_own_evidence(params, with_own_target(in_unit_range(batch), recipe), recipe)
     encoder, rest = encoder_and_rest(params)
@@ -63,19 +65,28 @@ def diagnose(params: Params, batch: Batch, recipe: Recipe) -> Metrics:
         for level, space in places:
             found = angles(view, recipe, level, space, compared)
             metrics |= {f"{name}_{level}_{space}": value for name, value in found.items()}
-        at_z = reduce(jnp.add, [task.outputs.z for task in tasks.values()])
+        at_z, there = reduce(jnp.add, [task.outputs.z for task in tasks.values()]), all_defined(batch, recipe, compared)
         for space in ("channel", "full"):
             share = penalty_share(params, latent, batch, recipe, space, compared, at_z)
-            metrics[f"penalty_share_{LATENT}_{space}"] = whole(share)
+            metrics[f"penalty_share_{LATENT}_{space}"] = known(share, there.any())
 
     gram = gramian([pull(task.outputs)[0] for task in tasks.values()])
     lengths = jnp.sqrt(jnp.diagonal(gram))
-    metrics |= {f"parameter_gradient_{name}": whole(length) for name, length in zip(names, lengths)}
+    labelled = {task.name: task.defined(batch).any() for task in recipe.tasks}
+    metrics |= {f"parameter_gradient_{name}": known(length, labelled[name]) for name, length in zip(names, lengths)}
     if len(names) > 1:
-        pairs = ["parameter_cosine_" + "_".join(couple) for couple in combinations(names, 2)]
-        metrics |= {name: whole(value) for name, value in zip(pairs, cosines(gram))}
+        for (one, two), value in zip(combinations(names, 2), cosines(gram)):
+            metrics[f"parameter_cosine_{one}_{two}"] = known(value, labelled[one] & labelled[two])
     spectrum = jnp.linalg.eigvalsh(gram / jnp.maximum(jnp.trace(gram), 1e-30))
-    return metrics | {f"gramian_eigenvalue_{number}": whole(value) for number, value in enumerate(spectrum, start=1)}
+    every = jnp.stack([labelled[name] for name in names]).all()
+    return metrics | {
+        f"gramian_eigenvalue_{number}": known(value, every) for number, value in enumerate(spectrum, start=1)
+    }
+
+
+def known(value: Float[Array, ""], where: Any) -> Pair:
+    """A value of the whole batch, counted once where it is known."""
+    return pair(value[None], jnp.asarray(where)[None])
 
 
 def angles(view: View, recipe: Recipe, level: str, space: str, names: tuple[str, ...]) -> Metrics:

@@ -11,8 +11,8 @@ import numpy as np
 from thyroid_jax.batch import Batch
 from thyroid_jax.data.pipeline import Examples, evaluation_batches
 from thyroid_jax.errors import InputError
-from thyroid_jax.recipe import Recipe
-from thyroid_jax.tasks import MEASURES
+from thyroid_jax.recipe import Recipe, Task
+from thyroid_jax.tasks import COMPARE_LABELS, MEASURES
 from thyroid_jax.train.devices import Spread, copy, deal, fetch
 from thyroid_jax.train.options import TrainConfig
 from thyroid_jax.train.step import evaluate_step
@@ -57,7 +57,9 @@ def out_of_patience(rows: Sequence[dict[str, Any]], patience: int) -> bool:
 
 
 def check_labels(config: TrainConfig, validation: Batch, recipe: Recipe) -> None:
-    """Raise :class:`InputError` when the measure that chooses the best checkpoint has no label to be measured on."""
+    """Raise :class:`InputError` when the measure that chooses the best checkpoint has no label to be measured on, or
+    compares labels and all of them are alike: the first checkpoint would stay the best.
+    """
     name = MEASURES[config.monitor]
     tasks = {task.name: task for task in recipe.tasks}
     if name not in tasks:
@@ -65,9 +67,21 @@ def check_labels(config: TrainConfig, validation: Batch, recipe: Recipe) -> None
             f"train.monitor is {config.monitor!r}, but {name} is not trained: no training image has its label. "
             f"Choose a measure of {' or '.join(tasks)}."
         )
-    if not np.asarray(tasks[name].valid(validation)).any():
-        others = [
-            measure for measure, of in MEASURES.items() if of in tasks and np.asarray(tasks[of].valid(validation)).any()
-        ]
-        advice = f"choose one of {', '.join(others)}" if others else "choose other folds"
-        raise InputError(f"train.monitor is {config.monitor!r}, but no validation image has its label; {advice}.")
+    found = {task: labels_of(tasks[task], validation) for task in tasks}
+    can = [measure for measure, of in MEASURES.items() if of in found and can_be_measured(measure, found[of])]
+    if config.monitor not in can:
+        fault = (
+            "all labels of the validation images are alike" if len(found[name]) else "no validation image has its label"
+        )
+        advice = f"choose one of {', '.join(can)}" if can else "choose other folds"
+        raise InputError(f"train.monitor is {config.monitor!r}, but {fault}; {advice}.")
+
+
+def labels_of(task: Task, batch: Batch) -> np.ndarray:
+    """The labels of a task that a batch has."""
+    return np.asarray(task.label(batch))[np.asarray(task.valid(batch))]
+
+
+def can_be_measured(measure: str, labels: np.ndarray) -> bool:
+    """Whether there are labels, and unequal ones for a measure of :data:`~thyroid_jax.tasks.COMPARE_LABELS`."""
+    return len(labels) > 0 and (measure not in COMPARE_LABELS or bool((labels != labels[:1]).any()))
