@@ -99,14 +99,12 @@ def open_methods(arguments: Arguments) -> Methods:
     names = [run_dir.name for run_dir in arguments.run_dir]
     folders = {name: [run_dir] for name, run_dir in zip(names, arguments.run_dir)}
     grouped = runs.results.parse_methods(arguments.runs)
+    runs.results.check_folders(grouped, flip=arguments.flip)
     if len(set(names)) < len(names) or folders.keys() & grouped.keys():
         raise InputError("--run-dir: two methods have the same folder name, which names their column; rename one.")
     folders |= grouped
     if not folders:
         raise InputError("name the runs to test: --run-dir, or --runs METHOD=DIR.")
-    for name, own in folders.items():
-        if len({run_dir.resolve() for run_dir in own}) < len(own):
-            raise InputError(f"--runs {name}: a run is named twice, and would count twice.")
     opened = {
         name: {run_dir: runs.open_finished(run_dir, arguments.checkpoint, arguments.run_data_dir) for run_dir in own}
         for name, own in folders.items()
