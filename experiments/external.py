@@ -195,12 +195,25 @@ def compared_grades(
     return columns, f"{method}: grades count as those of {card.name}: {', '.join(changed)}." if changed else ""
 
 
-def tables_on(arguments: Arguments, name: str, methods: Methods, seen: Sequence[Pictures]) -> str:
-    """Test all methods on one data set, write the tables, and return those of the comparison as Markdown."""
+class Planned(NamedTuple):
+    """A data set to test on: its card and records, and for each method what :func:`compared_grades` says."""
+
+    card: Card
+    tested: Tested
+    columns: dict[str, tuple[dict[str, str] | None, str]]
+
+
+def planned(arguments: Arguments, name: str, methods: Methods, seen: Sequence[Pictures]) -> Planned:
+    """What is tested on the data set ``name``. Whatever it is refused for is said here, before a set is predicted."""
     card, records = open_records(arguments.data.dir, name)
     mapping = mapping_of(arguments.grades)
     columns = {method: compared_grades(method, own, card, mapping) for method, own in methods.items()}
-    tested = unseen(arguments, name, seen, records)
+    return Planned(card, unseen(arguments, name, seen, records), columns)
+
+
+def tables_on(arguments: Arguments, plan: Planned, methods: Methods) -> str:
+    """Test all methods on one data set, write the tables, and return those of the comparison as Markdown."""
+    card, tested, columns = plan
     found: dict[str, list[Case]] = {}
     together: dict[str, list[Case]] = {}
     for method, own_runs in methods.items():
@@ -210,7 +223,7 @@ def tables_on(arguments: Arguments, name: str, methods: Methods, seen: Sequence[
             trained, card, tested.records, columns=columns[method][0], flip=arguments.flip
         )
         for run_dir, own in zip(own_runs, cases.each):
-            table = table_of(run_dir, name, arguments)
+            table = table_of(run_dir, card.name, arguments)
             write_cases(table, [replace(case, part="external") for case in own])
             print(f"table: {table}")
         found[method] = [case for own in cases.each for case in own]
@@ -219,7 +232,7 @@ def tables_on(arguments: Arguments, name: str, methods: Methods, seen: Sequence[
     rows = runs.results.with_ensembles(found, together)
     if arguments.out is None:
         return tabulate.markdown(runs.results.compared(rows, arguments, notes))
-    return runs.results.publish(arguments.out / name, rows, arguments, notes)
+    return runs.results.publish(arguments.out / card.name, rows, arguments, notes)
 
 
 def _labels(trained: Mapping[Path, Trained]) -> dict[Path, str]:
@@ -244,8 +257,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         open_records(arguments.data.dir, name)  # one that is missing is named before another is predicted
     methods = open_methods(arguments)
     seen = seen_pictures(methods)
-    for name in names:
-        print(tables_on(arguments, name, methods, seen), flush=True)
+    for plan in [planned(arguments, name, methods, seen) for name in names]:
+        print(tables_on(arguments, plan, methods), flush=True)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,21 @@ def test_what_cannot_be_tested(run, data, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "names, more, message",
+    [
+        (("strangers", "seen"), (), "seen: 1 of 3 images were seen in training"),
+        (("coarse", "strangers"), ("--grades", "low=benign", "middle=suspicious", "high=suspicious"), "of strangers"),
+    ],
+)
+def test_what_one_set_is_refused_for_is_said_before_another_is_predicted(run, data, names, more, message, capsys):
+    with pytest.raises(SystemExit):
+        script.main(
+            ["--run-dir", str(run), "--data.name", *names, "--data.dir", str(data), "--run-data-dir", str(data), *more]
+        )
+    assert message in capsys.readouterr().err and not list((run / "report").glob("external*"))
+
+
 def test_copies_and_added_data_sets_count_as_seen(finished, data, tmp_path):
     """A run that is said to have trained on "strangers" too, which has an official test part, and cropped copies."""
     from test_builder import speckle
