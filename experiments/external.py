@@ -99,14 +99,12 @@ def open_methods(arguments: Arguments) -> Methods:
     names = [run_dir.name for run_dir in arguments.run_dir]
     folders = {name: [run_dir] for name, run_dir in zip(names, arguments.run_dir)}
     grouped = runs.results.parse_methods(arguments.runs)
+    runs.results.check_folders(grouped, flip=arguments.flip)
     if len(set(names)) < len(names) or folders.keys() & grouped.keys():
         raise InputError("--run-dir: two methods have the same folder name, which names their column; rename one.")
     folders |= grouped
     if not folders:
         raise InputError("name the runs to test: --run-dir, or --runs METHOD=DIR.")
-    for name, own in folders.items():
-        if len({run_dir.resolve() for run_dir in own}) < len(own):
-            raise InputError(f"--runs {name}: a run is named twice, and would count twice.")
     opened = {
         name: {run_dir: runs.open_finished(run_dir, arguments.checkpoint, arguments.run_data_dir) for run_dir in own}
         for name, own in folders.items()
@@ -197,12 +195,25 @@ def compared_grades(
     return columns, f"{method}: grades count as those of {card.name}: {', '.join(changed)}." if changed else ""
 
 
-def tables_on(arguments: Arguments, name: str, methods: Methods, seen: Sequence[Pictures]) -> str:
-    """Test all methods on one data set, write the tables, and return those of the comparison as Markdown."""
+class Planned(NamedTuple):
+    """A data set to test on: its card and records, and for each method what :func:`compared_grades` says."""
+
+    card: Card
+    tested: Tested
+    columns: dict[str, tuple[dict[str, str] | None, str]]
+
+
+def planned(arguments: Arguments, name: str, methods: Methods, seen: Sequence[Pictures]) -> Planned:
+    """What is tested on the data set ``name``. Whatever it is refused for is said here, before a set is predicted."""
     card, records = open_records(arguments.data.dir, name)
     mapping = mapping_of(arguments.grades)
     columns = {method: compared_grades(method, own, card, mapping) for method, own in methods.items()}
-    tested = unseen(arguments, name, seen, records)
+    return Planned(card, unseen(arguments, name, seen, records), columns)
+
+
+def tables_on(arguments: Arguments, plan: Planned, methods: Methods) -> str:
+    """Test all methods on one data set, write the tables, and return those of the comparison as Markdown."""
+    card, tested, columns = plan
     found: dict[str, list[Case]] = {}
     together: dict[str, list[Case]] = {}
     for method, own_runs in methods.items():
@@ -212,7 +223,7 @@ def tables_on(arguments: Arguments, name: str, methods: Methods, seen: Sequence[
             trained, card, tested.records, columns=columns[method][0], flip=arguments.flip
         )
         for run_dir, own in zip(own_runs, cases.each):
-            table = table_of(run_dir, name, arguments)
+            table = table_of(run_dir, card.name, arguments)
             write_cases(table, [replace(case, part="external") for case in own])
             print(f"table: {table}")
         found[method] = [case for own in cases.each for case in own]
@@ -221,7 +232,7 @@ def tables_on(arguments: Arguments, name: str, methods: Methods, seen: Sequence[
     rows = runs.results.with_ensembles(found, together)
     if arguments.out is None:
         return tabulate.markdown(runs.results.compared(rows, arguments, notes))
-    return runs.results.publish(arguments.out / name, rows, arguments, notes)
+    return runs.results.publish(arguments.out / card.name, rows, arguments, notes)
 
 
 def _labels(trained: Mapping[Path, Trained]) -> dict[Path, str]:
@@ -246,8 +257,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         open_records(arguments.data.dir, name)  # one that is missing is named before another is predicted
     methods = open_methods(arguments)
     seen = seen_pictures(methods)
-    for name in names:
-        print(tables_on(arguments, name, methods, seen), flush=True)
+    for plan in [planned(arguments, name, methods, seen) for name in names]:
+        print(tables_on(arguments, plan, methods), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Checkpoints: exact restoring, strict refusal of another configuration, and no damage that goes unnoticed."""
 
+import asyncio
+import contextlib
 import errno
+import gc
 import json
 import logging
 import os
@@ -290,3 +293,23 @@ def test_of_a_full_disk_only_one_message_is_heard(tmp_path, monkeypatch, caplog,
     assert unraisable == (["a thread's traceback"] if heard else [])
     logging.getLogger("absl").error("later")
     assert caplog.messages[-1] == "later"
+
+
+@pytest.mark.parametrize("text, heard", [("File too large", False), ("another fault", True)])
+def test_writers_that_are_thrown_away_after_a_full_disk_say_nothing(tmp_path, monkeypatch, caplog, text, heard):
+    """Asyncio logs what nobody asked a task for when the task is thrown away, here after the failed checkpoint."""
+    kept = []
+
+    def fail(self, place, *args, **kwargs):
+        with contextlib.closing(asyncio.new_event_loop()) as loop:
+            for words in ("File too large", text):
+                kept.append(loop.create_future())
+                kept[-1].set_exception(ValueError(words))
+        raise ValueError("File too large")
+
+    monkeypatch.setattr("orbax.checkpoint.Checkpointer.save", fail)
+    with pytest.raises(OSError, match="File too large"):
+        written(tmp_path, 20)
+    kept.clear()
+    gc.collect()
+    assert [str(record.exc_info[1]) for record in caplog.records] == ([text] if heard else [])

@@ -141,7 +141,7 @@ def test_what_cannot_be_tested(run, data, capsys):
         table_of(run, data, "strangers", "--run-dir", str(run), str(run))
     assert "same folder name" in capsys.readouterr().err
     for more, message in (
-        (("--runs", f"whole={run}", str(run)), "a run is named twice"),
+        (("--runs", f"whole={run}", str(run)), "a folder is named twice"),
         (("--runs", f"one={run}", "--data.name", "strangers", "strangers"), "name each data set once"),
         ((), "name the runs to test"),
         (("--runs", f"one={run}", "--margin", "dice=-1"), "above 0"),
@@ -150,6 +150,21 @@ def test_what_cannot_be_tested(run, data, capsys):
         with pytest.raises(SystemExit):
             script.main(["--data.name", "strangers", "--data.dir", str(data), *more])
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names, more, message",
+    [
+        (("strangers", "seen"), (), "seen: 1 of 3 images were seen in training"),
+        (("coarse", "strangers"), ("--grades", "low=benign", "middle=suspicious", "high=suspicious"), "of strangers"),
+    ],
+)
+def test_what_one_set_is_refused_for_is_said_before_another_is_predicted(run, data, names, more, message, capsys):
+    with pytest.raises(SystemExit):
+        script.main(
+            ["--run-dir", str(run), "--data.name", *names, "--data.dir", str(data), "--run-data-dir", str(data), *more]
+        )
+    assert message in capsys.readouterr().err and not list((run / "report").glob("external*"))
 
 
 def test_copies_and_added_data_sets_count_as_seen(finished, data, tmp_path):
@@ -252,6 +267,21 @@ def test_runs_that_are_not_of_one_method_are_refused(two_runs, data, tmp_path, f
     other = one.trained._replace(facts=one.trained.facts | {"grades": ["a", "b"]})
     with pytest.raises(InputError, match=r"two: its grades .* are not those of one"):
         external.external_cases({"one": one.trained, "two": other}, CARD, [], columns=None)
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [({"epochs": 99, "seed": 5}, "differ in train.epochs, so they are not one"), ({}, "are both fold0-seed0 of one")],
+)
+def test_a_method_is_of_one_setting_and_no_run_counts_twice(finished, data, tmp_path, changed, message, capsys):
+    for name in ("one", "two"):
+        shutil.copytree(finished, tmp_path / name)
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    config["train"] |= changed
+    (tmp_path / "two" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit):
+        run_script(tmp_path, data, tmp_path / "out", "strangers")
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_runs_with_the_same_fold_and_seed_are_told_apart_by_their_folders(two_runs, data):

@@ -133,6 +133,18 @@ def test_a_compressed_image_needs_no_decoding(tmp_path):
     np.testing.assert_array_equal(found.pixel_array, grey > 100)
 
 
+@pytest.mark.parametrize("shape", [(9, 8), (3, 9, 8)])
+def test_a_lossy_image_says_how_it_was_compressed(tmp_path, shape):
+    """The standard demands ratio and method of an object whose image was compressed with loss."""
+    method = ["ISO_10918_1", "ISO_15444_1"]  # compressed twice, as the standard lists it
+    lossy = {"LossyImageCompressionRatio": ["12.5", "3"], "LossyImageCompressionMethod": method}
+    path = source(tmp_path / "a.dcm", shape, LossyImageCompression="01", **lossy)
+    outlines = list(masks(*shape)) if len(shape) == 3 else [masks(*shape)]
+    found = pydicom.dcmread(io.BytesIO(segments.segmentation(path, outlines, model="m")))
+    assert found.LossyImageCompression == "01" and list(found.LossyImageCompressionMethod) == method
+    assert [float(ratio) for ratio in found.LossyImageCompressionRatio] == [12.5, 3]
+
+
 @pytest.mark.parametrize("name", ["StudyInstanceUID", "SeriesInstanceUID", "Modality"])
 def test_an_image_that_cannot_be_referred_to_is_refused(tmp_path, name):
     path = source(tmp_path / "a.dcm", (9, 8), **{name: ""})

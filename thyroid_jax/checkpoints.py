@@ -29,7 +29,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from thyroid_jax.errors import FULL_DISK, InputError, names_a_full_disk
+from thyroid_jax.errors import FULL_DISK, InputError, full_disk_in, names_a_full_disk
 from thyroid_jax.files import read_json, write_json
 
 KEPT = 2
@@ -256,6 +256,7 @@ def _whole_or_nothing(folder: Path) -> Iterator[None]:
             _remove_fragments_of_writers(folder)
             if getattr(error, "errno", None) in FULL_DISK:
                 held.clear()
+                logging.getLogger("asyncio").addFilter(_is_of_no_full_disk)
             raise
 
 
@@ -282,6 +283,12 @@ def _writers_held_back() -> Iterator[list[Callable[[], None]]]:
         sys.unraisablehook = hook
         for say in held:
             say()
+
+
+def _is_of_no_full_disk(record: logging.LogRecord) -> bool:
+    """False for what asyncio logs about a writer that met a full disk too, when it is thrown away: maybe much later."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or full_disk_in(error) is None
 
 
 def _remove_fragments_of_writers(folder: Path) -> None:

@@ -55,13 +55,13 @@ def names_a_full_disk(place: Path | str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:
-        number = _full_disk(error)
+        number = full_disk_in(error)
         if number is None or getattr(error, "filename", None):
             raise
         raise OSError(number, os.strerror(number), str(place)) from error
 
 
-def _full_disk(error: Exception) -> int | None:
+def full_disk_in(error: BaseException) -> int | None:
     """The number of the error of a full disk, or None for an error of another kind."""
     for number in FULL_DISK:
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):

@@ -1,7 +1,8 @@
 """A predicted outline as a DICOM segmentation object (SEG) of the ultrasound image that it was predicted on.
 
 The object belongs to the source's study, so it names the patient: the standard demands patient and study in every
-object. Only these, and the identifiers of the image, are read from the source and written; nothing else is.
+object. Only these, the identifiers of the image and what it says of its compression with loss are read from the source
+and written; nothing else is.
 
 Every frame of the object refers to one source frame by the UID of its SOP instance and, in a clip, by its number. Rows
 and columns are those of the source frame. No position in space is written: an ultrasound image mostly has none, and
@@ -37,7 +38,8 @@ MAY_BE_EMPTY = (
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 """of patient and study; empty in the object where the source lacks them, as the standard allows"""
-_ALSO_READ = ("SpecificCharacterSet", "NumberOfFrames", "LossyImageCompression")  # without the second: one frame
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+_ALSO_READ = ("SpecificCharacterSet", "NumberOfFrames", *_LOSSY)  # without the second: one frame
 _LABEL = "Nodule"
 _DESCRIPTION = "Nodule outlined by a model; research use only"  # at most 64 characters
 
