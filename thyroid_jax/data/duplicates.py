@@ -13,7 +13,8 @@ or marked with callipers are found by :func:`near_pairs`, in two steps:
 
 What the correlation means was measured on 2058 pictures of BUSI, BUS-BRA, BrEaST and DDTI: copies of one picture had
 0.95 and more, other frames of the same scan 0.59 to 0.83, two views of a patient up to 0.53, and pictures of different
-patients at most 0.33. Missed are copies turned by 3 degrees or more, and many that were cropped by over 10 % of a side.
+patients at most 0.33. Missed are copies turned by 3 degrees or more, some turned by 2, and many that were cropped by
+over 10 % of a side.
 """
 
 from __future__ import annotations
