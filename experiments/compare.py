@@ -117,7 +117,7 @@ def studies(argv: Sequence[str]) -> list[Study]:
 
 
 def _study(words: Sequence[str], size: str, data_set: str) -> Study:
-    arguments = parse(Arguments, words, prog=command.spelled("compare"), names=[size])
+    arguments = parse(Arguments, words, prog=command.spelled("compare"), names=[size, *_first_method(words)])
     if not (arguments.methods or arguments.runs):
         raise InputError("nothing to compare: name --methods, or --runs.")
     runs.results.check_options(arguments)
@@ -129,6 +129,14 @@ def _study(words: Sequence[str], size: str, data_set: str) -> Study:
         raise InputError(f"--runs: {', '.join(sorted(there))} is also a method of the grid; give it another name.")
     folder = arguments.out / data_set
     return Study(arguments, _cells(arguments, words, size, folder), folder)
+
+
+def _first_method(words: Sequence[str]) -> list[str]:
+    """The names of the first method and its options: settings that suit no other encoder are to be read with them."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--methods", nargs="*", default=[])
+    named, _ = chooser.parse_known_args(words)
+    return named.methods[0].split("+") if named.methods else []
 
 
 def _cells(arguments: Arguments, words: Sequence[str], size: str, folder: Path) -> list[runs.grid.Cell]:

@@ -199,6 +199,25 @@ def test_a_misspelt_method_is_named_before_the_first_run_begins(compared, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("method, setting", [
+    ("plain+lite0+nodule", "--model.frozen-levels 2"),
+    ("plain+measured", "--distort.shift 0.2"),
+    ("plain", "--mtl.method pcgrad"),
+])  # fmt: skip
+def test_a_setting_that_suits_the_methods_alone_is_taken(tmp_path, method, setting):
+    words = f"--methods {method} {setting} --data.name drawn --data.dir {tmp_path} --out {tmp_path / 'out'} --folds 0"
+    (study,) = compare.studies(words.split())
+    (cell,) = study.cells
+    group, field = setting.split()[0].removeprefix("--").replace("-", "_").split(".")
+    assert str(getattr(getattr(cell.config, group), field)) == setting.split()[1]
+    assert compare.studies([*words.split(), "--grid", str(_grid(tmp_path, method))])[0].cells == study.cells
+
+
+def _grid(folder, method):
+    (folder / "grid.json").write_text(json.dumps({"methods": [method]}))
+    return folder / "grid.json"
+
+
 def test_finished_runs_are_a_method_beside_those_of_the_grid(compared, monkeypatch, tmp_path):
     """The same runs under another name: every difference is 0, and p is 1."""
     command, out, _ = compared
