@@ -101,8 +101,8 @@ def _key(path: Path) -> str:
 def _cut(path: Path, stems: set[str]) -> bytes:
     content = path.read_bytes()
     if path.suffix.lower() == ".csv":
-        header, *rows = content.splitlines(keepends=True)
-        return header + b"".join(row for row in rows if any(stem.encode() in row for stem in stems))
+        lines = content.splitlines(keepends=True)
+        return b"".join(lines[:1] + [row for row in lines[1:] if any(stem.encode() in row for stem in stems)])
     if path.suffix.lower() == ".xlsx":
         from openpyxl import Workbook, load_workbook
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST_CHUNK = 128 << 20  # bytes, when unpacked; no more should be read at once
 LARGEST_LZF = 8 << 20  # the same of LZF: libhdf5 unpacks what is stored to at most 88 times its size
+MOST_INFLATED = 1032  # times its size is what gzip can unpack to
 LARGEST_SIDE = 4096  # pixels
 LONGEST_TEXT = 64  # bytes
 MOST = 1 << 20  # pictures, texts, and chunks
@@ -133,8 +134,10 @@ def _checked(file: File, name: str) -> h5py.Dataset:
         raise InputError(f"{name}: its values are in other files; that is refused")
     if found.shape is None or not 1 <= found.ndim <= 4 or not 1 <= found.shape[0] <= MOST:
         raise InputError(f"{name}: size {_size(found.shape or ())}, known are 1 to {MOST} values or pictures")
-    if unknown := set(_filters(found)) - FILTERS.keys():
+    if unknown := set(filters := _filters(found)) - FILTERS.keys():
         raise InputError(f"{name}: packed by filters {sorted(unknown)}, known are {' '.join(FILTERS.values())}")
+    if sum(each in (GZIP, LZF) for each in filters) > 1:
+        raise InputError(f"{name}: is packed twice, by {' '.join(FILTERS[each] for each in filters)}")
     if found.chunks:
         _check_chunks(found, name, file.size)
     elif found.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS:
@@ -203,6 +206,9 @@ def _texts(dataset: h5py.Dataset, name: str, count: int) -> list[str]:
         raise InputError(f"{name}: size {_size(dataset.shape)}, but there are {count} pictures")
     if dataset.dtype.kind not in "iuSO" or dataset.dtype.itemsize > LONGEST_TEXT:
         raise InputError(f"{name}: of type {dataset.dtype}, not whole numbers or short texts")
+    packed = max((chunk.size for chunk in _chunks(dataset)), default=0) if GZIP in _filters(dataset) else 0
+    if packed * MOST_INFLATED > LARGEST_CHUNK:  # libhdf5 unpacks it, whatever comes
+        raise InputError(f"{name}: a packed chunk of {packed} bytes, at most {LARGEST_CHUNK // MOST_INFLATED} are read")
     if dataset.dtype.kind != "O":
         return [_text(value, name) for value in dataset[()].ravel()]
     places = product(*map(range, dataset.shape))  # one by one, because each text may be as long as the file

@@ -92,3 +92,8 @@ def outline(picture: np.ndarray, shape: tuple[int, ...], *, above: int | None = 
     if odd := int(((values > 0) & (values < 255)).sum()):
         raise InputError(f"values: {odd} pixels are neither 0 nor 255")
     return values > 0
+
+
+def fills_frame(mask: np.ndarray) -> bool:
+    """Whether a mask bool[h w] marks all four corners and over half of its pixels, as one that is inside out does."""
+    return bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all() and mask.mean() > 0.5)

@@ -163,10 +163,17 @@ def _sharp_strokes(value: np.ndarray, bright: int, step: int, widest: int) -> np
     change = np.diff(value, axis=1, prepend=value[:, :1])
     rises, falls = change >= step, change <= -step
     stroke = np.zeros(value.shape, bool)
-    for row, first in np.argwhere(rises):
-        ends = np.flatnonzero(falls[row, first + 1 : first + 1 + widest])
-        if ends.size and value[row, first : first + 1 + ends[0]].max() >= bright:
-            stroke[row, first : first + 1 + ends[0]] = True
+    rows, firsts = np.nonzero(rises)
+    brightest = np.zeros(len(rows), value.dtype)
+    for width in range(1, widest + 1):  # what is left has not ended after fewer pixels
+        inside = firsts + width < value.shape[1]
+        rows, firsts, brightest = rows[inside], firsts[inside], brightest[inside]
+        brightest = np.maximum(brightest, value[rows, firsts + width - 1])
+        ends = falls[rows, firsts + width]
+        found = ends & (brightest >= bright)
+        for column in range(width):
+            stroke[rows[found], firsts[found] + column] = True
+        rows, firsts, brightest = rows[~ends], firsts[~ends], brightest[~ends]
     return stroke
 
 

@@ -104,6 +104,7 @@ def test_labels_and_counts(root):
         "masks with too many stray colours left out": 0,
         "masks that contradict the table left out": 0,
         "masks that are empty": 0,
+        "masks that mark all corners and over half of the picture": 0,
         "masks of another size left out": 0,
     }
     assert notes.counts == expected and list(notes.counts) == list(expected)
@@ -224,6 +225,25 @@ def test_masks_of_other_modes_are_the_same(root):
     for mode in ("P", "RGBA"):
         write_picture(root, "masks/COPE_000.png", ROWS["COPE_000"][1], mode)
         np.testing.assert_array_equal(read(root)[0]["COPE_000"].mask, box(3, 20))
+
+
+def test_what_is_transparent_in_a_mask_is_not_marked(root):
+    alpha = np.where(box(3), 255, 0).astype(np.uint8)
+    green = np.full((*alpha.shape, 3), bus_uclm.GREEN, np.uint8)  # also where nothing of it is seen
+    write_picture(root, "masks/ANFO_005.png", np.dstack([green, alpha]), "RGBA")
+    np.testing.assert_array_equal(read(root)[0]["ANFO_005"].mask, box(3))
+
+
+def test_a_mask_that_is_inside_out_is_left_out(root):
+    write_picture(root, "masks/ANFO_005.png", np.uint8(bus_uclm.GREEN) * ~box(3)[..., None])
+    records, notes = read(root)
+    assert records["ANFO_005"].mask is None and records["ANFO_005"].malignant is False
+    assert notes.counts["masks that mark all corners and over half of the picture"] == 1
+
+
+def test_letters_of_either_case_are_one_patient(root):
+    add(root, {name.lower() if name == "ANFO_006" else name: row for name, row in ROWS.items()})
+    assert [record.group for record in read(root)[0].values()] == ["ANFO", "ANFO", "COPE"]
 
 
 def test_what_is_not_on_both_sides_is_listed(root):

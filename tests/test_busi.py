@@ -73,6 +73,7 @@ def test_labels_masks_and_counts(root):
         "masks with values between 0 and 255, cut at 127": 0,
         "masks of 0 and 1": 0,
         "masks that are empty": 0,
+        "masks that mark all corners and over half of the picture": 0,
         "masks without image": 0,
         "other files": 0,
     }
@@ -113,7 +114,7 @@ def test_masks_that_are_soft_or_of_0_and_1_or_empty(root):
     assert records["malignant (2)"].mask is None and records["malignant (2)"].malignant is True
     why = "not one pixel is marked: it gives no outline"
     assert notes.dropped == [("benign/benign (9)_mask_1.png", why), ("malignant/malignant (2)_mask.png", why)]
-    assert list(notes.counts.values())[-5:] == [1, 1, 2, 0, 0] and notes.counts["masks"] == 7
+    assert list(notes.counts.values())[-6:] == [1, 1, 2, 0, 0, 0] and notes.counts["masks"] == 7
 
 
 def test_colour_becomes_luma_and_is_counted(root):

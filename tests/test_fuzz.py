@@ -36,6 +36,7 @@ def test_sixty_mutants_of_ddti_have_no_finding(source):
 
 def test_a_subset_is_what_belongs_to_a_picture_and_all_tables(source):
     (source / "notes.csv").write_text("ID,x\n1_1,a\n2_1,b\n13_1,c\n")
+    (source / "empty.csv").write_text("")
     book = Workbook()
     for row in (("ID", "x"), ("1_1", 3), ("2_1", 4), ("13_1", 5)):
         book.worksheets[0].append(row)
@@ -44,7 +45,8 @@ def test_a_subset_is_what_belongs_to_a_picture_and_all_tables(source):
     for seed in range(8):
         files = fuzz.subset(source, 1, rng(seed))
         case = next(name for name in files if name.endswith(".xml")).removesuffix(".xml")
-        assert set(files) == {f"{case}.xml", f"{case}_1.jpg", "notes.csv", "table.xlsx"}
+        assert set(files) == {f"{case}.xml", f"{case}_1.jpg", "notes.csv", "empty.csv", "table.xlsx"}
+        assert files["empty.csv"] == b""
         assert files["notes.csv"].decode().splitlines()[0] == "ID,x"
         assert f"{case}_1," in files["notes.csv"].decode()
         seen.add(case)

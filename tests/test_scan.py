@@ -79,6 +79,21 @@ def test_letters_go_and_bright_foci_stay():
     assert filled[80, 120] == grey[80, 120] > 220
 
 
+def test_strokes_are_those_of_a_search_pixel_by_pixel():
+    rng = np.random.default_rng(0)
+    for widest in (1, 2, 5):
+        value = rng.choice([0, 60, 130, 200, 255], (30, 40)).astype(np.int16)
+        expected = np.zeros(value.shape, bool)
+        for row in range(30):
+            for first in range(1, 40):
+                if value[row, first] - value[row, first - 1] >= 90:
+                    ends = [x for x in range(first + 1, 40) if value[row, x - 1] - value[row, x] >= 90]
+                    if ends and ends[0] - first <= widest and value[row, first : ends[0]].max() >= 190:
+                        expected[row, first : ends[0]] = True
+        assert expected.any()
+        np.testing.assert_array_equal(scan._sharp_strokes(value, 190, 90, widest), expected)
+
+
 @pytest.mark.parametrize("width", [3, 4, 6])
 def test_a_bright_focus_of_three_pixels_and_more_is_no_letter(width):
     """The width is that at half of the height. Narrower ones may be taken for a stroke: docs/predict.md says so."""

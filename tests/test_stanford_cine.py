@@ -260,10 +260,11 @@ def test_all_faults_are_named_at_once(source):
     ]
     changed = parts()
     changed["mask"][9, 3, 3] = 128
+    changed["mask"][10] = 255 - changed["mask"][10]
     changed["frame_num"][11] = 1
     add(source, rows, **changed)
     records, notes = read(source)
-    assert [record.case for record in records] == ["7_1_0001", "7_1_0001"]
+    assert [record.case for record in records] == ["7_1_0001"]
     texts = [
         "metadata.csv: row 2: ti-rads_level: '6' must be 1 to 5, or empty",
         "metadata.csv: row 3: histopath_diagnosis: '2' must be 0, 1, benign or malignant, or empty",
@@ -272,6 +273,7 @@ def test_all_faults_are_named_at_once(source):
         "metadata.csv: row 7: annot_id: '../7' must be a patient's number and _",
         "dataset.hdf5: frame_num: clip 7_1_ has frame 1 twice",
         "dataset.hdf5: mask[9]: values: 1 pixels are neither 0 nor 255",
+        "dataset.hdf5: mask[10]: values: all corners and over half of the frame are marked",
     ]
     assert len(notes.faults) == len(texts)
     for text, fault in zip(texts, notes.faults):
@@ -346,6 +348,21 @@ def bomb(file):
     values.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(4 << 20), 9))
 
 
+def texts_bomb(file):
+    import zlib
+
+    values = file.create_dataset("annot_id", (12,), "S64", chunks=(4096,), maxshape=(None,), compression="gzip")
+    values.id.write_direct_chunk((0,), zlib.compress(bytes(140 << 20), 9))
+
+
+def packed_twice(file):
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk((12,))
+    plist.set_deflate(9)
+    plist.set_deflate(9)
+    h5py.h5d.create(file.id, b"annot_id", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((12,)), plist)
+
+
 def packed_by_another(file):
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_chunk((12, *SIZE))
@@ -390,6 +407,8 @@ def link(name, value):
             "image: chunks of 3221",
         ),
         ("annot_id", put("annot_id", data=np.array([b"12_"] * 11)), "annot_id: size 11, but there are 12 pictures"),
+        ("annot_id", texts_bomb, "annot_id: a packed chunk of 142[0-9]{3} bytes, at most 130055"),
+        ("annot_id", packed_twice, "annot_id: is packed twice, by gzip gzip"),
         ("annot_id", put("annot_id", data=np.array([b"/etc"] * 12)), "annot_id: '/etc' must be a patient's number"),
         ("annot_id", put("annot_id", data=np.array([b"\xff_"] * 12)), "content: HDF5 cannot read it"),
         ("annot_id", put("annot_id", data=np.zeros(12)), "annot_id: of type float64"),

@@ -134,7 +134,9 @@ def test_labels_parts_and_counts(source):
         (1, 0),
         ("5", 4),
         (" 3 ", 2),
-        *((other, None) for other in (0, 6, "4a", "", None, True, 4.0, "٣", [4], "TIRADS 4", 10**4000)),
+        (4.0, 3),  # as of a column with gaps
+        ("4.0", 3),
+        *((other, None) for other in (0, 6, "4a", "", None, True, 4.5, "4.00", "٣", [4], "TIRADS 4", 10**4000)),
     ],
 )
 def test_a_category_is_1_to_5_or_unknown(source, given, grade):
@@ -363,6 +365,7 @@ def test_all_faulty_pictures_and_patients_are_named_at_once(source):
         "7": {"images": ["8_0.png"]},
         "8": {"images": ["8_../../0.png"]},
         "9": {"images": ["9_0.png"], "nodule_2": "none"},
+        "10": {"images": ["10_0.png"], "nodule_1": nodule(), "nodule_5": nodule(**MALIGNANT), "nodule_count": 2},
     }
     write_json(source, values)
     _, notes = read(source)
@@ -375,6 +378,7 @@ def test_all_faulty_pictures_and_patients_are_named_at_once(source):
         "stats/id2info_eng.json: patient '7': images: '8_0.png' must be 7_",
         "stats/id2info_eng.json: patient '8': images: '8_../../0.png' must be 8_",
         "stats/id2info_eng.json: patient '9': nodule_2: is a str, not a description",
+        "stats/id2info_eng.json: patient '10': nodule_5: the nodules that are known are nodule_1, nodule_2",
         f"{name(7)}: is in test and in train; remove one",
         f"train/masks/{name(1)}: size: 40 x 31, but the image is 40 x 30",
         f"train/images/{name(2)}: picture: not a whole PNG file",

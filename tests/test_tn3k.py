@@ -115,6 +115,15 @@ def test_an_image_with_a_black_mask_is_kept_without_outline(source, tmp_path):
     assert len(records) == 13 and [record.malignant for record in records][6] is True
 
 
+def test_a_mask_that_is_inside_out_gives_no_outline(source):
+    add(source, folds=False)
+    write(source / "trainval-mask" / "0003.jpg", 255 - outline(), mode="L")
+    records, notes = read(source)
+    assert notes.faults == [] and records["trainval_0003"].mask is None
+    assert [place for place, _ in notes.dropped if "mask" in place] == ["trainval-mask/0003.jpg"]
+    assert notes.counts["masks that mark all corners and over half of the picture"] == 1
+
+
 def test_images_and_masks_only(source):
     add(source, labels=False, folds=False)
     records, notes = read(source)
@@ -235,7 +244,7 @@ def test_what_does_not_belong_together_is_listed(source):
         ("trainval-image/\\udcff\\n.jpg", "its name is not a number and .jpg"),
         ("the label of trainval-image/0010.jpg", "label4trainval.csv has no row for it"),
     ]
-    assert [notes.counts[name] for name in tn3k.COUNTED[6:]] == [1, 1, 1, 0, 2, 0]
+    assert [notes.counts[name] for name in tn3k.COUNTED[6:]] == [1, 1, 1, 0, 0, 2, 0]
 
 
 def test_all_faulty_rows_and_pictures_are_named_at_once(source, tmp_path):
@@ -317,6 +326,11 @@ def test_a_wrong_folder_and_what_to_do(source, tmp_path):
         for what in ("image", "mask"):
             (empty / f"{part}-{what}").mkdir(parents=True)
     with pytest.raises(InputError, match="there is no image of TN3K in it"):
+        read(empty)
+    write(empty / "test-image" / "0000.JPG", speckle(0))
+    with pytest.raises(
+        InputError, match=r"no image of TN3K in it\..* test-image/0000\.JPG: its name is not a number and"
+    ):
         read(empty)
 
 

@@ -142,14 +142,21 @@ def test_masks_that_are_soft_or_of_0_and_1_or_empty(source):
     write(source / "mask" / "1.PNG", soft)
     write(source / "mask" / "2.PNG", outline() // 255)
     write(source / "mask" / "3.PNG", np.zeros(SIZE, np.uint8))
+    write(source / "mask" / "4.PNG", 255 - outline())
     records, notes = read(source)
     assert notes.faults == []
     np.testing.assert_array_equal(records["1"].mask, soft > 127)
     np.testing.assert_array_equal(records["2"].mask, outline() == 255)
     assert records["3"].mask is None and records["3"].malignant is True
-    assert notes.dropped == [("mask/3.PNG", "not one pixel is marked: it gives no outline")]
+    assert records["4"].mask is None
+    inverted = "all corners and over half of the picture are marked (inside out?): it gives no outline"
+    assert notes.dropped == [
+        ("mask/3.PNG", "not one pixel is marked: it gives no outline"),
+        ("mask/4.PNG", inverted),
+    ]
     counts = ("masks with values between 0 and 255, cut at 127", "masks of 0 and 1", "masks that are empty")
     assert [notes.counts[name] for name in counts] == [1, 1, 1]
+    assert notes.counts["masks that mark all corners and over half of the picture"] == 1
 
 
 def test_a_build_comes_back(source, tmp_path):

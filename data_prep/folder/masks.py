@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_prep.pictures import fills_frame
 from thyroid_jax.data.formats import Labels
 from thyroid_jax.errors import InputError
 
@@ -117,8 +118,7 @@ def _by_colour(stored: Labels) -> np.ndarray:
 
 def _fills(mask: np.ndarray) -> bool:
     """Whether a frame of bool[n h w] has all four corners and over half of its pixels marked."""
-    corners = mask[:, [0, 0, -1, -1], [0, -1, 0, -1]].all(axis=1)
-    return bool((corners & (mask.mean(axis=(1, 2)) > 0.5)).any())
+    return any(map(fills_frame, mask))
 
 
 def _is_a_line(mask: np.ndarray) -> bool:

@@ -21,10 +21,12 @@ MASK_MODES = ("1", *IMAGE_MODES)
 ABSENT, EXTRA_IMAGE, EXTRA_MASK = "images that are not there", "images without row", "masks without row"
 CUT_AT, NEAR_THE_CUT = 127, 64
 CUT, ONES, EMPTY = f"masks with values between 0 and 255, cut at {CUT_AT}", "masks of 0 and 1", "masks that are empty"
-MASK_COUNTS = (CUT, ONES, EMPTY)
+FULL = "masks that mark all corners and over half of the picture"
+MASK_COUNTS = (CUT, ONES, EMPTY, FULL)
 MASK_RULE = (  # for the cards
     f"Values of a mask between 0 and 255 are cut at {CUT_AT}, and a mask of 0 and 1 is marked where it is 1; such "
-    "masks are counted. An image whose mask is empty is kept without outline."
+    "masks are counted. An image whose mask is empty, or marks all corners and over half of the picture, is kept "
+    "without outline."
 )
 
 
@@ -148,13 +150,17 @@ def check_not_faint(values: np.ndarray) -> None:
 
 
 def lesion(picture: np.ndarray, shape: tuple[int, ...], place: str, notes: Notes) -> np.ndarray | None:
-    """The outline bool[h w] of a mask that should mark something (:func:`marked`); None, noted, when it does not."""
-    return unless_empty(marked(picture, shape, place, notes), place, notes)
+    """The outline bool[h w] of a mask (:func:`marked`); None, noted, when it cannot be that of a nodule."""
+    return usable(marked(picture, shape, place, notes), place, notes)
 
 
-def unless_empty(outline: np.ndarray, place: str, notes: Notes) -> np.ndarray | None:
-    """The outline, or None, noted and counted, when not one pixel is marked."""
-    if outline.any():
+def usable(outline: np.ndarray, place: str, notes: Notes) -> np.ndarray | None:
+    """The outline, or None, noted and counted, when not one pixel is marked, or the mask is probably inside out."""
+    if not outline.any():
+        leave_out(place, "not one pixel is marked: it gives no outline", EMPTY, notes)
+    elif pictures.fills_frame(outline):
+        why = "all corners and over half of the picture are marked (inside out?): it gives no outline"
+        leave_out(place, why, FULL, notes)
+    else:
         return outline
-    leave_out(place, "not one pixel is marked: it gives no outline", EMPTY, notes)
     return None

@@ -66,7 +66,8 @@ def labels_of(place: Path, table: str, notes: Notes) -> dict[str, str] | None:
     A table that is not there is noted; one that cannot be read, or whose columns cannot be told, is a fault, and so is
     every row that cannot be read. The table may have a header or not, and other columns: the names are in the one that
     is called ID or holds names of pictures in most rows, or in the only other one; the labels in the one that is called
-    label, labels or CATE, or holds 0 and 1 in most rows. A name may lack its suffix. An empty label is missing.
+    label, labels or CATE, or holds 0 and 1 in most rows. A name may lack its suffix. An empty label is missing. A
+    column ID beside another one of names is a fault: it may count the rows.
     """
     if not is_there(place / table):
         notes.dropped.append((f"the labels of {table}", "the table is not there"))
@@ -106,7 +107,7 @@ def _columns(rows: Sequence[Row]) -> tuple[int, int]:
         column for column in range(len(head)) if 2 * sum(bool(fits(texts[column])) for _, texts in body) > len(body)
     ]
     labels = called(("label", "labels", "cate")) or mostly(MALIGNANT.__contains__)
-    names = called(("id",)) or mostly(lambda text: "." in text and _NUMBER.fullmatch(text))
+    names = sorted({*called(("id",)), *mostly(lambda text: "." in text and _NUMBER.fullmatch(text))})
     if len(labels) == 1 and not names and len(head) == 2:
         names = [1 - labels[0]]
     if len(labels) != 1 or len(names) != 1:
@@ -143,9 +144,9 @@ def image_of(source: Path, place: str, kind: str, notes: Notes) -> np.ndarray | 
 def outline_of(source: Path, place: str, kind: str, image: np.ndarray | None, notes: Notes) -> np.ndarray | None:
     """The outline bool[h w] in a mask of the size of ``image``; None, and a fault, when it cannot be used.
 
-    A mask in which no pixel is marked also gives None: this is no fault, but is noted and counted. In a PNG mask the
-    marked pixels are those of :func:`_folders.marked`, in a JPEG mask those above 127. When ``image`` is None, only
-    whether the mask can be read is seen.
+    A mask in which no pixel is marked, or that is probably inside out, also gives None: this is no fault, but is noted
+    and counted. In a PNG mask the marked pixels are those of :func:`_folders.marked`, in a JPEG mask those above 127.
+    When ``image`` is None, only whether the mask can be read is seen.
     """
     if not is_there(source / place):
         notes.faults.append(f"{place}: is not there, but its image is; copy it from the original.")
@@ -157,7 +158,7 @@ def outline_of(source: Path, place: str, kind: str, image: np.ndarray | None, no
         if image is not None:
             outline = pictures.outline(mask, image.shape, above=_folders.CUT_AT)
             _folders.check_not_faint(pictures.grey(mask))
-            return _folders.unless_empty(outline, place, notes)
+            return _folders.usable(outline, place, notes)
     return None
 
 
@@ -188,4 +189,5 @@ def counted(records: Iterable[Record], notes: Notes, names: Callable[[Record], S
 def some_images(notes: Notes, source: Path, title: str) -> None:
     """Raise :class:`InputError` when no image was found, and no fault that would say why."""
     if not notes.counts["images"] and not notes.faults:
-        raise InputError(f"{source}: there is no image of {title} in it. Unpack the pictures there.")
+        odd = "".join(f" {place}: {why}." for place, why in notes.dropped[:1])
+        raise InputError(f"{source}: there is no image of {title} in it. Unpack the pictures there.{odd}")

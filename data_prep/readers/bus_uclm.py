@@ -45,8 +45,8 @@ CARD = Card(
     faults=(
         "An image has one Label, but a mask may hold lesions of both colours: they are counted.",
         "An image whose mask contradicts its Label (a normal scan with marked pixels, a lesion of the other colour "
-        "only), is empty beside a lesion, or has many pixels of other colours is kept with its Label and without "
-        "outline.",
+        "only), is empty beside a lesion, marks all corners and over half of the picture, or has many pixels of other "
+        "colours is kept with its Label and without outline.",
         "Colour Doppler and marks are not filled in, and combined images are not cut into their two views: leave them "
         "out by their descriptors where that matters. The grey value is the luma.",
         "The masks of patient HESN have another size than the images: these images are kept without outline.",
@@ -74,6 +74,7 @@ COUNTED = (
     TOO_STRAY,
     CONFLICT,
     _folders.EMPTY,
+    _folders.FULL,
     UNUSED,
 )
 
@@ -128,7 +129,7 @@ def _listed(rows: Sequence[tuple[int, dict[str, str]]], notes: Notes) -> Iterato
 def _record(root: Path, row: Listed, notes: Notes) -> Record | None:
     """The record of one row, or None, and faults, when one of its pictures cannot be used."""
     places = f"{IMAGES}/{row.file}", f"{MASKS}/{row.file}"
-    case, patient = row.file.removesuffix(".png"), row.file.partition("_")[0]
+    case, patient = row.file.removesuffix(".png"), row.file.partition("_")[0].upper()
     scan = _folders.read_picture(root, places[0], _folders.IMAGE_MODES, notes)
     coloured = _folders.read_picture(root, places[1], ("P", "RGB", "RGBA"), notes)
     if scan is None or coloured is None:
@@ -161,7 +162,8 @@ def _lesions(picture: np.ndarray, row: Listed, place: str, notes: Notes) -> tupl
     A few pixels of another colour, as at the edge of a scaled mask, are not marked, and the mask is counted. A mask
     that cannot be used gives (None, False), and is noted; the mask of a normal scan gives the same.
     """
-    black, benign, malignant = ((picture[..., :3] == colour).all(axis=-1) for colour in (BLACK, GREEN, RED))
+    seen = picture[..., :3] * (picture[..., 3:] > 0 if picture.shape[-1] == 4 else True)  # transparent is black
+    black, benign, malignant = ((seen == colour).all(axis=-1) for colour in (BLACK, GREEN, RED))
     outline = benign | malignant
     marked, stray = int(outline.sum()), int((~(black | outline)).sum())
     if unusable := _unusable(row, marked, stray, outline.size, bool(benign.any()), bool(malignant.any())):
@@ -173,7 +175,7 @@ def _lesions(picture: np.ndarray, row: Listed, place: str, notes: Notes) -> tupl
         return None, False
     red = bool(malignant.sum() > MOST_STRAY * marked)  # fewer are stray pixels of a green lesion
     notes.counts[BOTH] += red and bool(benign.any())
-    return _folders.unless_empty(outline, place, notes), red
+    return _folders.usable(outline, place, notes), red
 
 
 def _unusable(

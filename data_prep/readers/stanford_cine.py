@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import hdf5
-from data_prep.pictures import outline
+from data_prep.pictures import fills_frame, outline
 from data_prep.reading import fault_of
 from data_prep.tables import by_column, csv_rows
 from thyroid_jax.data.record import Card, Notes, Record
@@ -177,6 +177,8 @@ def _record(
         marked = outline(mask, image.shape)
         if not marked.any():
             return "without outline", None
+        if fills_frame(marked):
+            raise InputError("values: all corners and over half of the frame are marked (inside out?)")
         if image.min() == image.max():
             return "of one grey value", None
         return "", Record(

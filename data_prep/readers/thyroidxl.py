@@ -343,11 +343,12 @@ def _patient(name: str, value: Any) -> Patient:
         if not re.fullmatch(re.escape(name) + r"_[0-9A-Za-z_-]{1,80}\.png", image):
             raise InputError(f"images: {image[:80]!r} must be {name}_... .png")
     nodules = []
-    for key in NODULES:
-        if value.get(key):
-            if not isinstance(value[key], dict):
-                raise InputError(f"{key}: is a {type(value[key]).__name__}, not a description")
-            nodules.append(value[key])
+    for key in sorted(key for key in value if re.fullmatch(r"nodule_[0-9]+", key, re.ASCII) and value[key]):
+        if key not in NODULES:
+            raise InputError(f"{key[:40]}: the nodules that are known are {', '.join(NODULES)}")
+        if not isinstance(value[key], dict):
+            raise InputError(f"{key}: is a {type(value[key]).__name__}, not a description")
+        nodules.append(value[key])
     return _labelled(name, tuple(dict.fromkeys(images)), nodules, CODES.get(_whole(value.get("conclusion"))))
 
 
@@ -381,10 +382,11 @@ def _grade(tirads: Any) -> int | None:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number of one digit that is given as a number or as a text; None for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]", value.strip(), re.ASCII):
-        return int(value)
-    return value if type(value) is int and 0 <= value <= 9 else None
+    """A whole number of one digit that is given as a number or as a text, also as 4.0; None for anything else."""
+    if not isinstance(value, int | float | str):
+        return None
+    found = re.fullmatch(r"([0-9])(?:\.0)?", str(value).strip(), re.ASCII)
+    return int(found[1]) if found else None
 
 
 CONTRADICTION = "contradiction"

@@ -40,7 +40,7 @@ CARD = Card(
         "sides of a split, also of the publishers' test part and folds.",
         "Numbers of files begin again at 0000 in the test part: the case names carry the part.",
         "Masks are JPEG files: a pixel belongs to the outline where its value is 128 or more. An image whose mask "
-        "is black is kept without outline.",
+        "is black, or marks all corners and over half of the picture, is kept without outline.",
         "An image outside the test part that is an exact copy of a test image is left out.",
         "Some copies have images and masks only. Then malignancy is unknown and there are no folds of the publishers.",
         "The publishers' folds are indices into the complete list of files. They are left out when this list is not "
@@ -59,6 +59,7 @@ COUNTED = (  # in the order in which they are printed, also when they are 0
     "images without row",
     "masks without image",
     _folders.EMPTY,
+    _folders.FULL,
     _thyroid.EXTRA,
     _thyroid.COPIES,
 )
