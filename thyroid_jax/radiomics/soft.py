@@ -77,7 +77,7 @@ def morphology(
 
 def non_compactness(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
     """1 - clip(4 pi A / P^2, 0, 1): 0 for a disc, 0.16 for a 2:1 ellipse, towards 1 for a long or ragged mask."""
-    spacing = _pixels_of_area_one(spacing)
+    spacing = pixels_of_area_one(spacing)
     a, p = area(probability, spacing=spacing), perimeter(probability, spacing=spacing)
     return 1 - jnp.clip(4 * jnp.pi * jnp.maximum(a, 1.0) / jnp.maximum(p, 1.0) ** 2, 0, 1)
 
@@ -100,7 +100,7 @@ def margin_irregularity(
 
     0 for any ellipse, whatever its elongation.
     """
-    spacing = _pixels_of_area_one(spacing)
+    spacing = pixels_of_area_one(spacing)
     ellipse = shape.ellipse_perimeter(*axes(moments(probability, spacing=spacing)))
     return 1 - jnp.clip(ellipse / jnp.maximum(perimeter(probability, spacing=spacing), 1.0), 0, 1)
 
@@ -113,7 +113,7 @@ def non_ellipticity(probability: Float[Array, "h w"], *, spacing: tuple[float, f
     radius 20 with s = 1) and reward it.
     """
     h, w = probability.shape
-    spacing = _pixels_of_area_one(spacing)
+    spacing = pixels_of_area_one(spacing)
     softness = edge_softness(probability, spacing=spacing)
     ellipse = moment_ellipse(moments(probability, spacing=spacing), softness, (h, w), spacing=spacing)
     return 1 - jnp.minimum(probability, ellipse).sum() / jnp.maximum(probability, ellipse).sum()
@@ -295,7 +295,7 @@ def _steps(probability: Float[Array, "h w"], spacing: tuple[float, float]) -> Fl
     return square / (jnp.sqrt(square + flat**2) + flat)  # sqrt(square + flat^2) - flat, 0 where it is flat
 
 
-def _pixels_of_area_one(spacing: tuple[float, float]) -> tuple[float, float]:
+def pixels_of_area_one(spacing: tuple[float, float]) -> tuple[float, float]:
     """The spacing of the same ratio whose pixels have area 1, so that the limits of one pixel hold in every unit."""
     ratio = (spacing[0] / spacing[1]) ** 0.5
     return ratio, 1 / ratio
