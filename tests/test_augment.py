@@ -193,3 +193,13 @@ def test_a_shadow_only_darkens_and_the_more_the_deeper():
         darkest = below.argmin()  # to either side of it the shadow fades
         assert (np.diff(below[: darkest + 1]) <= 1e-6).all() and (np.diff(below[darkest:]) >= -1e-6).all()
         assert (below > 0.99).any()
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, jnp.bfloat16])
+def test_a_mask_of_any_type_moves_as_the_same_mask_in_float32(dtype):
+    image, mask = drawn()
+    expected = augment(jax.random.key(2), image, mask, GEOMETRY)
+    found = augment(jax.random.key(2), image, mask.astype(dtype), GEOMETRY)
+    for part, same in zip(found, expected):
+        np.testing.assert_allclose(part, same, atol=1e-5)
+    assert ((found[1] > 0.01) & (found[1] < 0.99)).any()

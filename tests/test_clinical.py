@@ -5,6 +5,7 @@ and whether it survives a random view.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage, special, stats
@@ -446,3 +447,52 @@ def test_a_mask_cut_before_it_is_measured_does_not_survive(monkeypatch):
     monkeypatch.setattr(clinical, "target", lambda image, mask, cut: target(image, np.asarray(mask) >= 0.5))
     rank = dict(zip(clinical.TARGET, survival(*phantoms(), 0.5).rank.mean(0)))
     assert rank["ellipse_to_perimeter"] < 0.7 and rank["elongation"] > 0.95
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, jnp.bfloat16, jnp.float16])
+def test_an_image_of_any_type_is_measured_as_the_same_image_in_float32(dtype):
+    """Sums of 8-bit values would overflow, and the soft mask would be rounded to whole numbers."""
+    image, mask = case(3)[0] * 255, two_readers()
+    image = np.asarray(jnp.asarray(np.rint(image)[None], dtype))
+    found = clinical.target(jnp.asarray(image), mask[None])
+    for part, expected in zip(found, clinical.target(image.astype(np.float32), mask[None])):
+        np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)
+    assert found[0].dtype == np.float32 and found[1].all()
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-4, 1e3])
+def test_the_unit_of_the_spacing_does_not_matter(size):
+    """Pixels in metres, for example."""
+    image, mask = case(2)
+    values, valid = targets((image, mask), spacing=(size, 1.3 * size))[0]
+    expected, _ = targets((image, mask), spacing=(1.0, 1.3))[0]
+    assert all(valid.values())
+    assert values == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_black_cyst_does_not_follow_the_gain():
+    mask = ellipse()
+    image = np.where(mask, 0, scan(4)).astype(np.float32)
+    (values, valid), (dimmed, _) = targets((image, mask), (image / 2, mask))
+    assert all(valid.values()) and values["echogenicity"] == pytest.approx(np.log(1e-6))
+    assert dimmed == pytest.approx(values, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_grey_value_that_is_none_leaves_the_outline_alone(wrong):
+    image, mask = case(6)
+    expected, _ = targets((image, mask))[0]
+    for place in ((24, 32), (24, 48), (2, 2)):  # in the nodule, in the ring, far away
+        spoilt = image.copy()
+        spoilt[place] = wrong
+        (values, valid), (beside, whole) = targets((spoilt, mask), (image, mask))
+        assert valid == {name: name in clinical.TARGET[:4] for name in clinical.TARGET}
+        assert values == {name: expected[name] if valid[name] else 0 for name in expected}
+        assert beside == expected and all(whole.values())
+
+
+def test_a_mask_with_a_nan_says_nothing():
+    image, mask = case(6)
+    spoilt = mask.astype(np.float32)
+    spoilt[24, 32] = np.nan
+    assert not any(targets((image, spoilt))[0][1].values())

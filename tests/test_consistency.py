@@ -191,3 +191,11 @@ def test_the_prior_flattens_while_its_correlation_stays():
 
 def test_the_example_in_the_docstring():
     assert doctest.testmod(module).failed == 0
+
+
+def test_a_prior_that_is_not_a_number_has_no_correlation():
+    """Not that of a constant: a run that has gone wrong would look like one without a relation."""
+    prior, label = np.linspace(0.2, 0.8, 6, dtype=np.float32), np.float32([0, 1, 0, 1, 1, 1])
+    prior[2] = np.nan
+    assert np.isnan(correlation(prior, label))
+    assert np.isfinite(correlation(prior, label, where=~np.isnan(prior)))

@@ -1,8 +1,10 @@
 """Distorted outlines: as wrong as asked for, without a bias in size, the same however a batch is spread."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from thyroid_jax.data.distort import DistortConfig, distort
 from thyroid_jax.errors import InputError
@@ -63,3 +65,30 @@ def test_an_empty_outline_stays_empty():
 def test_impossible_numbers_are_named():
     with pytest.raises(InputError, match=r"distort\.shift is -0\.1"):
         DistortConfig(shift=-0.1)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, jnp.bfloat16])
+def test_a_mask_of_any_type_is_distorted_as_the_same_mask_in_float32(dtype):
+    found = distort(jax.random.key(0), jnp.asarray(ELLIPSE[None], dtype), DistortConfig())
+    np.testing.assert_array_equal(found, views(DistortConfig(), 1))
+
+
+def test_it_is_the_formula():
+    """A move, then a zoom about the centre; shift and zoom are read off a second mask's centre and area."""
+    config, keys = (
+        DistortConfig(shift=0.3, stretch=0.3, bend=0),
+        jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 3),
+    )
+    centre = np.array([(ELLIPSE * ROWS).sum(), (ELLIPSE * COLUMNS).sum()])[:, None, None] / ELLIPSE.sum()
+    shift = 0.3 * np.sqrt(ELLIPSE.sum() / np.pi) * np.asarray(jax.random.normal(keys[0], (2, 1, 1)))
+    zoom = np.exp(0.3 * np.asarray(jax.random.normal(keys[1], (2, 1, 1))))
+    source = centre + (np.stack([ROWS, COLUMNS]) - centre - shift) / zoom
+    expected = ndimage.map_coordinates(ELLIPSE, source, order=1, mode="grid-constant")
+    np.testing.assert_allclose(views(config, 1)[0], expected, atol=1e-4)
+
+
+def test_a_mask_of_less_than_a_pixel_stays_about_its_own_centre():
+    faint = np.zeros((20, 16, 24), np.float32)
+    faint[:, 11, 17] = 0.5
+    found = np.asarray(distort(jax.random.key(0), faint, DistortConfig(shift=0, stretch=0.4, bend=0)))
+    assert (found[:, 11, 17] > 0.49).all()

@@ -1,5 +1,7 @@
 """Grading losses: each is the negative log-likelihood of the distribution that it reads from the logits."""
 
+import inspect
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -98,3 +100,28 @@ def test_gradients_against_finite_differences(kind, case, x64):
 def test_an_unknown_kind_names_the_known_ones(case):
     with pytest.raises(ValueError, match="cross_entropy, corn"):
         grading.probabilities(case[0], kind="probit")
+
+
+@LOSSES
+def test_there_is_a_class_weight_for_each_grade(kind):
+    logits, target = np.zeros((2, 3), np.float32), np.eye(3, dtype=np.float32)[:2]
+    for weights in ([2.0], [1.0, 2.0], [1.0] * 4):
+        with pytest.raises(ValueError, match=f"{len(weights)} class weights for 3 grades"):
+            inspect.unwrap(grading.LOSSES[kind])(logits, target, class_weights=weights)
+
+
+@LOSSES
+def test_double_precision_targets_take_class_weights(kind):
+    """Without x64 they are made single; a warning would be an error here."""
+    rng = np.random.default_rng(0)
+    logits, target, weights = rng.normal(size=(4, 3)), rng.dirichlet(np.ones(3), 4), [0.5, 1.0, 2.0]
+    single = grading.LOSSES[kind](logits.astype(np.float32), target.astype(np.float32), class_weights=weights)
+    np.testing.assert_allclose(grading.LOSSES[kind](logits, target, class_weights=weights), single, rtol=1e-5)
+
+
+@LOSSES
+def test_probabilities_of_half_precision_logits_add_up_to_one(kind):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(50, 5)) * 3, jnp.bfloat16)
+    p = grading.probabilities(logits, kind=kind)
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    np.testing.assert_array_equal(p, grading.probabilities(logits.astype(jnp.float32), kind=kind))

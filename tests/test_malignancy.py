@@ -62,3 +62,9 @@ def test_gradients_against_finite_differences(x64):
     logit, target = jnp.asarray(LOGIT, jnp.float64), jnp.asarray(TARGET, jnp.float64)
     loss = lambda x: malignancy(x, target, class_weights=(0.5, 2.0))
     jax.test_util.check_grads(loss, (logit,), order=2, modes=["rev"], atol=1e-6, rtol=1e-6)
+
+
+def test_double_precision_logits_take_class_weights():
+    """Without x64 they are made single; a warning would be an error here."""
+    loss = lambda dtype: malignancy(LOGIT.astype(dtype), TARGET.astype(dtype), class_weights=(0.5, 2.0))
+    np.testing.assert_allclose(loss(np.float64), loss(np.float32), rtol=1e-6)

@@ -301,3 +301,10 @@ def test_contrast_at_the_edges():
     for bad, mask in ((image.astype(float), spot), (image, spot.astype(float)), (image[1:], spot), (image[None], spot)):
         with pytest.raises(ValueError, match=r"uint8\[h w\]"):
             metrics.contrast_to_noise(bad, mask)
+
+
+def test_nothing_is_near_an_empty_mask_whatever_the_tolerance():
+    for tolerance in (0, 2.0, np.inf):
+        for a, b in ((EMPTY, FULL), (FULL, EMPTY)):
+            assert metrics.nsd(a, b, tolerance) == metrics.boundary_f(a, b, tolerance) == 0
+        assert metrics.nsd(EMPTY, EMPTY, tolerance) == metrics.nsd(FULL, FULL, tolerance) == 1

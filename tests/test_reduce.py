@@ -1,5 +1,7 @@
 """Sums and counts, divided once: over devices they give the whole batch's mean; and what a False flag hides."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,3 +110,26 @@ def test_losses_of_half_precision_are_those_of_the_same_numbers_in_float32(name)
         found = loss(*half, where=where)
         assert found.dtype == jnp.float32
         np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_shapes_that_would_be_broadcast_are_refused(name):
+    """b predictions [b 1] against b targets [b] would give [b b] losses, or their mean, without a word."""
+    loss, shape = LOSSES[name]
+    loss = inspect.unwrap(loss)  # without the tests' type checker, as users call it
+    rows, first = jnp.full(shape, 0.5), (1, *shape[1:])
+    for prediction, target, where in (
+        (rows[..., None], rows, None),
+        (rows, jnp.full(first, 0.5), None),
+        (rows, jnp.full((*shape[:-1], 1) if len(shape) > 1 else (1,), 0.5), None),
+        (rows, rows, jnp.ones(1, bool)),
+        (rows, rows, jnp.ones((*shape, 1), bool)),
+    ):
+        with pytest.raises(ValueError, match="must have one shape"):
+            loss(prediction, target, where=where)
+
+
+def test_grade_numbers_are_no_grade_probabilities_where_there_are_as_many_images_as_grades():
+    for loss in (grading.cross_entropy, grading.corn):
+        with pytest.raises(ValueError, match=r"prediction \(5, 5\), target \(5,\)"):
+            inspect.unwrap(loss)(jnp.zeros((5, 5)), jnp.arange(5.0))

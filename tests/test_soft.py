@@ -459,3 +459,14 @@ def test_half_precision_is_computed_in_single():
 
 def test_the_example_in_the_docstring():
     assert doctest.testmod(soft).failed == 0
+
+
+@pytest.mark.parametrize("name", ["area", "perimeter", "edge_softness", "moments", "hull_area", *soft.FEATURES])
+def test_a_large_mask_of_half_precision_is_measured_as_the_same_mask_in_float32(name):
+    """Its area is above float16's largest number, and bfloat16 tells neither its pixels nor its columns apart."""
+    rows, columns = np.mgrid[:300, :400]
+    mask = jnp.asarray(np.hypot(rows - 150, (columns - 200) / 1.2) < 148, jnp.float32)
+    measure = getattr(soft, name)
+    for half in (jnp.bfloat16, jnp.float16):
+        for found, expected in zip(jax.tree.leaves(measure(mask.astype(half))), jax.tree.leaves(measure(mask))):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -8,7 +8,7 @@ from jax.scipy.ndimage import map_coordinates
 
 from thyroid_jax.masks import check_mask
 from thyroid_jax.settings import check_within, settings
-from thyroid_jax.shapes import Array, Float, Int, Key, Number
+from thyroid_jax.shapes import Array, Bool, Float, Int, Key, Number
 
 
 @settings
@@ -43,15 +43,16 @@ class AugmentConfig:
 def augment(
     key: Key,
     image: Float[Array, "b h w 1"],
-    mask: Float[Array, "b h w"],
+    mask: Float[Array, "b h w"] | Bool[Array, "b h w"] | Int[Array, "b h w"],
     config: AugmentConfig,
     *,
     first: int | Int[Array, ""] = 0,
 ) -> tuple[Float[Array, "b h w 1"], Float[Array, "b h w"]]:
     """A random view of every example: mirror, affine motion, then gain, gamma, speckle, blur and shadow on the image.
 
-    Both stay in [0, 1]; pixels from outside the image are 0. Example i's view depends only on ``key`` and on its place
-    ``first + i`` in the whole batch. So a run gives the same views however its batches are spread over devices.
+    Both stay in [0, 1], in float32 at least; pixels from outside the image are 0. Example i's view depends only on
+    ``key`` and on its place ``first + i`` in the whole batch. So a run gives the same views however its batches are
+    spread over devices.
     Raises ValueError for a mask outside [0, 1] (:func:`thyroid_jax.masks.check_mask`).
     """
     check_mask(mask, "mask")
@@ -62,10 +63,12 @@ def augment(
 def _views(
     key: Key,
     image: Float[Array, "b h w 1"],
-    mask: Float[Array, "b h w"],
+    mask: Float[Array, "b h w"] | Bool[Array, "b h w"] | Int[Array, "b h w"],
     config: AugmentConfig,
     first: int | Int[Array, ""],
 ) -> tuple[Float[Array, "b h w 1"], Float[Array, "b h w"]]:
+    # Interpolation in integers would round, and that of bool masks make every touched pixel True.
+    image, mask = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (image, mask))
     keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(image.shape[0]))
     image, mask = jax.vmap(lambda k, x, m: _view(k, x[..., 0], m, config))(keys, image, mask)
     return image[..., None], mask

@@ -11,7 +11,7 @@ from jax.scipy.ndimage import map_coordinates
 
 from thyroid_jax.masks import check_mask
 from thyroid_jax.settings import check_within, settings
-from thyroid_jax.shapes import Array, Float, Int, Key
+from thyroid_jax.shapes import Array, Bool, Float, Int, Key
 
 _KNOTS = 4  # of the random bending, in each direction
 
@@ -35,14 +35,20 @@ class DistortConfig:
 
 
 def distort(
-    key: Key, mask: Float[Array, "b h w"], config: DistortConfig, *, first: int | Int[Array, ""] = 0
+    key: Key,
+    mask: Float[Array, "b h w"] | Bool[Array, "b h w"] | Int[Array, "b h w"],
+    config: DistortConfig,
+    *,
+    first: int | Int[Array, ""] = 0,
 ) -> Float[Array, "b h w"]:
-    """Soft masks in [0, 1], each about its own centre of mass: mask(c + (x - c) / zoom - shift - bending(x)).
+    """Soft masks in [0, 1], each about its own centre of mass c: mask(c + (x - c - shift) / zoom - bending(x)).
 
-    Example i depends only on ``key`` and on its place ``first + i`` in the whole batch. An empty mask stays empty.
+    They are float32 at least. Example i depends only on ``key`` and on its place ``first + i`` in the whole batch. An
+    empty mask stays empty.
     Raises ValueError for values outside [0, 1] (:func:`thyroid_jax.masks.check_mask`).
     """
     check_mask(mask, "mask")
+    mask = jnp.asarray(mask).astype(jnp.promote_types(mask.dtype, jnp.float32))
     keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(mask.shape[0]))
     return jax.vmap(lambda k, m: _distort_one(k, m, config))(keys, mask)
 
@@ -50,10 +56,10 @@ def distort(
 def _distort_one(key: Key, mask: Float[Array, "h w"], config: DistortConfig) -> Float[Array, "h w"]:
     of_shift, of_stretch, of_bend = jax.random.split(key, 3)
     h, w = mask.shape
-    area = jnp.maximum(mask.sum(), 1.0)
-    radius = jnp.sqrt(area / jnp.pi)
+    area = mask.sum()
+    radius = jnp.sqrt(jnp.maximum(area, 1.0) / jnp.pi)
     places = jnp.stack(jnp.meshgrid(jnp.arange(h, dtype=mask.dtype), jnp.arange(w, dtype=mask.dtype), indexing="ij"))
-    centre = (places * mask[None]).sum((1, 2), keepdims=True) / area
+    centre = (places * mask[None]).sum((1, 2), keepdims=True) / jnp.where(area > 0, area, 1.0)
     zoom = jnp.exp(config.stretch * jax.random.normal(of_stretch, (2, 1, 1)))
     shift = config.shift * radius * jax.random.normal(of_shift, (2, 1, 1))
     knots = jax.random.normal(of_bend, (2, _KNOTS, _KNOTS))

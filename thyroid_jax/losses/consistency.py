@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax.losses.reduce import fill, keep, masked_mean
+from thyroid_jax.losses.reduce import fill_both, keep, masked_mean
 from thyroid_jax.masks import check_mask
 from thyroid_jax.shapes import Array, Bool, Float, Number
 
@@ -75,7 +75,7 @@ def consistency(
     """
     if gradient not in ("both", "head", "mask"):
         raise ValueError(f'gradient {gradient!r}: choose "both", "head" or "mask".')
-    p, phi = fill(probability, where), fill(prior, where)
+    p, phi = fill_both(probability, prior, where)
     if gradient == "head":
         phi = jax.lax.stop_gradient(phi)
     if gradient == "mask":
@@ -102,7 +102,7 @@ def correlation(
     """Pearson correlation of phi with the label y over the images whose flag is True; 0 if either is constant: see
     :func:`agreement`.
     """
-    each = products(fill(prior, where), fill(label, where))
+    each = products(*fill_both(prior, label, where))
     return agreement(jnp.stack([masked_mean(column, where) for column in each.T])).correlation
 
 
@@ -120,11 +120,11 @@ def agreement(means: Float[Array, "5"]) -> Agreement:
     images.
 
     corr = (E[py] - E[p] E[y]) / sqrt(var p var y). 0 where phi or the label is constant (standard deviation under
-    0.001), as with fewer than two images. It has no gradient. Watch the deviation: where it goes to 0 the prior is
-    constant and useless, whatever its correlation.
+    0.001), as with fewer than two images; NaN where phi or a label is NaN. It has no gradient. Watch the deviation:
+    where it goes to 0 the prior is constant and useless, whatever its correlation.
     """
     p, y, pp, yy, py = jax.lax.stop_gradient(means)
     var_p, var_y = jnp.maximum(pp - p**2, 0.0), jnp.maximum(yy - y**2, 0.0)
-    varies = (var_p > _CONSTANT) & (var_y > _CONSTANT)
+    varies = ~((var_p <= _CONSTANT) | (var_y <= _CONSTANT))  # so NaN is no constant
     root = jnp.sqrt(jnp.where(varies, var_p * var_y, 1.0))
     return Agreement(jnp.where(varies, jnp.clip((py - p * y) / root, -1, 1), 0.0), jnp.sqrt(var_p))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax.losses.reduce import fill, keep
+from thyroid_jax.losses.reduce import fill, fill_both, keep
 from thyroid_jax.shapes import Array, Bool, Float
 
 
@@ -26,7 +26,8 @@ def cross_entropy(
 
     ``target`` t is one-hot or any distribution over the grades; ``class_weights`` w_j >= 0, all 1 by default.
     """
-    logits, weighted = fill(logits, where), _weighted(fill(target, where), class_weights)
+    logits, target = fill_both(logits, target, where)
+    weighted = _weighted(target, class_weights)
     return keep(-(weighted * jax.nn.log_softmax(logits, axis=-1)).sum(-1), where)
 
 
@@ -47,7 +48,8 @@ def corn(
     special case, and the loss has the scale of :func:`cross_entropy`: the task's weight means the same for both.
     Shi, Cao, Raschka, arXiv 2111.08851 (there: hard labels, and one mean over tasks and examples, so divided by k - 1).
     """
-    logits, weighted = fill(logits, where), _weighted(fill(target, where), class_weights)
+    logits, target = fill_both(logits, target, where)
+    weighted = _weighted(target, class_weights)
     at_least = jnp.flip(jnp.cumsum(jnp.flip(weighted, -1), -1), -1)
     passed, stopped = at_least[:, 1:], at_least[:, :-1] - at_least[:, 1:]
     steps = logits[:, 1:]
@@ -55,10 +57,11 @@ def corn(
 
 
 def probabilities(logits: Float[Array, "b k"], *, kind: str) -> Float[Array, "b k"]:
-    """Grade probabilities, rows sum to 1, as the loss ``kind`` reads the logits.
+    """Grade probabilities, rows sum to 1, as the loss ``kind`` reads the logits; computed in float32 at least.
 
     cross_entropy: softmax. corn: P(y >= j) = prod_{i <= j} sigmoid(f_i), P(y = j) = P(y >= j) - P(y >= j+1).
     """
+    logits = fill(logits, None)
     if kind == "cross_entropy":
         return jax.nn.softmax(logits, axis=-1)
     if kind != "corn":
@@ -73,7 +76,9 @@ def _weighted(
 ) -> Float[Array, "b k"]:
     if class_weights is None or len(class_weights) == 0:
         return target
-    return target * jnp.asarray(class_weights, target.dtype)[None]
+    if len(class_weights) != target.shape[-1]:
+        raise ValueError(f"{len(class_weights)} class weights for {target.shape[-1]} grades.")
+    return target * jnp.asarray(class_weights, jnp.result_type(target))[None]
 
 
 LOSSES = {"cross_entropy": cross_entropy, "corn": corn}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optax
 
-from thyroid_jax.losses.reduce import fill, keep
+from thyroid_jax.losses.reduce import fill_both, keep
 from thyroid_jax.shapes import Array, Bool, Float, Number
 
 
@@ -21,5 +21,5 @@ def guidance(
     0. Images whose flag in ``where`` is False give 0 with a zero gradient. Our choice of loss: the paper's is not
     known to us.
     """
-    prediction, target = fill(prediction, where), fill(target, where)
+    prediction, target = fill_both(prediction, target, where)
     return keep((optax.losses.huber_loss(prediction, target, delta=beta) / beta).mean(-1), where)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from thyroid_jax.losses.reduce import fill, keep
+from thyroid_jax.losses.reduce import fill_both, keep
 from thyroid_jax.shapes import Array, Bool, Float
 
 
@@ -23,6 +23,6 @@ def malignancy(
     ``logit`` x any real, ``target`` y in [0, 1], 1 for malignant. ``class_weights`` (w_0, w_1) >= 0 of benign and
     malignant, 1 by default. Images whose flag in ``where`` is False give 0 with a zero gradient.
     """
-    logit, target = fill(logit, where), fill(target, where)
-    benign, malignant = (1.0, 1.0) if class_weights is None else jnp.asarray(class_weights, logit.dtype)
+    logit, target = fill_both(logit, target, where)
+    benign, malignant = (1.0, 1.0) if class_weights is None else jnp.asarray(class_weights, jnp.result_type(logit))
     return keep(malignant * target * jax.nn.softplus(-logit) + benign * (1 - target) * jax.nn.softplus(logit), where)

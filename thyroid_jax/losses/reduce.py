@@ -75,3 +75,20 @@ def fill(array: Float[Array, "b *rest"], where: Bool[Array, "b"] | None, value: 
     if where is None:
         return array
     return jnp.where(where.reshape(where.shape + (1,) * (array.ndim - 1)), array, value)
+
+
+def fill_both(
+    prediction: Array, target: Array, where: Array | None
+) -> tuple[Float[Array, "b *rest"], Float[Array, "b *rest"]]:
+    """:func:`fill` of a prediction and its target.
+
+    Raises ValueError unless both have one shape and ``where`` a flag for each row: b predictions of shape [b 1] and b
+    targets of shape [b] would otherwise be compared each with each, and the loss be wrong without a word.
+    """
+    if prediction.shape != target.shape or (where is not None and where.shape != prediction.shape[:1]):
+        flags = None if where is None else where.shape
+        raise ValueError(
+            f"prediction {prediction.shape}, target {target.shape}, where {flags}: prediction and target must have one "
+            "shape, and where its first side."
+        )
+    return fill(prediction, where), fill(target, where)

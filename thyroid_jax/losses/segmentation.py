@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import jax
 
-from thyroid_jax.losses.reduce import fill, keep
+from thyroid_jax.losses.reduce import fill_both, keep
 from thyroid_jax.masks import check_mask
 from thyroid_jax.shapes import Array, Bool, Float
 
@@ -24,7 +24,7 @@ def bce(
     ``logits`` x any real, ``target`` m in [0, 1]. A soft target's least value is its entropy, not 0. It takes one
     softplus per pixel; two log-sigmoids give the same numbers and cost more.
     """
-    logits, target = fill(logits, where), fill(target, where)
+    logits, target = fill_both(logits, target, where)
     check_mask(target, "target")
     return keep((jax.nn.softplus(logits) - target * logits).mean((1, 2)), where)
 
@@ -42,8 +42,9 @@ def soft_dice(
     prediction of A pixels lose A / (A + smooth). ``smooth`` is an area in pixels. Milletari et al., arXiv 1606.04797,
     with sums instead of squares in the denominator; a soft target equal to the prediction does not give exactly 0.
     """
-    probability, target = jax.nn.sigmoid(fill(logits, where)), fill(target, where)
+    logits, target = fill_both(logits, target, where)
     check_mask(target, "target")
+    probability = jax.nn.sigmoid(logits)
     overlap = (probability * target).sum((1, 2))
     total = probability.sum((1, 2)) + target.sum((1, 2))
     return keep(1.0 - (2.0 * overlap + smooth) / (total + smooth), where)

@@ -19,7 +19,7 @@ import numpy as np
 
 from thyroid_jax.masks import check_mask
 from thyroid_jax.radiomics import first_order, glcm, islands, levels, raster, shape, soft, windows
-from thyroid_jax.shapes import Array, Bool, Float
+from thyroid_jax.shapes import Array, Bool, Float, Int
 
 # The first two are averages over the connected parts of the mask, by area. "Smoothed" is the mean of 3 x 3 pixels: the
 # perimeter is that of the smoothed mask, the white top-hat (spots narrower than 5 pixels) that of the smoothed image.
@@ -30,7 +30,7 @@ TARGET: tuple[str, ...] = (
     "ellipse_to_perimeter",  # margin: perimeters of the parts' moment ellipses / perimeter; near 1 smooth, lower lobed
     "circle_to_perimeter",  # margin: perimeters of circles of the parts' areas / perimeter; near 1 for a circle
     "boundary_sharpness",  # margin: mean |normal gradient|, smoothed, within 3 px of the outline / SD of the ring
-    "echogenicity",  # echogenicity: log(mean of the nodule / mean of the ring); below 0 is hypoechoic
+    "echogenicity",  # echogenicity: log(mean of the nodule / of the ring), >= log 1e-6; below 0 is hypoechoic
     "echogenicity_low",  # echogenicity: 10th percentile of the smoothed nodule / median of the smoothed ring; >= 0
     "root_anechoic_share",  # composition: sqrt of the share below the ring's 5th percentile, both smoothed *
     "smoothed_entropy",  # composition: entropy of 32 grey bins of the smoothed nodule, in bits
@@ -39,6 +39,7 @@ TARGET: tuple[str, ...] = (
     "root_foci_share",  # echogenic foci: sqrt of the share whose top-hat is above the ring's mean top-hat + 3 SD *
     "foci_strength",  # echogenic foci: log(1 + (mean of the nodule's top-hat^4)^1/4 / the ring's mean top-hat)
 )
+_NEEDS_IMAGE = np.array([name in TARGET[4:] for name in TARGET])
 _NEEDS_RING = np.array([name in TARGET[4:8] + TARGET[11:] for name in TARGET])
 _RING = 10  # pixels
 _BAND = 3  # pixels either side of the outline
@@ -75,7 +76,7 @@ def mask_cut(readers: Collection[int]) -> float:
 
 
 def target(
-    image: Float[Array, "b h w"],
+    image: Float[Array, "b h w"] | Int[Array, "b h w"],
     mask: Bool[Array, "b h w"] | Float[Array, "b h w"],
     *,
     cut: float | Float[Array, ""] = 0.5,
@@ -84,7 +85,8 @@ def target(
     """The values of :data:`TARGET`, unscaled, and whether each is defined.
 
     ``image`` in [0, 1] with exact zeros outside the scan (a letterbox border); ``mask`` the reference outline, bool or
-    soft in [0, 1] (after interpolation, or the mean of several readers); ``spacing`` (row, column) size of a pixel.
+    soft in [0, 1] (after interpolation, or the mean of several readers); ``spacing`` (row, column) size of a pixel, of
+    which only the ratio matters. Values are computed in float32 at least.
     The first four values are those of the soft mask: the perimeter is the mean length of its contours, that is, of its
     readers' outlines where they lie inside each other. The others look at the pixels with mask >= ``cut``, which may
     be traced; :func:`mask_cut` gives one that lies on no plateau. A bool mask does not need it. Cut a prediction first:
@@ -92,7 +94,8 @@ def target(
 
     Every value is undefined for a nodule of fewer than 16 pixels or one that is a line one pixel wide. A comparison
     with the ring (10 pixels of dilation minus the nodule, inside the scan) is also undefined where fewer than 16 ring
-    pixels remain, or all of them are equal. Undefined values are 0. The function is not meant to be differentiated.
+    pixels remain, or all of them are equal. A NaN or an infinity in the image leaves the first four values only, one in
+    the mask leaves none. Undefined values are 0. The function is not meant to be differentiated.
     Raises ValueError for a mask outside [0, 1] (:func:`thyroid_jax.masks.check_mask`).
     """
     check_mask(mask, "mask")
@@ -101,13 +104,14 @@ def target(
 
 @partial(jax.jit, static_argnames="spacing")
 def _target(
-    image: Float[Array, "b h w"],
+    image: Float[Array, "b h w"] | Int[Array, "b h w"],
     mask: Bool[Array, "b h w"] | Float[Array, "b h w"],
     *,
     cut: float | Float[Array, ""],
     spacing: tuple[float, float],
 ) -> tuple[Float[Array, "b r"], Bool[Array, "b r"]]:
-    measure = partial(_of_image, cut=cut, spacing=spacing)
+    measure = partial(_of_image, cut=cut, spacing=soft.pixels_of_area_one(spacing))
+    image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
     values, valid = raster.map_images(measure, image, mask.astype(image.dtype))
     valid = valid & jnp.isfinite(values)
     return jnp.where(valid, values, 0.0), valid
@@ -165,7 +169,8 @@ def _of_image(
     )
     large = (nodule.sum() >= _SMALLEST) & (across > _THIN)
     ringed = (ring.sum() >= _SMALLEST) & (ring_deviation > 1e-4 * ring_mean)
-    return values, large & (ringed | ~_NEEDS_RING)
+    known = jnp.isfinite(image).all()  # of a NaN the grey levels would make one grey, which has a texture
+    return values, large & jnp.isfinite(mask).all() & (ringed | ~_NEEDS_RING) & (known | ~_NEEDS_IMAGE)
 
 
 def _outline(
@@ -219,7 +224,7 @@ def _echogenicity(
     (ring_low, ring_median), (low,) = first_order.percentiles(smooth, (ring, (5, 50)), (nodule, (10,)))
     below = (ring_low - smooth) / jnp.maximum(ring_deviation, _TINY)
     return [
-        jnp.log(jnp.maximum(mean, _TINY) / jnp.maximum(ring_mean, _TINY)),
+        jnp.log(jnp.maximum(mean / jnp.maximum(ring_mean, _TINY), _TINY)),
         low / jnp.maximum(ring_median, _TINY),
         jnp.sqrt(_mean(_above(below, 0.0, 0.5), nodule)),
     ]

@@ -2,8 +2,9 @@
 
 A soft mask m holds probabilities in [0, 1]; its rows are the depth y. Outside the image it is 0, so a mask that touches
 the border is closed there. Lengths and areas are in the unit of ``spacing`` = (row, column) size of a pixel; features
-have no unit. Features and their gradients are finite for every mask of finite values: empty, full, flat, a line, a
-single pixel. A value outside [0, 1] raises ValueError where it is known (:func:`thyroid_jax.masks.check_mask`).
+have no unit. All is computed in float32 at least. Features and their gradients are finite for every mask of finite
+values: empty, full, flat, a line, a single pixel; and for every pixel that is at most 100 times as long as wide. A
+value outside [0, 1] raises ValueError where it is known (:func:`thyroid_jax.masks.check_mask`).
 
 Paper: arXiv 2511.15968. Its abstract names four differentiable BI-RADS features without formulas; the definitions here
 are this project's choices.
@@ -53,7 +54,7 @@ def morphology(
     """Morphology of every soft mask, in [0, 1] and higher when more suspicious.
 
     Args:
-        probability: soft masks m in [0, 1]; computed in float32 at least.
+        probability: soft masks m in [0, 1].
         spacing: (row, column) size of a pixel. Only the ratio matters.
         features: names of :data:`FEATURES`, one for each column; an unknown name raises ValueError.
 
@@ -70,14 +71,13 @@ def morphology(
     unknown = [name for name in features if name not in FEATURES]
     if unknown or not features:
         raise ValueError(f"features {tuple(features)}: choose from {', '.join(FEATURES)}.")
-    check_mask(probability)
-    m = probability.astype(jnp.promote_types(probability.dtype, jnp.float32))
+    m = _checked(probability)
     return jax.vmap(lambda mask: jnp.stack([FEATURES[name](mask, spacing=spacing) for name in features]))(m)
 
 
 def non_compactness(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
     """1 - clip(4 pi A / P^2, 0, 1): 0 for a disc, 0.16 for a 2:1 ellipse, towards 1 for a long or ragged mask."""
-    spacing = _pixels_of_area_one(spacing)
+    spacing = pixels_of_area_one(spacing)
     a, p = area(probability, spacing=spacing), perimeter(probability, spacing=spacing)
     return 1 - jnp.clip(4 * jnp.pi * jnp.maximum(a, 1.0) / jnp.maximum(p, 1.0) ** 2, 0, 1)
 
@@ -100,7 +100,7 @@ def margin_irregularity(
 
     0 for any ellipse, whatever its elongation.
     """
-    spacing = _pixels_of_area_one(spacing)
+    spacing = pixels_of_area_one(spacing)
     ellipse = shape.ellipse_perimeter(*axes(moments(probability, spacing=spacing)))
     return 1 - jnp.clip(ellipse / jnp.maximum(perimeter(probability, spacing=spacing), 1.0), 0, 1)
 
@@ -112,8 +112,9 @@ def non_ellipticity(probability: Float[Array, "h w"], *, spacing: tuple[float, f
     however soft its edge is. Products instead of minima, or a fixed edge, would measure the blur (0.11 for a disc of
     radius 20 with s = 1) and reward it.
     """
+    probability = _checked(probability)
     h, w = probability.shape
-    spacing = _pixels_of_area_one(spacing)
+    spacing = pixels_of_area_one(spacing)
     softness = edge_softness(probability, spacing=spacing)
     ellipse = moment_ellipse(moments(probability, spacing=spacing), softness, (h, w), spacing=spacing)
     return 1 - jnp.minimum(probability, ellipse).sum() / jnp.maximum(probability, ellipse).sum()
@@ -124,6 +125,7 @@ def non_convexity(probability: Float[Array, "h w"], *, spacing: tuple[float, flo
 
     0 when no pixel is above one half. ``spacing`` does not change it.
     """
+    probability = _checked(probability)
     return 1 - jnp.clip(jnp.maximum(probability.sum(), 1.0) / jnp.maximum(hull_area(probability), 1.0), 0, 1)
 
 
@@ -148,7 +150,7 @@ FEATURES: dict[str, Callable[..., Array]] = {
 
 def area(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = (1.0, 1.0)) -> Float[Array, ""]:
     """A = sum m times the area of a pixel."""
-    check_mask(probability)
+    probability = _checked(probability)
     return jnp.sum(probability) * (spacing[0] * spacing[1])
 
 
@@ -159,7 +161,7 @@ def perimeter(probability: Float[Array, "h w"], *, spacing: tuple[float, float] 
     sigmoid(d / s), d the distance in pixels and s >= 0.5; 1.4 % too long when the edge is a ramp of one pixel, about
     5 % when it is hard; 2 for a single pixel. The sum |dx m| + |dy m| would be 27 % too long for a disc.
     """
-    check_mask(probability)
+    probability = _checked(probability)
     return _steps(probability, spacing).sum()
 
 
@@ -171,7 +173,7 @@ def edge_softness(probability: Float[Array, "h w"], *, spacing: tuple[float, flo
     This is the least-squares fit of m (1 - m) = s |grad m|. Flat regions, a haze included, do not count. 0 for a hard
     mask and where m is constant, 0.2 pixels for a ramp of one pixel, 0.54 for an edge of s = 0.5, 1.02 for s = 1.
     """
-    check_mask(probability)
+    probability = _checked(probability)
     size = spacing[0] * spacing[1]
     slope, m = _steps(probability, spacing) / size, jnp.pad(probability, 1)
     return (m * (1 - m) * slope).sum() / jnp.maximum((slope**2).sum(), 1e-6 / size)
@@ -186,7 +188,7 @@ def moments(probability: Float[Array, "h w"], *, spacing: tuple[float, float] = 
     out. With it a line has a width and a pixel is round. A mask of less than one pixel is filled up to one by a pixel
     at the image's centre, so that nothing is divided by 0.
     """
-    check_mask(probability)
+    probability = _checked(probability)
     h, w = probability.shape
     y = jnp.arange(h, dtype=probability.dtype)[:, None] - (h - 1) / 2
     x = jnp.arange(w, dtype=probability.dtype)[None, :] - (w - 1) / 2
@@ -249,7 +251,7 @@ def hull_area(probability: Float[Array, "h w"]) -> Float[Array, ""]:
     disc loses 0.2 %. The gradient is that of the polygon: its corners move with m, and the choice of the points is
     held fixed.
     """
-    check_mask(probability)
+    probability = _checked(probability)
     top, bottom, crossed_down = _crossings(probability.T)
     left, right, crossed_along = _crossings(probability)
     h, w = probability.shape
@@ -262,6 +264,12 @@ def hull_area(probability: Float[Array, "h w"]) -> Float[Array, ""]:
     corner = jnp.argmax(far, axis=1)
     y, x = y[corner], x[corner]
     return (x * jnp.roll(y, -1) - jnp.roll(x, -1) * y).sum() / 2
+
+
+def _checked(probability: Float[Array, "*b h w"]) -> Float[Array, "*b h w"]:
+    """The soft mask in float32 at least: a sum of half precision has too few digits. ValueError as in check_mask."""
+    check_mask(probability)
+    return probability.astype(jnp.promote_types(probability.dtype, jnp.float32))
 
 
 def _crossings(m: Float[Array, "h w"]) -> tuple[Float[Array, "h"], Float[Array, "h"], Bool[Array, "h"]]:
@@ -295,7 +303,7 @@ def _steps(probability: Float[Array, "h w"], spacing: tuple[float, float]) -> Fl
     return square / (jnp.sqrt(square + flat**2) + flat)  # sqrt(square + flat^2) - flat, 0 where it is flat
 
 
-def _pixels_of_area_one(spacing: tuple[float, float]) -> tuple[float, float]:
+def pixels_of_area_one(spacing: tuple[float, float]) -> tuple[float, float]:
     """The spacing of the same ratio whose pixels have area 1, so that the limits of one pixel hold in every unit."""
     ratio = (spacing[0] / spacing[1]) ** 0.5
     return ratio, 1 / ratio

@@ -286,7 +286,7 @@ def _within(distance: np.ndarray, tolerance: float) -> np.ndarray:
     """bool[n]; a distance that exceeds the tolerance by rounding alone (10 pixels of 0.1 mm) is within it."""
     if not tolerance >= 0:
         raise ValueError(f"the tolerance must be 0 or more, not {tolerance}.")
-    return distance <= tolerance * (1 + 1e-9)
+    return np.isfinite(distance) & (distance <= tolerance * (1 + 1e-9))  # nothing is near an empty mask
 
 
 def _masks(predicted: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
