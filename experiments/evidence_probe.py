@@ -1,7 +1,7 @@
 """How much of grade and malignancy a linear model reads from frozen features and from the radiomics target.
 
 python -m experiments.evidence_probe --data.name breast_lesions --data.dir data [--encoder efficientnet_lite0]
-    [--weights package] [--out results/grades/breast_lesions/probe]
+    [--weights package] [--runs runs/all/plain-fold*-seed0] [--out results/grades/breast_lesions/probe]
 
 The encoder has its published weights and sees each image once, without augmentation. The evidence of the rows:
 
@@ -9,7 +9,9 @@ The encoder has its published weights and sees each image once, without augmenta
 - ``outline``: averaged over the reference outline, with the weights of ``--model.pooling nodule``;
 - ``moved``: averaged over a reference outline that is moved, stretched and bent (``thyroid_jax/data/distort.py``);
 - ``target`` and ``moved_target``: the radiomics target alone, of the reference outline and of the moved one;
-- ``outline+target`` and ``moved+target``: both.
+- ``outline+target`` and ``moved+target``: both;
+- ``predicted``, ``predicted_target`` and ``predicted+target``: the same over the outlines that the runs of ``--runs``
+  predict, each image's by the run that holds it out.
 
 A ridge regression on the one-hot labels, its strength chosen by leave-one-out within the training images, predicts each
 fold of the data set from all other folds. The tables pool these predictions. They say what a linear model reads from
@@ -39,7 +41,7 @@ from thyroid_jax.evaluate.cases import Case, write_cases
 from thyroid_jax.evaluate.paired import comparison
 from thyroid_jax.model import ModelConfig, evidence, pretrained
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.runs.folds import open_folds, scored_case
+from thyroid_jax.runs.folds import held_out_outlines, open_folds, scored_case
 
 from .runtime import prepare
 
@@ -51,6 +53,9 @@ KINDS = {
     "moved_target": ["moved_target"],
     "outline+target": ["outline", "target"],
     "moved+target": ["moved", "moved_target"],
+    "predicted": ["predicted"],
+    "predicted_target": ["predicted_target"],
+    "predicted+target": ["predicted", "predicted_target"],
 }
 LEVELS = 3
 CHUNK = 16
@@ -66,14 +71,21 @@ class Arguments:
     """a published encoder"""
     weights: str = "package"
     """its weights: of the installed package, or a file"""
+    runs: tuple[Path, ...] = ()
+    """finished runs, one for each fold: measure on their outlines of the images that they hold out, too"""
     out: Path | None = None
     """folder for the per-case tables"""
     samples: int = 2000
     """bootstrap replicates"""
 
 
-def evidence_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray, cut: float) -> dict[str, np.ndarray]:
-    """Kind of evidence -> f32[n d] for images u8[n h w 1] and masks u8[n h w], cut at ``cut`` for the target."""
+def evidence_of(
+    arguments: Arguments, image: np.ndarray, mask: np.ndarray, cut: float, outlines: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Kind of evidence -> f32[n d] for images u8[n h w 1] and masks u8[n h w], cut at ``cut`` for the target.
+
+    ``outlines`` u8[n h w] are predicted, and cut at one half; without them their kinds are left out.
+    """
     config = ModelConfig(encoder=arguments.encoder)
     file = None if arguments.weights == "package" else arguments.weights
     encoder, _ = pretrained.load(arguments.encoder, file)
@@ -82,24 +94,32 @@ def evidence_of(arguments: Arguments, image: np.ndarray, mask: np.ndarray, cut: 
     for start in range(0, len(image), CHUNK):
         rows = np.arange(start, start + CHUNK) % len(image)  # the last chunk begins again: one program for all
         key = jax.random.fold_in(jax.random.key(0), start)
-        found = jax.device_get(measure(key, image[rows] / np.float32(255), mask[rows] / np.float32(255)))
+        seen = None if outlines is None else outlines[rows] / np.float32(255)
+        found = jax.device_get(measure(key, image[rows] / np.float32(255), mask[rows] / np.float32(255), seen))
         parts.append({name: values[: len(image) - start] for name, values in found.items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return {kind: np.concatenate([found[part] for part in parts], axis=1) for kind, parts in KINDS.items()}
+    kinds = {kind: parts for kind, parts in KINDS.items() if set(parts) <= set(found)}
+    return {kind: np.concatenate([found[part] for part in parts], axis=1) for kind, parts in kinds.items()}
 
 
-def _measured(params: Any, config: ModelConfig, cut: float, key: Any, image: Any, mask: Any) -> dict[str, Any]:
+def _measured(
+    params: Any, config: ModelConfig, cut: float, key: Any, image: Any, mask: Any, outlines: Any
+) -> dict[str, Any]:
     latent = model.encode(params, config, image)
     moved = distort(key, mask, DistortConfig())
     levels = (*latent.skips, latent.z)[-LEVELS:]
     over = lambda weights: jnp.concatenate([evidence.weighted_mean(x, weights(x.shape[1:3])) for x in levels], axis=-1)
-    return {
+    found = {
         "image": jnp.concatenate([x.mean((1, 2)) for x in levels], axis=-1),
         "outline": over(partial(evidence.nodule_weights, mask)),
         "moved": over(partial(evidence.nodule_weights, moved)),
         "target": _target(image, mask >= cut),
         "moved_target": _target(image, moved >= cut),
     }
+    if outlines is not None:
+        found["predicted"] = over(partial(evidence.nodule_weights, outlines))
+        found["predicted_target"] = _target(image, outlines >= 0.5)
+    return found
 
 
 def _target(image: Any, outline: Any) -> Any:
@@ -134,7 +154,8 @@ def tables(arguments: Arguments) -> dict[str, list[Case]]:
     malignant = np.eye(2)[batch.malignant.astype(int)]
     cases: dict[str, list[Case]] = {}
     cut = clinical.mask_cut(folds.readers)
-    for kind, features in evidence_of(arguments, batch.image, batch.mask, cut).items():
+    outlines = held_out_outlines(arguments.runs, folds, arguments.data.dir) if arguments.runs else None
+    for kind, features in evidence_of(arguments, batch.image, batch.mask, cut, outlines).items():
         graded = predicted(features, batch.grade, batch.grade_valid, folds.fold)
         proven = predicted(features, malignant, batch.malignant_valid, folds.fold)
         likely = 1 / (1 + np.exp(-4 * (proven[:, 1] - 0.5)))

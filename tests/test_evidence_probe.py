@@ -6,13 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import evidence_probe
+from experiments import evidence_probe, train
 from experiments.evidence_probe import Arguments, predicted
 from thyroid_jax import model
+from thyroid_jax.data.pipeline import letterbox
 from thyroid_jax.data.storage import open_records
 from thyroid_jax.evaluate.cases import read_cases
 from thyroid_jax.evaluate.summary import summary
 from thyroid_jax.model.encoders import efficientnet
+from thyroid_jax.predict import Prediction
+from thyroid_jax.runs import evaluation
 
 
 @pytest.fixture
@@ -58,8 +61,8 @@ def test_the_tables_hold_every_image_with_an_outline_once_beside_its_own_truth(
 ):
     """The feature is the nodule's darkness: grades of drawn nodules follow it, so a row's own truth is predicted."""
 
-    def darkness(arguments, image, mask, cut):
-        assert cut == 0.5
+    def darkness(arguments, image, mask, cut, outlines):
+        assert cut == 0.5 and outlines is None
         inside = np.where(mask > 127, image[..., 0].astype(float), np.nan)
         return {kind: np.nanmean(inside, axis=(1, 2))[:, None] ** np.arange(1, 4) for kind in evidence_probe.KINDS}
 
@@ -84,6 +87,65 @@ def test_the_tables_hold_every_image_with_an_outline_once_beside_its_own_truth(
         assert "every fold is predicted" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.fixture(scope="module")
+def fold_runs(train_arguments, tmp_path_factory):
+    """The runs of three folds, of one epoch."""
+    folder = tmp_path_factory.mktemp("runs")
+    for fold in (0, 1, 2):
+        words = f"--data.folds 3 --data.fold {fold} --train.epochs 1 --train.evaluate-every 1".split()
+        train.main(train_arguments(folder / f"fold{fold}", *words))
+    return [folder / f"fold{fold}" for fold in (0, 1, 2)]
+
+
+def probe_command(drawn_data, runs):
+    data = f"--data.name drawn --data.dir {drawn_data} --data.height 24 --data.width 32 --data.folds 3 --samples 50"
+    return [*data.split(), "--runs", *map(str, runs)]
+
+
+def test_the_outline_of_an_image_is_that_of_the_run_that_holds_it_out(drawn_data, fold_runs, monkeypatch, capsys):
+    seen = {}
+
+    def kept(arguments, image, mask, cut, outlines):
+        seen.update(image=image, outlines=outlines)
+        return {"predicted": outlines.reshape(len(outlines), -1)[:, :3].astype(float)}
+
+    def marked(trained, records):
+        """An outline that is the run's mark everywhere, so that it shows whose it is."""
+        mark = 0.2 * (1 + trained.config.data.fold)
+        return [
+            (record, Prediction(np.full(record.image.shape, mark, np.float32), None, None, {})) for record in records
+        ]
+
+    monkeypatch.setattr(evidence_probe, "evidence_of", kept)
+    monkeypatch.setattr("thyroid_jax.runs.folds.predicted", marked)
+    evidence_probe.main(probe_command(drawn_data, fold_runs))
+    assert capsys.readouterr().out.startswith("| measure | predictions | groups | predicted |")
+    held_by = {}
+    for fold, run in enumerate(fold_runs):
+        for record in evaluation.open_finished(run).parts.test:
+            held_by[letterbox(record.image, (24, 32), record.spacing).tobytes()] = fold
+    assert len(seen["image"]) == 29
+    for image, outline in zip(seen["image"], seen["outlines"]):
+        inside = letterbox_inside(image[..., 0])
+        assert np.unique(outline[inside]).tolist() == [51 * (1 + held_by[image[..., 0].tobytes()])]
+        assert not outline[~inside].any()
+
+
+def letterbox_inside(image):
+    """bool[h w]: the rows and columns of a letterboxed image that are not its border."""
+    return (image.max(1) > 0)[:, None] & (image.max(0) > 0)[None]
+
+
+@pytest.mark.parametrize("chosen, message", [
+    ([0, 2], "are held out by no run"),
+    ([0, 1, 2, 0], "both hold out"),
+])  # fmt: skip
+def test_each_image_needs_one_run_that_holds_it_out(drawn_data, fold_runs, capsys, chosen, message):
+    with pytest.raises(SystemExit):
+        evidence_probe.main(probe_command(drawn_data, [fold_runs[place] for place in chosen]))
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_evidence_of_many_images_is_that_of_each(monkeypatch):
     """Across the border of two chunks, the last of which begins again."""
     narrow = partial(efficientnet.EfficientNetLite, width=0.3, depth=0.3)
@@ -96,7 +158,11 @@ def test_evidence_of_many_images_is_that_of_each(monkeypatch):
     mask = np.zeros((18, 32, 32), np.uint8)
     for place in range(18):
         mask[place, 4 : 16 + place % 8, 6:26] = 255
-    every = evidence_probe.evidence_of(Arguments(), image, mask, 0.5)
+    assert not {"predicted", "predicted_target"} & set(evidence_probe.evidence_of(Arguments(), image, mask, 0.5))
+    predicted_ones = np.uint8(np.where(mask > 0, 200, 90))  # the target is of the outline cut at one half
+    every = evidence_probe.evidence_of(Arguments(), image, mask, 0.5, predicted_ones)
+    np.testing.assert_allclose(every["predicted_target"], every["target"], rtol=1e-4, atol=1e-5)
+    assert float(np.abs(every["predicted"] - every["outline"]).max()) > 1e-3
     single = evidence_probe.evidence_of(Arguments(), image[17:], mask[17:], 0.5)
     for kind in ("image", "outline", "target", "outline+target"):
         assert len(every[kind]) == 18

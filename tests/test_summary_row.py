@@ -120,7 +120,7 @@ def test_every_row_of_a_record_has_the_same_reference_readers_and_findings(recor
     names, outline = CARD.grades, np.zeros(record.image.shape, bool)
     found = Prediction(outline.astype(np.float32), np.array([0.2, 0.5, 0.3]), 0.75, {})
     trained = Trained(None, None, {}, {"grades": list(names)}, 0)
-    of_folds = folds.Folds([record], None, np.zeros(1), (), names)
+    of_folds = folds.Folds([record], None, np.zeros(1), (), names, "")
     rows = [
         row_of(record, names, Answer()),
         evaluation.case_of(trained, record, found, {}, "test"),
