@@ -121,6 +121,12 @@ def _study(words: Sequence[str], size: str, data_set: str) -> Study:
     if not (arguments.methods or arguments.runs):
         raise InputError("nothing to compare: name --methods, or --runs.")
     runs.results.check_options(arguments)
+    for option, value, plural in (
+        ("--data.fold", arguments.data.fold, "--folds"),
+        ("--train.seed", arguments.train.seed, "--seeds"),
+    ):
+        if value:
+            raise InputError(f"{option} {value}: {plural} says which ones are compared; give {plural} {value} instead.")
     for name, values in (("methods", arguments.methods), ("folds", arguments.folds), ("seeds", arguments.seeds)):
         if len(set(values)) < len(values):
             raise InputError(f"--{name} {' '.join(map(str, values))}: name each once.")

@@ -12,6 +12,7 @@ command; exit status 69 says that another of them has ended.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with hosts.together():
         thyroid_jax.runs.train(settings_of(arguments), arguments.run_dir, options=arguments)
     if hosts.first():
-        print(f"done; now: {command.spelled('evaluate')} --run-dir {arguments.run_dir}")
+        print(f"done; now: {command.spelled('evaluate')} --run-dir {shlex.quote(str(arguments.run_dir))}")
 
 
 if __name__ == "__main__":

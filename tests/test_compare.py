@@ -176,6 +176,8 @@ def test_only_an_unfinished_cell_goes_on(compared, monkeypatch):
     (["--config", "tiny", "rlar"], "name one size; the methods stand after --methods"),
     (["--methods", "plain", "nodule"], "name a method before its options, such as plain+nodule"),
     (["--config", "tiny", "base"], "name one size"),
+    (["--data.fold", "1"], "--data.fold 1: --folds says which ones are compared; give --folds 1 instead."),
+    (["--train.seed", "3"], "--train.seed 3: --seeds says which ones are compared; give --seeds 3 instead."),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_named_and_nothing_is_trained(compared, monkeypatch, capsys, more, message):
     command, _, _ = compared

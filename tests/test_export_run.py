@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -144,6 +145,23 @@ def test_no_image_is_replaced_by_its_outline(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "scan.npy").read_bytes() == before
     run.main([str(tmp_path / "scan.npy"), "--out", str(tmp_path / "outlines")])
     assert np.load(tmp_path / "outlines" / "scan.npy").shape == (8, 12)
+
+
+@pytest.mark.parametrize("name, content, said", [
+    ("gone.npy", None, "No such file"),
+    ("scan.png", b"\x89PNG\r\n", r"scan\.png: no array of numbers in NumPy's \.npy format"),
+    ("colours.npy", np.zeros((4, 4, 3), np.uint8), r"colours\.npy is uint8\[4, 4, 3\]; give uint8\[h w\]"),
+    ("objects.npy", np.array([{}]), r"objects\.npy: no array of numbers"),
+])  # fmt: skip
+def test_the_script_names_a_file_that_is_no_picture(tmp_path, capsys, name, content, said):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(SystemExit) as stop:
+        run.main([str(path)])
+    assert stop.value.code == 2 and re.search(said, capsys.readouterr().err)
 
 
 def test_answers_in_words():

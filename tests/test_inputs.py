@@ -92,6 +92,8 @@ def test_names_of_other_encodings_and_great_length(tmp_path):
 def test_what_cannot_be_predicted_at_all(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
         inputs.find([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match=r"^no picture is named: give files"):
+        inputs.find([])
     with pytest.raises(InputError, match=r"no picture there; known are \.png"):
         inputs.find([tmp_path])
     touch(tmp_path / "a" / "x.png", tmp_path / "b" / "x.png")

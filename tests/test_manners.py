@@ -75,6 +75,11 @@ def test_a_longer_run_in_the_same_folder_says_how_to_go_on(tmp_path, done, offer
     text = str(caught.value)
     assert "train.epochs differ: 10 then, 20 now" in text and "\n" not in text
     assert text.endswith(offer.format(run_dir=tmp_path / "run"))
+    spaced = tmp_path / "my run"
+    of_length(spaced, 10, 10)
+    with pytest.raises(InputError) as caught:
+        check_settings(spaced / "config.json", longer)
+    assert str(caught.value).endswith(f"--train.start-from '{spaced}' --run-dir '{spaced}-longer'")  # can be pasted
     both = replace_groups(longer, rlar={"weight": 3.0})
     with pytest.raises(InputError, match=r"rlar\.weight, train\.epochs differ. Give the same settings"):
         check_settings(tmp_path / "run" / "config.json", both)

@@ -574,8 +574,13 @@ def test_the_best_checkpoint_is_chosen_by_a_measure_that_can_be_measured(make_ba
     with pytest.raises(InputError, match="are alike; choose one of dice, accuracy, balanced_accuracy, malignant_b"):
         check_labels(by_kappa, alike._replace(grade=np.eye(5, dtype=np.float32)[[2, 2, 2]]), recipe)
     without = recipe.replace(tasks=recipe.tasks[:1])
-    with pytest.raises(InputError, match="but grading is not trained: no training image has its label"):
+    with pytest.raises(
+        InputError, match="but grading is not trained: no training image has its label; choose one of d"
+    ):
         check_labels(by_kappa, make_batch(), without)
+    guided = recipe_of(replace_groups(Config(), guidance={"weight": 0.1}))
+    with pytest.raises(InputError, match=r"choose one of dice\.$"):  # no measure of the guidance can be the monitor
+        check_labels(by_kappa, make_batch(), guided.replace(tasks=(guided.tasks[0], guided.tasks[-1])))
 
 
 def test_the_description_names_every_term_and_how_they_are_weighed(finished):

@@ -347,6 +347,8 @@ def test_several_shards(built):
 def test_what_is_not_there_is_named(built, tmp_path):
     with pytest.raises(InputError, match=r"'toy' has not been built there.*python -m data_prep build toy --out"):
         storage.open_records(tmp_path, "toy")
+    with pytest.raises(InputError, match="--out '/my data'"):
+        storage.open_records("/my data", "toy")
     with pytest.raises(InputError, match="cannot be the name of a data set"):
         storage.open_records(built, "../built/toy")
 

@@ -19,8 +19,9 @@ from thyroid_jax.recipe import Task, TaskConfig
 from thyroid_jax.settings import settings
 from thyroid_jax.tasks import MEASURES, TASKS
 from thyroid_jax.train import evaluate_step, init_state, train_step
-from thyroid_jax.train.devices import by_pmap
+from thyroid_jax.train.devices import by_jit, by_pmap
 from thyroid_jax.train.optimizer import optimizer
+from thyroid_jax.train.validation import validate
 
 BY_NAME = {task.name: task for task in TASKS}
 
@@ -139,6 +140,26 @@ def test_an_added_label_is_read_from_the_records(make_batch):
     assert batch.extra["composition"].value.argmax(-1).tolist() == [0, 2, 0]
     assert batch.extra["composition"].valid.tolist() == [True, True, False]
     assert pipeline.load(records[1:2], 2, (16, 24), extra={"composition": read_composition}).batch.extra == {}
+
+
+def test_measures_see_the_label_that_losses_and_scores_see():
+    """A part's masks are kept as 8 bits; a label formed of them is in [0, 1] everywhere."""
+    image = np.random.default_rng(0).integers(1, 255, (16, 24), np.uint8)
+    loaded = pipeline.load([Record("a", "a", "a", image, mask=image > 128)], 2, (16, 24))
+    task = Task(
+        name="segmentation",
+        label=lambda batch: batch.mask.mean((1, 2)),
+        valid=lambda batch: batch.mask_valid,
+        head=lambda params, config, latent: latent.z.mean((1, 2, 3)),
+        loss=lambda prediction, share, settings, fitted, where: share,
+        answer=lambda prediction, settings: prediction,
+        score=lambda answer, share: share,
+        measures=lambda scores, share, where: {"scored": float(scores[0]), "measured": float(share[0])},
+    )
+    recipe = recipe_of(replace_groups(Config(), model=model.PRESETS["tiny"]), tasks=(task,))
+    found = validate(init_state(recipe, jax.random.key(0)).params, loaded, recipe, by_jit(jax.devices()[:1]), 1)
+    expected = pytest.approx((image > 128).mean(), rel=1e-6)
+    assert found["loss_segmentation"] == expected and found["scored"] == expected and found["measured"] == expected
 
 
 @pytest.mark.parametrize("method", ["equal", "pcgrad"])

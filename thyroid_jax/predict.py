@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,7 @@ class Prediction(NamedTuple):
 def read_config(path: Path) -> tuple[Config, dict[str, Any]]:
     """A run's ``config.json``: its settings, and what the run was made from."""
     if not path.is_file():
-        train = f"{command.spelled('train')} --run-dir {path.parent}"
+        train = f"{command.spelled('train')} --run-dir {shlex.quote(str(path.parent))}"
         raise InputError(f"{path}: no such file. Name the folder of a run, or train one there first: {train}")
     values = read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get(ABOUT_RUN), dict):

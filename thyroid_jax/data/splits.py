@@ -14,6 +14,7 @@ record once, no group and no image on two sides.
 from __future__ import annotations
 
 import errno
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -266,6 +267,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _command(name: str, data_dir: Path | str, out: Path | str, folds: int = 5, seed: int = 0) -> str:
     more = "" if (folds, seed) == (5, 0) else f" --folds {folds} --seed {seed}"
+    data_dir, out = (shlex.quote(str(path)) for path in (data_dir, out))
     return f"python -m data_prep folds {name} --data {data_dir} --out {out}{more}"
 
 

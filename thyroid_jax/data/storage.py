@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -228,7 +229,7 @@ def _built_folder(data_dir: Path, name: str) -> Path:
     folder = folder_of(data_dir, name)
     if folder.is_dir():
         return folder
-    build = f"python -m data_prep build {name} --out {data_dir}"
+    build = f"python -m data_prep build {name} --out {shlex.quote(str(data_dir))}"
     others = [path.name for path in folder.parent.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     if others:
         raise InputError(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -88,8 +89,7 @@ def predict(
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size}: it is at least 1.")
     for image in images:
-        if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(f"an image is {image.dtype}{list(image.shape)}; give uint8[h w].")
+        check_image(image, "an image")
     sides = [UNKNOWN] * len(images) if spacings is None else list(spacings)
     if len(sides) != len(images):
         raise ValueError(f"{len(sides)} spacings for {len(images)} images.")
@@ -110,6 +110,12 @@ def predict(
             if "segmentation" in found:
                 found["segmentation"] = undo_letterbox(found["segmentation"], image.shape, spacing)
             yield found
+
+
+def check_image(image: np.ndarray, name: str) -> None:
+    """Raise ValueError, which starts with ``name``, unless ``image`` is uint8[h w]."""
+    if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"{name} is {image.dtype}{list(image.shape)}; give uint8[h w].")
 
 
 def check_spacing(spacing: Sequence[float]) -> None:
@@ -170,6 +176,18 @@ def weights(old: int, new: int) -> np.ndarray:
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
+def read(path: Path) -> np.ndarray:
+    """The image uint8[h w] of a .npy file; OSError where it cannot be read, ValueError where it is of another kind."""
+    try:
+        image = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except ValueError:
+        raise ValueError(
+            f"{path}: no array of numbers in NumPy's .npy format; write a picture with numpy.save"
+        ) from None
+    check_image(image, str(path))
+    return image
+
+
 def described(facts: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """The answers for one image as JSON values, without the outline's probabilities."""
     text: dict[str, Any] = {}
@@ -198,9 +216,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"{arguments.out} is the folder of an image, which would be replaced; name another folder")
     try:
         check_spacing(arguments.spacing)
-    except ValueError as error:
+        images = [read(path) for path in arguments.images]
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    images = [np.load(path, allow_pickle=False) for path in arguments.images]
     model = load()
     found = predict(model, images, spacings=[tuple(arguments.spacing)] * len(images))
     for path, answers in zip(arguments.images, found):

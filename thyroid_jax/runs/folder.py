@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,10 @@ def _other_length(run_dir: Path, train: TrainConfig, asked: int) -> str:
     if done >= planned or out_of_patience(rows, train.patience):
         offer = f"The run is finished; to train {asked} epochs, give the same command a new --run-dir."
         if asked > planned:
+            here, longer = shlex.quote(str(run_dir)), shlex.quote(f"{run_dir}-longer")
             offer += (
                 " To go on from its parameters with a schedule of its own, give the same command with "
-                f"--train.epochs {asked - done} --train.start-from {run_dir} --run-dir {run_dir}-longer"
+                f"--train.epochs {asked - done} --train.start-from {here} --run-dir {longer}"
             )
     else:
         offer = f"To go on from epoch {done}, give --train.epochs {planned}; for {asked}, a new --run-dir."

@@ -37,6 +37,11 @@ def find(inputs: Sequence[Path]) -> Inputs:
     Raises :class:`InputError` for an input that is not there, a name that is still there twice or whose mask NAME.png
     would be a folder of other pictures, or no picture at all.
     """
+    if not inputs:
+        raise InputError(
+            "no picture is named: give files, or folders of them. They stand first, or behind --out: an option that "
+            "takes several values, such as --run-dir, takes every word up to the next option."
+        )
     found: list[tuple[Path, Path]] = []
     failed: dict[str, str] = {}
     for given in inputs:

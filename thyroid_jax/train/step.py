@@ -138,8 +138,12 @@ def with_own_target(batch: Batch, recipe: Recipe) -> Batch:
 
 def in_unit_range(batch: Batch) -> Batch:
     """8-bit images and masks as float32 in [0, 1]; floats as they are."""
-    unit = lambda a: a.astype(jnp.float32) / 255 if a.dtype == jnp.uint8 else a
-    return batch._replace(image=unit(batch.image), mask=unit(batch.mask))
+    return batch._replace(image=unit_range(batch.image), mask=unit_range(batch.mask))
+
+
+def unit_range(pixels: Array) -> Array:
+    """8-bit pixels as float32 in [0, 1]; floats as they are."""
+    return pixels.astype(jnp.float32) / 255 if pixels.dtype == jnp.uint8 else pixels
 
 
 def measured(batch: Batch, recipe: Recipe) -> Batch:

@@ -15,7 +15,7 @@ from thyroid_jax.recipe import Recipe, Task
 from thyroid_jax.tasks import COMPARE_LABELS, MEASURES
 from thyroid_jax.train.devices import Spread, copy, deal, fetch
 from thyroid_jax.train.options import TrainConfig
-from thyroid_jax.train.step import evaluate_step
+from thyroid_jax.train.step import evaluate_step, unit_range
 from thyroid_jax.train.totals import ratio
 
 
@@ -28,8 +28,9 @@ def validate(params: Any, validation: Examples, recipe: Recipe, spread: Spread, 
         for name, values in found.items():
             scores.setdefault(name, []).append(values[: len(cases)])
     quality: dict[str, float] = {}
+    labelled = validation.batch._replace(mask=unit_range(validation.batch.mask))  # as losses and scores see it
     for task in recipe.tasks:
-        label, where = task.label(validation.batch), task.valid(validation.batch)
+        label, where = task.label(labelled), task.valid(labelled)
         quality |= task.measures(np.concatenate(scores[task.name]), np.asarray(label), np.asarray(where))
         losses = np.concatenate(scores[f"loss_{task.name}"])[np.asarray(task.defined(validation.batch))]
         quality[f"loss_{task.name}"] = ratio(losses.sum(dtype=np.float64), len(losses))
@@ -61,20 +62,18 @@ def check_labels(config: TrainConfig, validation: Batch, recipe: Recipe) -> None
     compares labels and all of them are alike: the first checkpoint would stay the best.
     """
     name = MEASURES[config.monitor]
-    tasks = {task.name: task for task in recipe.tasks}
-    if name not in tasks:
-        raise InputError(
-            f"train.monitor is {config.monitor!r}, but {name} is not trained: no training image has its label. "
-            f"Choose a measure of {' or '.join(tasks)}."
-        )
-    found = {task: labels_of(tasks[task], validation) for task in tasks}
+    found = {task.name: labels_of(task, validation) for task in recipe.tasks}
     can = [measure for measure, of in MEASURES.items() if of in found and can_be_measured(measure, found[of])]
-    if config.monitor not in can:
-        fault = (
-            "all labels of the validation images are alike" if len(found[name]) else "no validation image has its label"
-        )
-        advice = f"choose one of {', '.join(can)}" if can else "choose other folds"
-        raise InputError(f"train.monitor is {config.monitor!r}, but {fault}; {advice}.")
+    if config.monitor in can:
+        return
+    if name not in found:
+        fault = f"{name} is not trained: no training image has its label"
+    elif len(found[name]):
+        fault = "all labels of the validation images are alike"
+    else:
+        fault = "no validation image has its label"
+    advice = f"choose one of {', '.join(can)}" if can else "choose other folds"
+    raise InputError(f"train.monitor is {config.monitor!r}, but {fault}; {advice}.")
 
 
 def labels_of(task: Task, batch: Batch) -> np.ndarray:
