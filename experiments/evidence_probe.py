@@ -16,7 +16,8 @@ The encoder has its published weights and sees each image once, without augmenta
 A ridge regression on the one-hot labels, its strength chosen by leave-one-out within the training images, predicts each
 fold of the data set from all other folds. The tables pool these predictions. They say what a linear model reads from
 these features; other heads, and features that are trained too, may give more. A probability here is a score: its order
-counts, not its value.
+counts, not its value. With ``--runs`` a last table says of each value of the target what is left of it on predicted
+outlines.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from thyroid_jax.evaluate.cases import Case, write_cases
 from thyroid_jax.evaluate.paired import comparison
 from thyroid_jax.model import ModelConfig, evidence, pretrained
 from thyroid_jax.radiomics import clinical
-from thyroid_jax.runs.folds import held_out_outlines, open_folds, scored_case
+from thyroid_jax.runs.folds import Folds, held_out_outlines, open_folds, scored_case
 
 from .runtime import prepare
 
@@ -147,15 +148,12 @@ def predicted(features: np.ndarray, labels: np.ndarray, known: np.ndarray, fold:
     return scores
 
 
-def tables(arguments: Arguments) -> dict[str, list[Case]]:
+def tables(folds: Folds, features_of: dict[str, np.ndarray]) -> dict[str, list[Case]]:
     """Kind of evidence -> the held-out predictions of all images that have an outline."""
-    folds = open_folds(arguments.data)
     batch = folds.batch
     malignant = np.eye(2)[batch.malignant.astype(int)]
     cases: dict[str, list[Case]] = {}
-    cut = clinical.mask_cut(folds.readers)
-    outlines = held_out_outlines(arguments.runs, folds, arguments.data.dir) if arguments.runs else None
-    for kind, features in evidence_of(arguments, batch.image, batch.mask, cut, outlines).items():
+    for kind, features in features_of.items():
         graded = predicted(features, batch.grade, batch.grade_valid, folds.fold)
         proven = predicted(features, malignant, batch.malignant_valid, folds.fold)
         likely = 1 / (1 + np.exp(-4 * (proven[:, 1] - 0.5)))
@@ -166,6 +164,35 @@ def tables(arguments: Arguments) -> dict[str, list[Case]]:
     return cases
 
 
+def values_alone(
+    target: np.ndarray, predicted_target: np.ndarray, malignant: np.ndarray, known: np.ndarray
+) -> list[tuple[str, float, float, float]]:
+    """What is left of each value of the target f[n r] on predicted outlines.
+
+    For each value its name, Spearman's rank correlation of both outlines' values, and the malignancy AUROC of the value
+    alone on either: below one half, low values are the malignant ones. Over the images where both are defined; an
+    AUROC is over those of known malignancy, NaN where all of them are alike.
+    """
+    from scipy.stats import spearmanr
+    from sklearn.metrics import roc_auc_score
+
+    rows = []
+    for name, given, found in zip(clinical.TARGET, target.T, predicted_target.T, strict=True):
+        both = np.isfinite(given) & np.isfinite(found)
+        labelled = both & known
+        two = len(np.unique(malignant[labelled])) == 2
+        areas = [roc_auc_score(malignant[labelled], values[labelled]) if two else np.nan for values in (given, found)]
+        rows.append((name, float(spearmanr(given[both], found[both]).statistic), *areas))
+    return rows
+
+
+def table_of_values(rows: Sequence[tuple[str, float, float, float]]) -> str:
+    """:func:`values_alone` as a Markdown table."""
+    lines = ["| value | rank correlation | AUROC, reference | AUROC, predicted |", "|---|---|---|---|"]
+    lines += [f"| {name} | " + " | ".join(f"{number:.3f}" for number in numbers) + " |" for name, *numbers in rows]
+    return "\n".join(lines)
+
+
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
@@ -173,10 +200,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     arguments = tyro.cli(Arguments, args=argv, prog=command.spelled("evidence_probe"))
     prepare()
-    found = tables(arguments)
+    folds = open_folds(arguments.data)
+    outlines = held_out_outlines(arguments.runs, folds, arguments.data.dir) if arguments.runs else None
+    batch, cut = folds.batch, clinical.mask_cut(folds.readers)
+    features = evidence_of(arguments, batch.image, batch.mask, cut, outlines)
+    found = tables(folds, features)
     for kind, cases in found.items() if arguments.out else ():
         write_cases(arguments.out / f"{kind}.csv", cases)
     print(comparison(found, samples=arguments.samples))
+    if outlines is not None:
+        rows = values_alone(
+            features["target"], features["predicted_target"], batch.malignant > 0.5, batch.malignant_valid
+        )
+        print(f"\n{table_of_values(rows)}")
 
 
 if __name__ == "__main__":

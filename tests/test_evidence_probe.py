@@ -15,6 +15,7 @@ from thyroid_jax.evaluate.cases import read_cases
 from thyroid_jax.evaluate.summary import summary
 from thyroid_jax.model.encoders import efficientnet
 from thyroid_jax.predict import Prediction
+from thyroid_jax.radiomics.clinical import TARGET
 from thyroid_jax.runs import evaluation
 
 
@@ -107,7 +108,8 @@ def test_the_outline_of_an_image_is_that_of_the_run_that_holds_it_out(drawn_data
 
     def kept(arguments, image, mask, cut, outlines):
         seen.update(image=image, outlines=outlines)
-        return {"predicted": outlines.reshape(len(outlines), -1)[:, :3].astype(float)}
+        values = outlines.reshape(len(outlines), -1)[:, : len(TARGET)].astype(float)
+        return {"predicted": values, "target": values, "predicted_target": values}
 
     def marked(trained, records):
         """An outline that is the run's mark everywhere, so that it shows whose it is."""
@@ -119,7 +121,8 @@ def test_the_outline_of_an_image_is_that_of_the_run_that_holds_it_out(drawn_data
     monkeypatch.setattr(evidence_probe, "evidence_of", kept)
     monkeypatch.setattr("thyroid_jax.runs.folds.predicted", marked)
     evidence_probe.main(probe_command(drawn_data, fold_runs))
-    assert capsys.readouterr().out.startswith("| measure | predictions | groups | predicted |")
+    printed = capsys.readouterr().out
+    assert printed.startswith("| measure | predictions | groups | predicted |") and f"\n| {TARGET[0]} | " in printed
     held_by = {}
     for fold, run in enumerate(fold_runs):
         for record in evaluation.open_finished(run).parts.test:
@@ -134,6 +137,21 @@ def test_the_outline_of_an_image_is_that_of_the_run_that_holds_it_out(drawn_data
 def letterbox_inside(image):
     """bool[h w]: the rows and columns of a letterboxed image that are not its border."""
     return (image.max(1) > 0)[:, None] & (image.max(0) > 0)[None]
+
+
+def test_what_is_left_of_a_value_on_predicted_outlines():
+    """Against counts by hand: pairs of a malignant and a benign image in their order, and a reversed ranking."""
+    malignant, known = np.array([1, 1, 0, 0, 0, 1], bool), np.array([1, 1, 1, 1, 1, 0], bool)
+    given = np.tile(np.array([5.0, 3.0, 4.0, 1.0, 2.0, 9.0])[:, None], len(TARGET))
+    found = -given
+    found[3, 1] = np.nan  # left out of both
+    rows = evidence_probe.values_alone(given, found, malignant, known)
+    assert [row[0] for row in rows] == list(TARGET)
+    np.testing.assert_allclose(rows[0][1:], [-1, 5 / 6, 1 / 6])
+    np.testing.assert_allclose(rows[1][1:], [-1, 3 / 4, 1 / 4])
+    alike = evidence_probe.values_alone(given, found, malignant, malignant)
+    assert np.isnan(alike[0][2]) and np.isnan(alike[0][3]) and alike[0][1] == -1
+    assert evidence_probe.table_of_values(rows[:1]).endswith(f"| {TARGET[0]} | -1.000 | 0.833 | 0.167 |")
 
 
 @pytest.mark.parametrize("chosen, message", [
