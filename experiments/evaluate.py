@@ -158,7 +158,8 @@ def judgements(arguments: Arguments, card: Card, faults: list[str]) -> dict[str,
     columns = [name for name in header if name]  # an Excel sheet may have many empty columns
     named = [(number, {name: text for name, text in zip(header, texts) if name}) for number, texts in rows]
     found = outside.read_judgements(named, columns, card.grades, own, hard=arguments.hard_grades)
-    faults += [f"{arguments.grades.name}: {fault}" for fault in own]
+    start = f"{arguments.grades.name}: "  # a fault of the file's rows begins with it already
+    faults += [start + fault.removeprefix(start) for fault in own]
     ignored = [name for name in columns if name not in ("case", "grade") and not name.startswith("p_")]
     if ignored:
         print(f"columns of {arguments.grades.name} that are not read: {', '.join(ignored)}")
@@ -187,7 +188,7 @@ def outside_cases(arguments: Arguments) -> tuple[list[Case], str]:
         path = None if found is None else found.files.get(record.case)
         if path is not None:
             try:
-                values = outside.read_values(path, record.image.shape)
+                values = outside.read_values(path, record.image.shape, reading)
                 seen |= set(np.unique(values).tolist())
                 outline = outside.outline_of(values, reading)
             except InputError as error:
