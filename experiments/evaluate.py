@@ -210,6 +210,9 @@ def evaluate_outside(arguments: Arguments, out: Path) -> None:
             f"--out {out}: is the folder of a run, whose own table would be replaced; name another folder."
         )
     cases, digest = outside_cases(arguments)
+    measured = summary(cases, samples=arguments.samples)
+    if not measured:
+        raise InputError(f"nothing to measure: {arguments.data.name} has no reference for what is predicted.")
     write_cases(out / "cases.csv", cases)
     write_json(
         out / "about.json",
@@ -230,7 +233,7 @@ def evaluate_outside(arguments: Arguments, out: Path) -> None:
     other = sum(bool(case.probability) and case.grade_predicted != _most_probable(case) for case in cases)
     if other:
         print(f"in {other} rows the grade is not the most probable one; it is kept")
-    thyroid_jax.runs.print_summary(summary(cases, samples=arguments.samples))
+    thyroid_jax.runs.print_summary(measured)
     print(f"table: {out / 'cases.csv'}")
 
 

@@ -422,3 +422,13 @@ def test_a_row_with_decimal_commas_names_its_file_once(data, results, capsys):
 def test_a_table_that_cannot_be_read_is_named(data, results, capsys):
     (results / "grades.csv").write_bytes(b"\xff\xfe\x00")
     assert re.search(r"grades\.csv: ", refused(capsys, command(data, results)))
+
+
+def test_predictions_for_which_no_record_has_a_reference_are_refused(tmp_path, capsys):
+    """A probability of malignancy is asked of records without any."""
+    records = [replace(record, malignant=None) for record in toys()]
+    builder.build(CARD, lambda notes: iter(records), tmp_path, near=False)
+    rows = ["case,p_malignant", *(f"{record.case},0.5" for record in records)]
+    (tmp_path / "grades.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert "toy has no reference for what is predicted" in refused(capsys, command(tmp_path, tmp_path, masks=False))
+    assert not (tmp_path / "out").exists()
