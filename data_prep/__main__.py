@@ -69,7 +69,7 @@ def _add_build(build: argparse.ArgumentParser) -> None:
         data_set.set_defaults(run=partial(_build_from_folder, name))
     phantom = names.add_parser("phantom", help="rendered phantoms whose true labels are known")
     phantom.add_argument("--count", type=int, metavar="N", help="number of pictures")
-    phantom.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same pictures")
+    phantom.add_argument("--seed", type=_seed, metavar="N", help="the same seed gives the same pictures")
     phantom.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="height and width in pixels")
     _add_out(phantom)
     phantom.set_defaults(run=_build_phantoms)
@@ -93,12 +93,19 @@ def _add_built(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder given as --out to build")
 
 
+def _seed(text: str) -> int:
+    """A seed that numpy and scikit-learn take."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text}: it is a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
 def _add_check(check: argparse.ArgumentParser) -> None:
     _add_built(check)
     check.add_argument("--against", metavar="NAME", help="another data set in DIR that must not share an image with it")
     check.add_argument("--sheet", type=Path, metavar="FILE", help="write a PNG of random records with their contours")
     check.add_argument("--source", type=Path, metavar="DIR", help="show originals of this folder on the sheet as well")
-    check.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of records (default 0)")
+    check.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the choice of records (default 0)")
     check.set_defaults(run=_check)
 
 
@@ -106,7 +113,7 @@ def _add_folds(folds: argparse.ArgumentParser) -> None:
     _add_built(folds)
     folds.add_argument("--out", type=Path, required=True, metavar="FILE", help="the JSON file to write")
     folds.add_argument("--folds", type=int, default=FOLDS, metavar="N", help=f"number of folds (default {FOLDS})")
-    folds.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the folds (default 0)")
+    folds.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the folds (default 0)")
     folds.set_defaults(run=_folds)
 
 
@@ -181,7 +188,11 @@ def _refuse_inside(source: Path, out: Path) -> None:
 def _check(options: argparse.Namespace) -> None:
     from data_prep.check import against, check
 
+    if options.source is not None and options.sheet is None:
+        raise InputError("--source: is for --sheet, which is not given. Add --sheet FILE, or leave out --source.")
     if options.against is not None:
+        if options.sheet is not None:
+            raise InputError("--against and --sheet: are two checks. Run one after the other.")
         print(against(options.data, options.name, options.against))
         return
     print(check(options.data, options.name, sheet=options.sheet, source=options.source, seed=options.seed))

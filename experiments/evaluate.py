@@ -158,7 +158,8 @@ def judgements(arguments: Arguments, card: Card, faults: list[str]) -> dict[str,
     columns = [name for name in header if name]  # an Excel sheet may have many empty columns
     named = [(number, {name: text for name, text in zip(header, texts) if name}) for number, texts in rows]
     found = outside.read_judgements(named, columns, card.grades, own, hard=arguments.hard_grades)
-    faults += [f"{arguments.grades.name}: {fault}" for fault in own]
+    start = f"{arguments.grades.name}: "  # a fault of the file's rows begins with it already
+    faults += [start + fault.removeprefix(start) for fault in own]
     ignored = [name for name in columns if name not in ("case", "grade") and not name.startswith("p_")]
     if ignored:
         print(f"columns of {arguments.grades.name} that are not read: {', '.join(ignored)}")
@@ -187,7 +188,7 @@ def outside_cases(arguments: Arguments) -> tuple[list[Case], str]:
         path = None if found is None else found.files.get(record.case)
         if path is not None:
             try:
-                values = outside.read_values(path, record.image.shape)
+                values = outside.read_values(path, record.image.shape, reading)
                 seen |= set(np.unique(values).tolist())
                 outline = outside.outline_of(values, reading)
             except InputError as error:
@@ -209,6 +210,9 @@ def evaluate_outside(arguments: Arguments, out: Path) -> None:
             f"--out {out}: is the folder of a run, whose own table would be replaced; name another folder."
         )
     cases, digest = outside_cases(arguments)
+    measured = summary(cases, samples=arguments.samples)
+    if not measured:
+        raise InputError(f"nothing to measure: {arguments.data.name} has no reference for what is predicted.")
     write_cases(out / "cases.csv", cases)
     write_json(
         out / "about.json",
@@ -229,7 +233,7 @@ def evaluate_outside(arguments: Arguments, out: Path) -> None:
     other = sum(bool(case.probability) and case.grade_predicted != _most_probable(case) for case in cases)
     if other:
         print(f"in {other} rows the grade is not the most probable one; it is kept")
-    thyroid_jax.runs.print_summary(summary(cases, samples=arguments.samples))
+    thyroid_jax.runs.print_summary(measured)
     print(f"table: {out / 'cases.csv'}")
 
 

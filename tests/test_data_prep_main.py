@@ -88,3 +88,15 @@ def test_folds_that_cannot_be_made(tmp_path, capsys):
     assert "only 5 groups" in refused([*arguments, "--folds", "6"], capsys)
     assert "at least 3" in refused([*arguments, "--folds", "2"], capsys)
     assert os.listdir(tmp_path) == ["toy"]
+
+
+def test_seeds_and_options_that_cannot_be_used_are_named(tmp_path, capsys):
+    builder.build(CARD, factory, tmp_path, near=False)
+    built = ["toy", "--data", tmp_path]
+    for seed in ("-1", str(2**32), "1.5"):
+        said = refused(["folds", *built, "--out", tmp_path / "f.json", "--seed", seed], capsys)
+        assert f"--seed: {seed}: it is a whole number from 0" in said
+    assert "Add --sheet FILE" in refused(["check", *built, "--source", tmp_path], capsys)
+    sheet = ["--sheet", tmp_path / "s.png"]
+    assert "are two checks" in refused(["check", *built, "--against", "other", *sheet], capsys)
+    assert not (tmp_path / "f.json").exists() and not (tmp_path / "s.png").exists()

@@ -52,6 +52,13 @@ def test_a_failure_at_any_stage_leaves_the_old_file_and_no_fragment(tmp_path, mo
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_folder_in_the_place_of_a_file_is_named_and_stays(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError) as found:
+        files.write_bytes(tmp_path / "a", b"new")
+    assert found.value.filename == str(tmp_path / "a") and listing(tmp_path) == ["a"]
+
+
 def test_a_disk_that_is_full_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     files.write_text(tmp_path / "a", "old")
     real = os.fdopen

@@ -70,6 +70,25 @@ def test_outlines_of_every_usual_kind_are_read_as_they_were_drawn(tmp_path, kind
     np.testing.assert_array_equal(outside.outline_of(values, Reading()), inside)
 
 
+def test_an_outline_saved_with_few_colours_is_read_as_it_is_shown(tmp_path):
+    """Pillow's ``quantize`` gives white, the nodule, index 0; a mask without nodule has one colour."""
+    inside, stored = masks_of("0 and 255")
+    for name, shown in (("nodule", stored), ("empty", np.zeros_like(stored))):
+        Image.fromarray(shown).quantize(2).save(tmp_path / f"{name}.png")
+        values = outside.read_values(tmp_path / f"{name}.png", (4, 6))
+        np.testing.assert_array_equal(outside.outline_of(values, Reading()), shown > 0)
+    by_index = Reading(labels=(1,))
+    values = outside.read_values(tmp_path / "nodule.png", (4, 6), by_index)
+    np.testing.assert_array_equal(outside.outline_of(values, by_index), ~inside)
+
+
+def test_a_palette_that_all_masks_share_may_leave_its_white_unused(tmp_path):
+    empty = Image.fromarray(np.ones((4, 6), np.uint8))
+    empty.putpalette([255, 255, 255, 0, 0, 0])
+    empty.save(tmp_path / "x.png")
+    assert not outside.outline_of(outside.read_values(tmp_path / "x.png", (4, 6)), Reading()).any()
+
+
 def test_nifti_of_nnunet_has_its_rows_and_columns_where_the_picture_has_them(tmp_path):
     """nnU-Net writes [1 h w] through SimpleITK, which stores x first: the file holds the transpose."""
     import nibabel
@@ -172,6 +191,10 @@ def test_every_faulty_row_is_named(row, said):
 def test_faults_of_all_rows_are_named_together_and_a_case_twice_is_one():
     _, faults = judged(["x,mid,0.2,0.3,0.5,0", "x,mid,0.2,0.3,0.5,0", "y,top,1,0,0,0"])
     assert faults == ["row 3: case 'x' is there twice.", "row 4, case 'y': grade 'top' is not one of low, mid, high."]
+
+
+def test_a_number_that_is_none_is_one_fault_and_no_second_one_about_the_sum():
+    assert judged(["x,,nan,1,0,0"])[1] == ["row 2, case 'x': p_low is 'nan', not a number from 0 to 1."]
 
 
 def test_rounded_probabilities_are_taken_as_they_are():
@@ -390,6 +413,22 @@ def test_a_run_folder_is_not_written_into(data, results, capsys):
     assert "is the folder of a run, whose own table would be replaced" in refused(capsys, command(data, results))
 
 
+def test_a_row_with_decimal_commas_names_its_file_once(data, results, capsys):
+    (results / "grades.csv").write_text("case,p_malignant\nx,0,5\n")
+    said = refused(capsys, command(data, results))
+    assert "written: grades.csv: row 2: 3 fields, but the header has 2; mend the row." in said
+
+
 def test_a_table_that_cannot_be_read_is_named(data, results, capsys):
     (results / "grades.csv").write_bytes(b"\xff\xfe\x00")
     assert re.search(r"grades\.csv: ", refused(capsys, command(data, results)))
+
+
+def test_predictions_for_which_no_record_has_a_reference_are_refused(tmp_path, capsys):
+    """A probability of malignancy is asked of records without any."""
+    records = [replace(record, malignant=None) for record in toys()]
+    builder.build(CARD, lambda notes: iter(records), tmp_path, near=False)
+    rows = ["case,p_malignant", *(f"{record.case},0.5" for record in records)]
+    (tmp_path / "grades.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert "toy has no reference for what is predicted" in refused(capsys, command(tmp_path, tmp_path, masks=False))
+    assert not (tmp_path / "out").exists()

@@ -161,6 +161,17 @@ def test_tables_and_cases_are_written_and_printed_again_alike(tmp_path, capsys):
     assert (tmp_path / "again" / "table.csv").read_bytes() == (tmp_path / "out" / "table.csv").read_bytes()
 
 
+def test_rows_that_cannot_be_compared_leave_the_folder_as_it_is(tmp_path):
+    """Tables of an earlier comparison must not stand beside the cases of one that was refused."""
+    found = {"a": table(1), "b": table(2)}
+    results.publish(tmp_path, results.with_ensembles(found, {}), FEW)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = [replace(case, malignant_truth=not case.malignant_truth) for case in table(3)]
+    with pytest.raises(InputError, match="differ in their reference"):
+        results.publish(tmp_path, results.with_ensembles(found | {"b": other}, {}), FEW)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_the_tables_of_predicted_ensembles_are_printed_again_with_their_outlines(tmp_path, capsys):
     predicted = [replace(case, part="fold0-ensemble") for case in table(5)]
     rows = results.with_ensembles({"a": table(1, SEEDS)}, {"a": predicted})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -36,6 +37,8 @@ _FRAGMENT = ".writing-"
 def _write_beside_and_rename(path: Path, content: bytes) -> None:
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{_FRAGMENT}")
     try:
+        if path.is_dir():  # the rename would name the fragment instead
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()

@@ -8,14 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.pictures import fills_frame
-from thyroid_jax.data.formats import Labels
+from thyroid_jax.data.formats import Labels, brightest_channel, by_colour
 from thyroid_jax.errors import InputError
 
 MOST_LABELS = 32  # a label map of small whole numbers has smaller ones
 MOST_COLOURS = 8
 FEW_VALUES = 8  # grey values of what is no picture
 DIMMEST_WHITE = 200  # the largest value of a JPEG mask that can be cut at 127
-DARK = 32  # the brightest channel of a colour that stands for outside
 WHITE = (1, 255, 0xFFFF, 0xFFFFFF)
 ASK = "say with --mask-values which are the nodule"
 
@@ -67,7 +66,7 @@ def nodule(stored: Labels, *, chosen: Collection[int] = ()) -> Nodule:
 def _cut(labels: np.ndarray, is_chosen: bool) -> Nodule:
     if is_chosen:
         raise InputError("values: JPEG does not keep them, so --mask-values cannot be used; save the mask as PNG")
-    brightness = _brightest(labels)
+    brightness = brightest_channel(labels)
     if 0 < (brightest := int(brightness.max(initial=0))) < DIMMEST_WHITE:
         raise InputError(f"values: none is above {brightest}, too dark to cut a JPEG at 127; save the mask as PNG")
     return Nodule(brightness > 127, "JPEG masks are cut at 127")
@@ -103,17 +102,10 @@ def _not_zero(labels: np.ndarray, inverted: bool) -> Nodule:
 
 
 def _by_colour(stored: Labels) -> np.ndarray:
-    """The values of a mask file, or its colours where it has a palette whose index 0 is not black but another is."""
-    if stored.colours is None:
-        return stored.values
-    first, used = np.unique(stored.colours[stored.values == 0]), np.unique(stored.colours)
-    if not first.any():
-        return stored.values
-    if 0 in used:
-        return stored.colours
-    if _brightest(first).max() <= DARK:
-        return stored.values
-    raise InputError(f"palette: index 0 is {_named(first[-1:].tolist())} and no pixel is black; {ASK}, by their index")
+    try:
+        return by_colour(stored)
+    except InputError as error:
+        raise InputError(f"{error}; {ASK}, by their index") from error
 
 
 def _fills(mask: np.ndarray) -> bool:
@@ -177,10 +169,6 @@ def _grey_as_one_channel(labels: np.ndarray) -> np.ndarray:
     """Colours 0xVVVVVV of a grey picture as the grey values 0xVV."""
     grey = labels & 0xFF
     return grey if labels.size and labels.max() > 0xFFFF and np.array_equal(labels, grey * 0x010101) else labels
-
-
-def _brightest(labels: np.ndarray) -> np.ndarray:
-    return np.max([labels >> 16 & 0xFF, labels >> 8 & 0xFF, labels & 0xFF], axis=0)
 
 
 def _has_areas(labels: np.ndarray) -> bool:

@@ -69,8 +69,13 @@ class Reading(NamedTuple):
     labels: tuple[int, ...] = ()
 
 
-def read_values(path: Path, shape: tuple[int, int]) -> np.ndarray:
+PLAIN = Reading()
+
+
+def read_values(path: Path, shape: tuple[int, int], reading: Reading = PLAIN) -> np.ndarray:
     """The values int32[h w] of a mask file; grey written as equal colours is grey.
+
+    A palette gives its index. Where black is another index than 0 it gives the colours, unless ``reading`` has labels.
 
     Raises :class:`InputError`, which does not name the file, for several frames, another shape, or a compression that
     changes values.
@@ -80,7 +85,7 @@ def read_values(path: Path, shape: tuple[int, int]) -> np.ndarray:
         raise InputError("compressed with loss, which changes values; save it as PNG, TIFF or NIfTI")
     if len(found.values) != 1:
         raise InputError(f"{len(found.values)} frames; a mask has one")
-    values = found.values[0]
+    values = (found.values if reading.labels else formats.by_colour(found))[0]
     if values.shape != shape:
         turned = ", so its rows and columns may be exchanged" if values.shape == shape[::-1] else ""
         raise InputError(f"{_size(values.shape)} pixels (rows x columns), the image has {_size(shape)}{turned}")
@@ -192,7 +197,7 @@ def _judgement(
         faults.append(f"{len(probability)} of {len(shares)} grades have a probability; all or none must have one.")
         probability = {}
     total = sum(probability.values())
-    if probability and not abs(total - 1) <= SUM_WITHIN:
+    if probability and abs(total - 1) > SUM_WITHIN:  # False where a value is no number, which is named already
         faults.append(f"the probabilities of the grades have the sum {total:g}, not 1.")
     if grade and not probability and hard:
         probability = {name: float(name == grade) for name in grades}

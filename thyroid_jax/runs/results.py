@@ -276,10 +276,13 @@ def compared(rows: Rows, options: TableOptions, notes: Sequence[str] = ()) -> ta
 
 
 def publish(folder: Path, rows: Rows, options: TableOptions, notes: Sequence[str] = ()) -> str:
-    """Write the cases of each row, the tables and the page into the folder; return the tables as Markdown."""
+    """Write the cases of each row, the tables and the page into the folder; return the tables as Markdown.
+
+    Rows that cannot be compared raise :class:`InputError`, and what is in the folder then stays as it is.
+    """
+    contents = compared(rows, options, notes)
     for name, cases in rows.found.items():
         write_cases(folder / f"{name}.csv", cases)
-    contents = compared(rows, options, notes)
     tabulate.write_tables(folder, contents)
     if wants_page(options):
         write_page(folder, with_short_names(rows), contents)

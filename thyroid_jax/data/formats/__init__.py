@@ -35,6 +35,7 @@ _READERS: dict[str, Callable[..., Stored]] = {
 }
 SUFFIXES: tuple[str, ...] = tuple(_KINDS)
 TURNED = pillow.TURNED
+DARK = 32  # the brightest channel of a colour that stands for outside
 
 
 class Picture(NamedTuple):
@@ -121,6 +122,29 @@ def read_mask(path: Path) -> Labels:
             raise InputError("values: all that is visible is black, the mask is in its transparency; save it as grey")
         colours = None if stored.palette is None else to_labels(stored._replace(values=stored.palette[stored.values]))
     return Labels(values, stored.lossy, colours)
+
+
+def by_colour(mask: Labels) -> np.ndarray:
+    """The values of a mask, or its colours where it has a palette in which black is another index than 0.
+
+    Programs that save few colours number them as they like. Raises :class:`InputError` where index 0 has a colour that
+    is not dark and no pixel is black.
+    """
+    if mask.colours is None:
+        return mask.values
+    first, used = np.unique(mask.colours[mask.values == 0]), np.unique(mask.colours)
+    if first.size and not first.any():
+        return mask.values
+    if 0 in used:
+        return mask.colours
+    if brightest_channel(first).max(initial=0) <= DARK:
+        return mask.values
+    raise InputError(f"palette: index 0 is 0x{first[-1]:06X} and no pixel is black")
+
+
+def brightest_channel(colours: np.ndarray) -> np.ndarray:
+    """The largest channel, 0 to 255, of each colour 0xRRGGBB."""
+    return np.max([colours >> 16 & 0xFF, colours >> 8 & 0xFF, colours & 0xFF], axis=0)
 
 
 def _differs(values: np.ndarray) -> bool:
