@@ -104,3 +104,20 @@ def test_without_several_readers_nothing_is_claimed():
     assert (found.outlines, found.grades) == (0, 0)
     assert all(math.isnan(value) for value in (found.dice, found.area_icc, found.kappa, found.fleiss))
     assert math.isnan(agreement.agreement([], 0).kappa)
+
+
+@pytest.mark.parametrize("first", [[-1, 0, 1], [0.9, 0, 1], [0, 1, float("nan")], [0, 1, 3], [1]])
+def test_grades_that_are_none_are_not_counted_as_others(first):
+    with pytest.raises(ValueError, match=r"whole numbers in 0\.\.2"):
+        agreement.weighted_kappa(first, [2, 0, 1], 3)
+
+
+@pytest.mark.parametrize("counts", [[[2, math.nan], [0, 2]], [[3, -1], [0, 2]], [3, 0]])
+def test_counts_that_are_none_are_refused(counts):
+    with pytest.raises(ValueError, match="must be a table"):
+        agreement.fleiss_kappa(np.array(counts))
+
+
+@pytest.mark.parametrize(("shape", "value"), [((3, 3), 0.1), ((7, 3), 0.7), ((5, 6), 1e20), ((3, 2), 1e-20)])
+def test_readers_who_always_give_one_number_have_no_icc(shape, value):
+    assert math.isnan(agreement.icc(np.full(shape, value)))

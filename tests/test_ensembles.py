@@ -112,3 +112,15 @@ def test_the_rows_are_kept_in_a_table(tmp_path):
     write_cases(tmp_path / "cases.csv", found)
     (read,) = read_cases(tmp_path / "cases.csv")
     assert read.probability == found[0].probability and read.part == "fold0-ensemble" and np.isnan(read.dice)
+
+
+def test_what_one_run_knows_of_the_image_is_kept_where_another_does_not():
+    unknown = Case("a", "g", "fold0-seed0", p_malignant=0.5)
+    known = replace(
+        unknown, part="fold0-seed1", reference_area_mm2=12.5, target={"f": 1.0}, reader_grades=("x",), about={"d": "e"}
+    )
+    (found,) = ensembles.averaged([unknown, known])
+    assert (found.reference_area_mm2, found.target, found.reader_grades, found.about) == (
+        *(12.5, {"f": 1.0}, ("x",)),
+        {"d": "e"},
+    )

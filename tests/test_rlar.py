@@ -190,5 +190,22 @@ def test_what_is_not_known_is_refused_by_name(z):
         rlar.angular_penalty(jnp.ones((1, 4, 3)))
 
 
+def test_the_penalty_of_half_precision_directions_is_in_float32(z):
+    unit = rlar.adversarial_directions({"a": curved(1), "b": curved(2)}, z).unit.astype(jnp.bfloat16)
+    found = rlar.angular_penalty(unit, kind="square")
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, rlar.angular_penalty(unit.astype(jnp.float32), kind="square"), rtol=1e-6)
+
+
+def test_shapes_that_would_be_broadcast_are_refused(z):
+    unchecked = inspect.unwrap(rlar.adversarial_directions)
+    for loss in (lambda z: (z**2).sum(), lambda z: (z**2).sum((1, 2, 3))[:, None]):
+        with pytest.raises(ValueError, match="one value for each"):
+            unchecked({"a": loss, "b": loss}, z)
+    unit = rlar.adversarial_directions({"a": curved(1), "b": curved(2)}, z).unit
+    with pytest.raises(ValueError, match="one flag for each"):
+        inspect.unwrap(rlar.angular_penalty)(unit, where=jnp.array([True]))
+
+
 def test_the_docstrings_example_runs():
     assert doctest.testmod(rlar).failed == 0

@@ -333,6 +333,30 @@ def test_what_is_not_known_is_refused_by_name():
         init("dwa", 2, steps_per_epoch=0)
 
 
+@pytest.mark.parametrize("name", sorted(set(SCALARIZERS) - {"equal", "gls", "rlw"}))
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_a_state_of_another_number_of_tasks_is_refused(name, tasks):
+    with pytest.raises(ValueError, match=f"3 losses, but a state of {name} of {tasks} tasks"):
+        SCALARIZERS[name](jnp.array([1.0, 2.0, 3.0]), init(name, tasks))
+
+
+@METHODS
+@pytest.mark.parametrize("losses", [jnp.ones((3, 1)), jnp.float32(1)])
+def test_losses_of_another_shape_are_refused(name, losses, monkeypatch):
+    monkeypatch.setattr(scalarize, "_clipped", inspect.unwrap(scalarize._clipped))
+    with pytest.raises(ValueError, match="they are f"):
+        inspect.unwrap(SCALARIZERS[name])(losses, None)
+
+
+@pytest.mark.parametrize("name", sorted(set(SCALARIZERS) - {"equal", "rlw"}))
+def test_nan_stays_nan(name):
+    state, seen = None, []
+    for losses in ([1.0, 2.0], [np.nan, 2.0], [1.0, 2.0], [1.0, 2.0]):
+        weights, state = SCALARIZERS[name](jnp.array(losses), state)
+        seen.append(np.isnan(weights[0]))
+    assert not seen[0] and any(seen[1:])
+
+
 def test_the_knobs_are_keyword_only_and_have_defaults():
     for rule in SCALARIZERS.values():
         first, second, *knobs = inspect.signature(inspect.unwrap(rule)).parameters.values()

@@ -55,3 +55,11 @@ def test_groups_whose_differences_cancel_are_zeros():
     assert np.isnan(rank_biserial(first, second, clusters=groups).r)
     tiny = paired_wilcoxon([1e-30, 2e-30, 4e-30], [0.0, 0.0, 0.0])  # small numbers are no rounding errors
     assert (tiny.n, tiny.zeros) == (3, 0)
+
+
+def test_an_infinite_value_does_not_make_the_other_differences_rounding_errors():
+    first, second = [1, 2, 3, 4, 5, 6, np.inf], [0] * 7
+    found = paired_wilcoxon(first, second)
+    assert (found.n, found.zeros) == (7, 0)
+    assert found.p == pytest.approx(stats.wilcoxon(np.arange(1, 8)).pvalue)
+    assert rank_biserial(first, second).r == 1

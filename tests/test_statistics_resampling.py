@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thyroid_jax.evaluate.statistics.pairs import paired
 from thyroid_jax.evaluate.statistics.resampling import (
     block_sizes,
     bootstrap_values,
@@ -61,3 +62,22 @@ def test_refusals():
         grouped([1, 2], [])
     with pytest.raises(ValueError, match="1 group labels are NaN"):
         group_numbers([1.0, float("nan")])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["a", float("nan"), float("nan"), "b"],
+        np.array(["a", np.nan, np.nan, "b"], object),
+        ["a", None, None, "b"],
+        [None] * 4,
+        np.array([1, np.nan, np.nan, 2]),
+    ],
+)
+def test_cases_without_a_label_are_not_one_group(labels):
+    with pytest.raises(ValueError, match="group labels are NaN or None"):
+        group_numbers(labels)
+    with pytest.raises(ValueError, match="group labels are NaN or None"):
+        paired([1, 2, 3, 4], [0, 0, 0, 0], labels)
+    assert paired([1, np.nan, np.nan, 4], [0, 0, 0, 0], ["a", None, float("nan"), "b"]).member.tolist() == [0, 1]
+    assert group_numbers(["nan", "None", "nan"]).tolist() == [1, 0, 1]  # names

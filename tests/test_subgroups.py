@@ -255,6 +255,16 @@ def test_level_under_the_null_hypothesis():
     assert 0.02 < np.mean(rejected) < 0.12
 
 
+@pytest.mark.parametrize(("each", "least", "most"), [(8, 0.13, 0.23), (24, 0.05, 0.12)])
+def test_with_few_clusters_it_rejects_as_often_as_it_says(each, least, most):
+    rng, rejected = np.random.default_rng(3), []
+    for _ in range(600):
+        cluster = np.repeat(np.arange(5 * each), rng.integers(1, 6, 5 * each))
+        value = rng.normal(size=5 * each)[cluster] + rng.normal(size=len(cluster))
+        rejected.append(equal_means_p(value, cluster % 5, cluster) < 0.05)
+    assert least < np.mean(rejected) < most
+
+
 @pytest.mark.parametrize("why, value, subgroup, clusters", [
     ("one subgroup", np.arange(10.0), np.zeros(10, int), np.arange(10)),
     ("four clusters in one of two", np.arange(10.0), [0] * 6 + [1] * 4, np.arange(10)),

@@ -184,6 +184,11 @@ def test_no_character_keeps_its_meaning_in_latex():
     )
 
 
+@pytest.mark.parametrize(("name", "escaped"), [("[5mm] ours", "{[}5mm] ours"), ("*ours", "{*}ours")])
+def test_a_name_is_not_read_as_the_option_of_the_line_before(name, escaped):
+    assert tabulate.escape_latex(name) == escaped
+
+
 @given(st.text(alphabet="ab&%$#_{}~^\\<>|\"'\n +-", max_size=30))
 def test_escaped_text_has_balanced_braces_and_no_bare_sign(text):
     escaped = tabulate.escape_latex(text)

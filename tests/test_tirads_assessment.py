@@ -1,5 +1,6 @@
 """Missing findings, contradictions, refused input, and the text of an assessment."""
 
+import inspect
 import itertools
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thyroid_jax import tirads
-from thyroid_jax.tirads import Nodule, assess, compare
+from thyroid_jax.tirads import Nodule, assess, compare, nodule
 
 PLAIN = ("solid", "isoechoic", "wider than tall", "smooth", ())
 AXES = ("composition", "echogenicity", "shape", "margin", "foci")
@@ -279,3 +280,25 @@ def test_assess_is_pure_and_compare_is_assess():
     nodule = Nodule(*PLAIN, size_mm=15)
     for name, result in compare(nodule).items():
         assert result == assess(nodule, name)
+
+
+def findings(**fields):
+    """A nodule without the tests' check of types, which a notebook does not have either."""
+    unchecked = object.__new__(Nodule)
+    for name, value in (vars(Nodule()) | fields).items():
+        object.__setattr__(unchecked, name, value)
+    inspect.unwrap(Nodule.__post_init__)(unchecked)
+    return unchecked
+
+
+def test_foci_are_counted_from_any_collection_and_a_missing_one_is_not_none(monkeypatch):
+    for name in ("_checked_foci", "_check_name", "_check_truth"):
+        monkeypatch.setattr(nodule, name, inspect.unwrap(getattr(nodule, name)))
+    assert findings(foci=(kind for kind in ["punctate", "peripheral"])).foci == ("peripheral", "punctate")
+    with pytest.raises(ValueError, match="foci: None beside names"):
+        findings(foci=["punctate", None])
+    assert findings(composition="mixed", mostly_solid=np.bool_(False)).mostly_solid == 0
+    with pytest.raises(ValueError, match="mostly_solid: 'no' is not one of True, False, None"):
+        findings(composition="mixed", mostly_solid="no")
+    with pytest.raises(ValueError, match="entirely_calcified: 'no' is not one of True, False"):
+        findings(entirely_calcified="no")

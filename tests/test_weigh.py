@@ -345,3 +345,19 @@ def test_every_method_has_the_common_signature_and_says_what_it_does(name):
 def test_the_table_is_complete_and_the_docstrings_example_runs():
     assert list(weigh.WEIGHERS) == "equal mgda pcgrad cagrad imtl_g aligned_mtl upgrad dualproj nash_mtl".split()
     assert doctest.testmod(weigh, extraglobs={"mgda": JITTED["mgda"]}).failed == 0  # compiled once, not step by step
+
+
+@pytest.mark.parametrize("name", sorted(set(weigh.WEIGHERS) - {"equal"}))
+@pytest.mark.parametrize("fault", [np.nan, np.inf, 3e38])
+def test_a_gramian_that_is_not_finite_gives_no_plausible_weights(name, fault):
+    gramian = np.eye(3, dtype=np.float32)
+    gramian[0, 0] = gramian[1, 1] = fault  # of 3e38 each, the trace overflows
+    assert np.isnan(JITTED[name](gramian)).all()
+
+
+def test_a_matrix_that_is_not_square_is_refused(monkeypatch):
+    for name in ("equal", "pcgrad", "nash_mtl"):
+        unchecked = inspect.unwrap(weigh.WEIGHERS[name])
+        monkeypatch.setattr(weigh, "unit_trace", inspect.unwrap(weigh.unit_trace))
+        with pytest.raises(ValueError, match=r"shape \(1, 3\): it is f\[t t\]"):
+            unchecked(jnp.ones((1, 3)))

@@ -13,6 +13,7 @@ import numpy as np
 
 from thyroid_jax.data.record import Record
 from thyroid_jax.evaluate.metrics import NAN, dice, quadratic_kappa
+from thyroid_jax.evaluate.statistics.resampling import spread_is_rounding
 
 
 def pairwise_dice(masks: Sequence[np.ndarray]) -> float:
@@ -28,9 +29,13 @@ def weighted_kappa(first: Sequence[int], second: Sequence[int], grades: int) -> 
     """Cohen's kappa with quadratic weights of two readers' grades int[n] in [0, ``grades``), in [-1, 1].
 
     NaN without an image, or if both give one and the same grade to all images: chance then explains everything.
+    Raises ValueError when the lengths differ, or for a grade that is not a whole number in the range.
     """
+    pairs = np.asarray(first), np.asarray(second)
+    if pairs[0].shape != pairs[1].shape or not np.isin(pairs, np.arange(grades)).all():
+        raise ValueError(f"the readers' grades must be two vectors of one length, of whole numbers in 0..{grades - 1}.")
     confusion = np.zeros((grades, grades))
-    np.add.at(confusion, (np.asarray(first, int), np.asarray(second, int)), 1)
+    np.add.at(confusion, tuple(grade.astype(int) for grade in pairs), 1)
     return float(quadratic_kappa(confusion))
 
 
@@ -41,9 +46,12 @@ def fleiss_kappa(counts: np.ndarray) -> float:
 
     with m_i readers of image i and p_j the share of category j in all ratings. Images with fewer than two readers do
     not count. In [-1, 1]; NaN without an image, or when all ratings are one category. It ignores the categories' order.
+    Raises ValueError for counts that are negative or NaN, or not a table.
     Source: Fleiss, Psychological Bulletin 76 (1971) 378; with equal m_i it is his formula.
     """
     counts = np.asarray(counts, float)
+    if counts.ndim != 2 or not (np.isfinite(counts) & (counts >= 0)).all():
+        raise ValueError(f"counts {counts.shape} must be a table [n k] of finite numbers that are 0 or more.")
     counts = counts[counts.sum(1) >= 2]
     if not len(counts):
         return NAN
@@ -60,13 +68,14 @@ def icc(values: np.ndarray) -> float:
 
     with the mean squares of a two-way analysis of variance: of images MSR, of readers MSC, and residual MSE. It is the
     absolute agreement of single readers, who stand for others (two-way random effects): a reader who is always higher
-    lowers it. At most 1; it can be negative. NaN for fewer than two images or readers, or if all values are equal.
+    lowers it. At most 1; it can be negative. NaN for fewer than two images or readers, or if all values are equal but
+    for rounding.
     Raises ValueError for missing (NaN) values. Source: Shrout and Fleiss, Psychological Bulletin 86 (1979) 420.
     """
     values = np.asarray(values, float)
     if np.isnan(values).any():
         raise ValueError("icc: a value is missing; give the rows that all readers measured.")
-    if values.ndim != 2 or min(values.shape) < 2:
+    if values.ndim != 2 or min(values.shape) < 2 or spread_is_rounding(values):
         return NAN
     n, m = values.shape
     rows, columns, mean = values.mean(1), values.mean(0), values.mean()

@@ -69,7 +69,7 @@ def _mean_of(same: Sequence[Case]) -> Case:
 
 def _known(values: Sequence[Any]) -> Any:
     """The first value that is known; the rows agree about those that are."""
-    return next((value for value in values if value not in (None, "")), values[0])
+    return next((value for value in values if value not in (None, "", (), {}) and value == value), values[0])
 
 
 def _means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -63,11 +63,17 @@ def adversarial_directions(
             constant over space while a mask gradient oscillates, so cosines of the full vectors are close to 0. "full"
             takes all of z, d = y x c.
         hold: names of tasks whose directions are constants: only the others turn. This is cheaper, but no longer exact.
+
+    Raises ValueError for a loss that does not give f[b], or an unknown space.
     """
     latent = latent.astype(jnp.promote_types(latent.dtype, jnp.float32))
     gradients, losses = [], []
     for name, loss in task_losses.items():
         values, pull = jax.vjp(lambda z, loss=loss: _at_least_float32(loss(z)), latent)
+        if values.shape != latent.shape[:1]:
+            raise ValueError(
+                f"loss {name!r} has shape {values.shape}: it gives one value for each of {len(latent)} rows."
+            )
         (gradient,) = pull(jnp.ones_like(values))
         gradients.append(jax.lax.stop_gradient(gradient) if name in hold else gradient)
         losses.append(values)
@@ -90,10 +96,12 @@ def normalise(
 def cosines(unit: Float[Array, "t b d"]) -> Float[Array, "p b"]:
     """Cosine s of the angle between the directions of every pair of tasks, in [-1, 1].
 
-    The pairs are in the order of ``itertools.combinations``. Raises ValueError for fewer than two tasks.
+    The pairs are in the order of ``itertools.combinations``. At least float32. Raises ValueError for fewer than two
+    tasks.
     """
     if unit.shape[0] < 2:
         raise ValueError(f"directions of {unit.shape[0]} task: an angle is between two tasks at least.")
+    unit = _at_least_float32(unit)
     return jnp.stack([(unit[t] * unit[u]).sum(-1) for t, u in combinations(range(unit.shape[0]), 2)])
 
 
@@ -113,7 +121,10 @@ def angular_penalty(
     In [0, 1] for 0 <= margin < 1. ``where`` marks the examples on which every task is defined; the others give 0 with
     a zero gradient, whatever their directions hold.
     PCGrad and similar methods act on *conflict* (negative cosine); this acts on *alignment* (positive cosine).
+    Raises ValueError for an unknown kind, fewer than two tasks, or not one flag for each example.
     """
+    if where is not None and where.shape != unit.shape[1:2]:
+        raise ValueError(f"where {where.shape}: it has one flag for each of {unit.shape[1]} examples.")
     s = cosines(unit if where is None else jnp.where(where[None, :, None], unit, 0.0))
     if kind == "hinge":
         penalty: Array = jnp.maximum(s - margin, 0.0) ** 2

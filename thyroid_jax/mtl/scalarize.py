@@ -7,7 +7,8 @@ A state is a pytree of arrays. It keeps its structure, shapes and dtypes, as a j
 ``None`` stands for a fresh state (see :func:`init`).
 
 All arithmetic is in JAX's default float. Losses are positive and clipped to [1e-8, 1e8], so that a zero or a huge
-loss gives finite weights. NaN stays NaN.
+loss gives finite weights. A NaN loss makes every weight NaN that depends on it, now or later. ValueError for losses
+that are not f[t], or a state of another number of tasks.
 
 >>> import jax.numpy as jnp
 >>> state = init("gls", 2)
@@ -212,7 +213,7 @@ def gradnorm(
     weights, decrease = weights_of(state.logits), losses / first
     target = (weights * norms).mean() * (decrease / decrease.mean()) ** alpha
     distance = lambda logits: jnp.abs(weights_of(logits) * norms - target).sum()
-    gradient = jax.grad(distance)(state.logits)
+    gradient = jnp.where(jnp.isnan(target), jnp.nan, jax.grad(distance)(state.logits))  # abs has a derivative at NaN
     return weights, GradNorm(*_descend(gradient, state.logits, state.adam, lr), first, state.norms)
 
 
@@ -253,11 +254,19 @@ def famo_observe(state: Famo, losses_after: Float[Array, "t"], *, lr: float = 0.
 
 def _clipped(losses: Float[Array, "t"]) -> Float[Array, "t"]:
     """The losses as constants in the default float type, clipped to [1e-8, 1e8]."""
-    return jax.lax.stop_gradient(jnp.clip(jnp.asarray(losses, float), _EPS, 1 / _EPS))
+    losses = jnp.asarray(losses, float)
+    if losses.ndim != 1:
+        raise ValueError(f"losses of shape {losses.shape}: they are f[t].")
+    return jax.lax.stop_gradient(jnp.clip(losses, _EPS, 1 / _EPS))
 
 
 def _fresh_if_none(name: str, losses: Float[Array, "t"], state: Any) -> Any:
-    return init(name, losses.shape[0]) if state is None else state
+    if state is None:
+        return init(name, losses.shape[0])
+    vectors = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    if any(leaf.shape != losses.shape for leaf in vectors):
+        raise ValueError(f"{len(losses)} losses, but a state of {name} of {vectors[0].size} tasks.")
+    return state
 
 
 def _descend(

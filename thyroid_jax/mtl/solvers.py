@@ -32,12 +32,14 @@ def unit_trace(gramian: Float[Array, "t t"]) -> tuple[Float[Array, "t t"], Float
     """The Gramian divided by its trace, at least float32, and the trace.
 
     Rows and columns of gradients shorter than ``SHORTEST_GRADIENT`` of all together are exactly 0. A trace too small
-    for a normal number is returned as 0, with a zero matrix.
+    for a normal number is returned as 0, with a zero matrix. ValueError for a matrix that is not square.
     """
     g = jnp.asarray(gramian)
+    if g.ndim != 2 or g.shape[0] != g.shape[1]:
+        raise ValueError(f"a Gramian of shape {g.shape}: it is f[t t].")
     g = g.astype(jnp.promote_types(g.dtype, jnp.float32))
     trace = jnp.trace(g)
-    trace = jnp.where(trace > jnp.finfo(g.dtype).tiny, trace, 0)
+    trace = jnp.where(trace <= jnp.finfo(g.dtype).tiny, 0, trace)  # NaN stays NaN
     g = g / jnp.where(trace > 0, trace, 1)
     live = jnp.diagonal(g) > SHORTEST_GRADIENT**2
     return jnp.where(live[:, None] & live[None, :] & (trace > 0), g, 0), trace

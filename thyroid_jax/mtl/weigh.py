@@ -10,7 +10,7 @@ alone. All methods:
 - work under jit and vmap, and compute in the Gramian's float type, at least float32;
 - divide G by its trace first, so that gradients scaled by 1e±8 give the same weights (for nash_mtl: inversely scaled);
 - treat a gradient shorter than 1e-15 of all together as zero;
-- give finite weights for every finite Gramian.
+- give finite weights for every Gramian whose entries and trace are finite in its type, else NaN (equal: 1).
 
 mgda, cagrad, upgrad and dualproj solve their program exactly and take at most 10 tasks
 (:mod:`thyroid_jax.mtl.solvers`).
@@ -25,6 +25,8 @@ mgda, cagrad, upgrad and dualproj solve their program exactly and take at most 1
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +45,25 @@ from thyroid_jax.mtl.solvers import (
 from thyroid_jax.shapes import Array, Float, Key
 
 
+def _nan_unless_finite(method: Callable[..., Array]) -> Callable[..., Array]:
+    """The method with NaN weights for a Gramian that is not finite: comparisons would turn its NaN into numbers."""
+
+    @wraps(method)
+    def weigh(gramian: Float[Array, "t t"], **settings: Any) -> Float[Array, "t"]:
+        _, trace = unit_trace(gramian)
+        finite = jnp.isfinite(trace) & jnp.isfinite(jnp.asarray(gramian)).all()
+        return jnp.where(finite, method(gramian, **settings), jnp.nan)
+
+    return weigh
+
+
 def equal(gramian: Float[Array, "t t"], *, key: Key | None = None) -> Float[Array, "t"]:
     """w = 1: the plain sum of the task losses."""
     g, _ = unit_trace(gramian)
     return jnp.ones_like(g[0])
 
 
+@_nan_unless_finite
 def mgda(gramian: Float[Array, "t t"], *, key: Key | None = None) -> Float[Array, "t"]:
     """Shortest vector in the convex hull of the task gradients.
 
@@ -62,6 +77,7 @@ def mgda(gramian: Float[Array, "t t"], *, key: Key | None = None) -> Float[Array
     return jnp.where(trace > 0, shortest_in_hull(g), 1 / len(g))
 
 
+@_nan_unless_finite
 def pcgrad(gramian: Float[Array, "t t"], *, key: Key | None = None) -> Float[Array, "t"]:
     """Sum of the task gradients, each with its conflicts projected away.
 
@@ -87,6 +103,7 @@ def pcgrad(gramian: Float[Array, "t t"], *, key: Key | None = None) -> Float[Arr
     return jax.vmap(without_conflicts)(tasks, order).sum(0)
 
 
+@_nan_unless_finite
 def cagrad(
     gramian: Float[Array, "t t"], *, key: Key | None = None, c: float = 0.5, norm_eps: float = 1e-4
 ) -> Float[Array, "t"]:
@@ -107,6 +124,7 @@ def cagrad(
     return jnp.where(norm < norm_eps, 0, 1 / len(g) + radius * w / jnp.maximum(norm, norm_eps))
 
 
+@_nan_unless_finite
 def imtl_g(gramian: Float[Array, "t t"], *, key: Key | None = None) -> Float[Array, "t"]:
     """Direction with the same projection on every unit task gradient; the weights sum to one.
 
@@ -125,6 +143,7 @@ def imtl_g(gramian: Float[Array, "t t"], *, key: Key | None = None) -> Float[Arr
     return jnp.where(regular, v / jnp.where(regular, total, 1), 1 / len(g))
 
 
+@_nan_unless_finite
 def aligned_mtl(gramian: Float[Array, "t t"], *, key: Key | None = None) -> Float[Array, "t"]:
     """Mean gradient after every singular value of J is shrunk to the smallest non-zero one.
 
@@ -140,6 +159,7 @@ def aligned_mtl(gramian: Float[Array, "t t"], *, key: Key | None = None) -> Floa
     return jnp.where(trace > 0, dot(vectors, shrink * vectors.mean(0)), 1 / len(g))
 
 
+@_nan_unless_finite
 def upgrad(gramian: Float[Array, "t t"], *, key: Key | None = None, reg_eps: float = 1e-4) -> Float[Array, "t"]:
     """Mean of the task gradients, each projected onto the dual cone {d: <g_i, d> >= 0 for all i}.
 
@@ -152,6 +172,7 @@ def upgrad(gramian: Float[Array, "t t"], *, key: Key | None = None, reg_eps: flo
     return jax.vmap(lambda unit: project_onto_dual_cone(g, unit, reg_eps))(unit_vectors).mean(0)
 
 
+@_nan_unless_finite
 def dualproj(gramian: Float[Array, "t t"], *, key: Key | None = None, reg_eps: float = 1e-4) -> Float[Array, "t"]:
     """Mean gradient projected onto the dual cone {d: <g_i, d> >= 0 for all i}.
 
@@ -164,6 +185,7 @@ def dualproj(gramian: Float[Array, "t t"], *, key: Key | None = None, reg_eps: f
     return project_onto_dual_cone(g, jnp.full_like(g[0], 1 / len(g)), reg_eps)
 
 
+@_nan_unless_finite
 def nash_mtl(
     gramian: Float[Array, "t t"], *, key: Key | None = None, reg_eps: float = 1e-6, steps: int = 50
 ) -> Float[Array, "t"]:

@@ -43,9 +43,9 @@ class Nodule:
         mostly_solid: of a mixed nodule, whether more than half is solid. Only Kwak 2011 asks for it.
         entirely_calcified: calcification hides the whole inside. Only K-TIRADS 2021 has a rule for it.
 
-    Raises ValueError for an unknown name (the text lists the known ones), for "none" beside another kind of focus,
+    Raises ValueError for an unknown name (the text lists the known ones), for "none" or None beside a kind of focus,
     for a size outside the range or NaN, for ``mostly_solid`` of a nodule that is not mixed, and for an entirely
-    calcified nodule whose composition or echogenicity is known.
+    calcified nodule whose composition or echogenicity is known. So does a text in the place of a truth value.
     """
 
     composition: str | None = None
@@ -64,6 +64,8 @@ class Nodule:
         _check_name("margin", self.margin, MARGIN)
         object.__setattr__(self, "foci", _checked_foci(self.foci))
         _check_size(self.size_mm)
+        _check_truth("mostly_solid", self.mostly_solid, (True, False, None))
+        _check_truth("entirely_calcified", self.entirely_calcified, (True, False))
         if self.mostly_solid is not None and self.composition != "mixed":
             raise ValueError("mostly_solid: only of a mixed nodule. Set composition='mixed' or leave it out.")
         if self.entirely_calcified and {self.composition, self.echogenicity} - {None, "unclear"}:
@@ -162,7 +164,10 @@ def _checked_foci(foci: Collection[str] | None) -> tuple[str, ...] | None:
         return None
     if isinstance(foci, str):
         raise ValueError(f"foci: {foci!r} is one word. Give a tuple of names, such as ({foci!r},).")
+    foci = tuple(foci)  # an iterator could be read once only
     for kind in foci:
+        if kind is None:
+            raise ValueError("foci: None beside names. Leave it out, or give None in place of all: not reported.")
         _check_name("foci", kind, FOCI)
     if "none" in foci and set(foci) != {"none"}:
         raise ValueError(f"foci: 'none' beside {', '.join(sorted(set(foci) - {'none'}))}. Leave one of them out.")
@@ -175,6 +180,11 @@ def _check_size(size_mm: float | int | None) -> None:
             f"size_mm: {size_mm} is not a diameter in millimetres from {SMALLEST_MM:g} to {LARGEST_MM:g}. "
             "None means not known."
         )
+
+
+def _check_truth(field: str, value: bool | None, known: Collection[bool | None]) -> None:
+    if value not in known:
+        raise ValueError(f"{field}: {value!r} is not one of {', '.join(map(str, known))}.")
 
 
 def _is_known(name: str | None, asked: Asked) -> bool:

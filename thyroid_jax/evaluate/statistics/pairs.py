@@ -13,7 +13,7 @@ from thyroid_jax.evaluate.statistics.resampling import ROUNDING, group_numbers
 class Pairs(NamedTuple):
     """Differences f[m] of the defined pairs, their groups int[m] counted from 0, and how many pairs held a NaN.
 
-    ``scale`` is the largest absolute value among them: the unit of rounding errors.
+    ``scale`` is the largest finite absolute value among them: the unit of rounding errors.
     """
 
     difference: np.ndarray
@@ -49,9 +49,9 @@ def paired(
     if clusters is None:
         member = np.arange(len(kept))
     else:
-        member = group_numbers(np.asarray(clusters)[defined])
-    scale = float(np.abs(np.concatenate([first[defined], second[defined]])).max()) if len(kept) else 0.0
-    return Pairs(kept, member, int((~defined).sum()), scale)
+        member = group_numbers([label for label, known in zip(clusters, defined) if known])
+    size = np.abs(np.concatenate([first[defined], second[defined]]))
+    return Pairs(kept, member, int((~defined).sum()), float(size[np.isfinite(size)].max(initial=0)))
 
 
 def standard_deviation(values: np.ndarray, scale: float) -> float:

@@ -45,11 +45,14 @@ def grouped(clusters: Sequence | np.ndarray, data: Sequence[Sequence | np.ndarra
 def group_numbers(clusters: Sequence | np.ndarray) -> np.ndarray:
     """int[n]: the group of each case, counted from 0 in the order of the sorted labels.
 
-    Raises ValueError for a label that is NaN: cases without a label are not one group.
+    Raises ValueError for a label that is NaN or None: cases without a label are not one group.
     """
     labels = np.asarray(clusters)
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise ValueError(f"{int(np.isnan(labels).sum())} group labels are NaN; give each case the label of its group.")
+    # A list of texts and NaN becomes an array of texts, of which one is "nan": look at what was given.
+    given = labels.reshape(-1) if labels.dtype.kind in "biuf" else np.asarray(clusters, object).reshape(-1)
+    missing = np.array([label is None for label in given], bool) | (given != given)
+    if missing.any():
+        raise ValueError(f"{int(missing.sum())} group labels are NaN or None; give each case the label of its group.")
     return np.unique(labels, return_inverse=True)[1].reshape(-1)
 
 

@@ -15,6 +15,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     **{sign: f"${sign}$" for sign in "<>|"},
     '"': "''",
+    "[": "{[}",  # after the end of a line they would be read as its option or its star
+    "*": "{*}",
 }
 
 
