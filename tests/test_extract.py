@@ -516,6 +516,8 @@ def test_all_images_at_once_as_on_an_accelerator_give_the_same(monkeypatch):
         ({"bin_width": float("inf")}, "bin_width is inf"),
         ({"bin_count": 1}, "bin_count is 1; it must lie between 2 and 1024"),
         ({"bin_count": 1025}, "bin_count is 1025"),
+        ({"bin_count": 8, "highest_level": 64}, "highest_level is given without bin_width"),
+        ({"highest_level": 64}, "would change nothing"),
         ({"bin_count": 8.5}, "bin_count is 8.5; it must .* be whole"),
         ({"spacing": (0.0, 1.0)}, r"spacing is \(0.0, 1.0\); it must be two sizes above 0, of a row and of a column"),
         ({"spacing": (1.0, float("nan"))}, r"spacing is \(1.0, nan\)"),

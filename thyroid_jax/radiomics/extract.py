@@ -385,5 +385,7 @@ def _check_settings(features: tuple[str, ...], bin_width: Any, bin_count: Any, h
         raise InputError(f"bin_width is {bin_width}; it must be above 0.")
     if bin_count is not None and not (2 <= bin_count <= _MOST_LEVELS and bin_count == int(bin_count)):
         raise InputError(f"bin_count is {bin_count}; it must lie between 2 and {_MOST_LEVELS}, and be whole.")
+    if highest_level is not None and bin_width is None:
+        raise InputError("highest_level is given without bin_width; with a number of bins it would change nothing.")
     if highest_level is not None and not 1 <= highest_level <= _MOST_LEVELS:
         raise InputError(f"highest_level is {highest_level}; it must lie between 1 and {_MOST_LEVELS}.")
