@@ -75,7 +75,7 @@ def test_the_number_of_devices_and_the_way_to_spread_do_not_change_the_update(gr
 
 
 HEADS_ALONE = {
-    "model": {"width": 2, "depth": 1, "groups": 1, "hidden": 4},
+    "model": {"width": 4, "depth": 1, "groups": 1, "hidden": 4},  # two channels have parallel directions: a cosine of 1
     "segmentation": {"weight": 0.0},
     "guidance": {"weight": 0.0},
     "train": {"monitor": "accuracy"},
