@@ -171,7 +171,7 @@ def values_alone(
 
     For each value its name, Spearman's rank correlation of both outlines' values, and the malignancy AUROC of the value
     alone on either: below one half, low values are the malignant ones. Over the images where both are defined; an
-    AUROC is over those of known malignancy, NaN where all of them are alike.
+    AUROC is over those of known malignancy, NaN where all of them are alike. A correlation with a constant is NaN.
     """
     from scipy.stats import spearmanr
     from sklearn.metrics import roc_auc_score
@@ -182,7 +182,9 @@ def values_alone(
         labelled = both & known
         two = len(np.unique(malignant[labelled])) == 2
         areas = [roc_auc_score(malignant[labelled], values[labelled]) if two else np.nan for values in (given, found)]
-        rows.append((name, float(spearmanr(given[both], found[both]).statistic), *areas))
+        vary = all(len(np.unique(values[both])) > 1 for values in (given, found))
+        rank = float(spearmanr(given[both], found[both]).statistic) if vary else np.nan
+        rows.append((name, rank, *areas))
     return rows
 
 

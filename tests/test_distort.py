@@ -67,9 +67,9 @@ def test_impossible_numbers_are_named():
         DistortConfig(shift=-0.1)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, jnp.bfloat16, np.float64])
 def test_a_mask_of_any_type_is_distorted_as_the_same_mask_in_float32(dtype):
-    found = distort(jax.random.key(0), jnp.asarray(ELLIPSE[None], dtype), DistortConfig())
+    found = distort(jax.random.key(0), ELLIPSE[None].astype(dtype), DistortConfig())
     np.testing.assert_array_equal(found, views(DistortConfig(), 1))
 
 

@@ -151,6 +151,8 @@ def test_what_is_left_of_a_value_on_predicted_outlines():
     np.testing.assert_allclose(rows[1][1:], [-1, 3 / 4, 1 / 4])
     alike = evidence_probe.values_alone(given, found, malignant, malignant)
     assert np.isnan(alike[0][2]) and np.isnan(alike[0][3]) and alike[0][1] == -1
+    constant = evidence_probe.values_alone(given, np.ones_like(given), malignant, known)
+    assert np.isnan(constant[0][1]) and constant[0][2:] == (rows[0][2], 0.5)
     assert evidence_probe.table_of_values(rows[:1]).endswith(f"| {TARGET[0]} | -1.000 | 0.833 | 0.167 |")
 
 

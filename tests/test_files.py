@@ -51,14 +51,19 @@ def test_a_failure_at_any_stage_leaves_the_old_file_and_no_fragment(tmp_path, mo
     assert (tmp_path / "a").read_text() == "old" and listing(tmp_path) == ["a"]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_folder_in_the_place_of_a_file_is_named_and_stays(tmp_path):
     (tmp_path / "a").mkdir()
+    spare = os.open(os.devnull, os.O_RDONLY)
+    os.close(spare)
     with pytest.raises(IsADirectoryError) as found:
         files.write_bytes(tmp_path / "a", b"new")
     assert found.value.filename == str(tmp_path / "a") and listing(tmp_path) == ["a"]
+    again = os.open(os.devnull, os.O_RDONLY)
+    os.close(again)
+    assert again == spare  # no file is left open
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_disk_that_is_full_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     files.write_text(tmp_path / "a", "old")
     real = os.fdopen

@@ -89,6 +89,22 @@ def test_a_palette_that_all_masks_share_may_leave_its_white_unused(tmp_path):
     assert not outside.outline_of(outside.read_values(tmp_path / "x.png", (4, 6)), Reading()).any()
 
 
+def test_a_palette_without_black_is_refused_unless_its_labels_are_named(tmp_path):
+    inside, _ = masks_of("0 and 255")
+    picture = Image.fromarray(inside.astype(np.uint8))
+    picture.putpalette([68, 1, 84, 253, 231, 37])
+    picture.save(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"index 0 is 0x440154 and no pixel is black; --labels says which"):
+        outside.read_values(tmp_path / "x.png", (4, 6))
+    by_index = Reading(labels=(1,))
+    found = outside.outline_of(outside.read_values(tmp_path / "x.png", (4, 6), by_index), by_index)
+    np.testing.assert_array_equal(found, inside)
+    picture.putpalette([255, 0, 0, 0, 0, 0])  # red on black; the number of a colour is no label
+    picture.save(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"black is not index 0 and 0xFF0000 is no grey; --labels says .* by their"):
+        outside.read_values(tmp_path / "x.png", (4, 6))
+
+
 def test_nifti_of_nnunet_has_its_rows_and_columns_where_the_picture_has_them(tmp_path):
     """nnU-Net writes [1 h w] through SimpleITK, which stores x first: the file holds the transpose."""
     import nibabel

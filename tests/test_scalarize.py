@@ -341,6 +341,16 @@ def test_a_state_of_another_number_of_tasks_is_refused(name, tasks):
 
 
 @METHODS
+def test_losses_in_a_list_are_those_of_the_array(name, monkeypatch):
+    """Without the tests' type checker, as in a notebook."""
+    for function in ("_clipped", "_fresh_if_none", "famo_observe"):
+        monkeypatch.setattr(scalarize, function, inspect.unwrap(getattr(scalarize, function)))
+    rule = inspect.unwrap(SCALARIZERS[name])
+    for state in (None, init(name, 3)):
+        np.testing.assert_array_equal(rule(L.tolist(), state)[0], rule(jnp.asarray(L), state)[0])
+
+
+@METHODS
 @pytest.mark.parametrize("losses", [jnp.ones((3, 1)), jnp.float32(1)])
 def test_losses_of_another_shape_are_refused(name, losses, monkeypatch):
     monkeypatch.setattr(scalarize, "_clipped", inspect.unwrap(scalarize._clipped))

@@ -470,3 +470,12 @@ def test_a_large_mask_of_half_precision_is_measured_as_the_same_mask_in_float32(
     for half in (jnp.bfloat16, jnp.float16):
         for found, expected in zip(jax.tree.leaves(measure(mask.astype(half))), jax.tree.leaves(measure(mask))):
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["area", "perimeter", "edge_softness", "moments", "hull_area", *soft.FEATURES])
+def test_a_mask_of_numpy_in_double_precision_is_measured_as_in_single(name):
+    """Without x64 it is made single; a warning would be an error here."""
+    measure = getattr(soft, name)
+    double, single = (measure(SOFT["corner"].astype(dtype)) for dtype in (np.float64, np.float32))
+    for found, expected in zip(jax.tree.leaves(double), jax.tree.leaves(single)):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

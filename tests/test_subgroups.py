@@ -312,6 +312,14 @@ def test_level_where_the_clusters_reach_over_subgroups(monkeypatch):
     assert 0.02 < level(draw) < 0.085
 
 
+def test_the_same_five_clusters_in_both_subgroups_give_no_small_p():
+    """Of their 32 signs each has an opposite with the same statistic: p is 1 / 16 at least."""
+    cluster = np.tile(np.arange(5), 2)
+    subgroup = np.repeat([0, 1], 5)
+    value = 3.0 * subgroup + np.random.default_rng(0).normal(0, 0.1, 10) + cluster
+    assert equal_means_p(value, subgroup, cluster) == pytest.approx(1 / 16, abs=0.015)
+
+
 def test_a_difference_is_found():
     rng = np.random.default_rng(5)
     value, cluster = cases_of(rng, 60, skewed=False)

@@ -35,10 +35,10 @@ _FRAGMENT = ".writing-"
 
 
 def _write_beside_and_rename(path: Path, content: bytes) -> None:
+    if path.is_dir():  # the rename would name the fragment instead
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{_FRAGMENT}")
     try:
-        if path.is_dir():  # the rename would name the fragment instead
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()

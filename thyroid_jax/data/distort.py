@@ -48,7 +48,8 @@ def distort(
     Raises ValueError for values outside [0, 1] (:func:`thyroid_jax.masks.check_mask`).
     """
     check_mask(mask, "mask")
-    mask = jnp.asarray(mask).astype(jnp.promote_types(mask.dtype, jnp.float32))
+    mask = jnp.asarray(mask)
+    mask = mask.astype(jnp.promote_types(mask.dtype, jnp.float32))
     keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(mask.shape[0]))
     return jax.vmap(lambda k, m: _distort_one(k, m, config))(keys, mask)
 

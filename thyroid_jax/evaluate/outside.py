@@ -77,20 +77,32 @@ def read_values(path: Path, shape: tuple[int, int], reading: Reading = PLAIN) ->
 
     A palette gives its index. Where black is another index than 0 it gives the colours, unless ``reading`` has labels.
 
-    Raises :class:`InputError`, which does not name the file, for several frames, another shape, or a compression that
-    changes values.
+    Raises :class:`InputError`, which does not name the file, for several frames, another shape, a compression that
+    changes values, or a palette that does not say what is outside.
     """
     found = formats.read_mask(path)
     if found.lossy:
         raise InputError("compressed with loss, which changes values; save it as PNG, TIFF or NIfTI")
     if len(found.values) != 1:
         raise InputError(f"{len(found.values)} frames; a mask has one")
-    values = (found.values if reading.labels else formats.by_colour(found))[0]
+    values = (found.values if reading.labels else _by_colour(found))[0]
     if values.shape != shape:
         turned = ", so its rows and columns may be exchanged" if values.shape == shape[::-1] else ""
         raise InputError(f"{_size(values.shape)} pixels (rows x columns), the image has {_size(shape)}{turned}")
     grey = values % 0x010101 == 0
     return values // 0x010101 if values.max(initial=0) > 0xFFFF and grey.all() else values
+
+
+def _by_colour(mask: formats.Labels) -> np.ndarray:
+    advice = "--labels says which values are nodule, by their index"
+    try:
+        values = formats.by_colour(mask)
+    except InputError as error:
+        raise InputError(f"{error}; {advice}") from error
+    coloured = values[values % 0x010101 > 0]
+    if values is mask.colours and coloured.size:
+        raise InputError(f"palette: black is not index 0 and 0x{coloured[0]:06X} is no grey; {advice}")
+    return values
 
 
 def _size(shape: Sequence[int]) -> str:

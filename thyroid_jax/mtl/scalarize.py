@@ -261,6 +261,7 @@ def _clipped(losses: Float[Array, "t"]) -> Float[Array, "t"]:
 
 
 def _fresh_if_none(name: str, losses: Float[Array, "t"], state: Any) -> Any:
+    losses = jnp.asarray(losses)
     if state is None:
         return init(name, losses.shape[0])
     vectors = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]

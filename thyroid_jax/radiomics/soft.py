@@ -269,6 +269,7 @@ def hull_area(probability: Float[Array, "h w"]) -> Float[Array, ""]:
 def _checked(probability: Float[Array, "*b h w"]) -> Float[Array, "*b h w"]:
     """The soft mask in float32 at least: a sum of half precision has too few digits. ValueError as in check_mask."""
     check_mask(probability)
+    probability = jnp.asarray(probability)
     return probability.astype(jnp.promote_types(probability.dtype, jnp.float32))
 
 
