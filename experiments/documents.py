@@ -1,6 +1,6 @@
 """Write the tables of the documents again, from the kept predictions in ``results/``.
 
-python -m experiments.documents [--check] [README.md docs/grades.md ...]
+python -m experiments.documents [--check | --stale] [README.md docs/grades.md ...]
 
 A table stands between two marks. The first holds the words of ``python -m experiments.tables``::
 
@@ -10,7 +10,8 @@ A table stands between two marks. The first holds the words of ``python -m exper
 
 ``<!-- overview: results/overview.json -->`` asks for the table of the README: a list of ``{"data": ..., "config": ...,
 "cases": FILE}``, one row each. Above a table stands a digest of its mark and of the files that it is made of.
-``--check`` writes nothing and fails where a digest is not the present one.
+``--check`` writes nothing and fails where a digest is not the present one. ``--stale`` makes only such tables again; it
+does not see a change of the code that makes them.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Arguments:
     """Markdown files; README.md and those of docs/ by default"""
     check: bool = False
     """write nothing; fail where a table is not of the present files"""
+    stale: bool = False
+    """make only the tables again that are not of the present files"""
 
 
 def documents_of(arguments: Arguments) -> list[Path]:
@@ -63,23 +66,30 @@ def documents_of(arguments: Arguments) -> list[Path]:
     return [file for place in places for file in (sorted(place.glob("*.md")) if place.is_dir() else [place])]
 
 
-def filled(text: str) -> str:
-    """A document's text with every table made again."""
-    return BLOCK.sub(lambda found: _block(found, MADE[found[1]](found[2])), text)
+def filled(text: str, *, only_stale: bool = False) -> str:
+    """A document's text with every table made again, or only those that are not of the present files."""
+    return BLOCK.sub(lambda found: found[0] if only_stale and not _is_stale(found) else _block(*found.groups()), text)
 
 
 def stale(text: str) -> list[str]:
     """The marks of a document above tables that are not of the present files."""
-    return [found[2] for found in BLOCK.finditer(text) if not found[3].startswith(_digest_line(found[1], found[2]))]
+    return [found[2] for found in BLOCK.finditer(text) if _is_stale(found)]
 
 
-def _block(found: re.Match[str], table: str) -> str:
-    kind, words, _ = found.groups()
-    return f"<!-- {kind}: {words} -->\n{_digest_line(kind, words)}\n{table}\n\n<!-- end of {kind} -->"
+def _is_stale(found: re.Match[str]) -> bool:
+    kind, words, table = found.groups()
+    return not table.startswith(_digest_line(kind, words))
+
+
+def _block(kind: str, words: str, _: str) -> str:
+    digest = _digest_line(kind, words)  # first, because it names a file that is missing
+    return f"<!-- {kind}: {words} -->\n{digest}\n{MADE[kind](words)}\n\n<!-- end of {kind} -->"
 
 
 def _digest_line(kind: str, words: str) -> str:
     files = FILES[kind](words)
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise InputError(f"<!-- {kind}: {words} -->: no file {', '.join(missing)}.")
     return f"<!-- of {digest_of([words, *(file.read_text('utf-8') for file in files)])[:16]} -->\n"
 
 
@@ -131,6 +141,8 @@ def files_of_overview(words: str) -> list[Path]:
 
 
 def _entries(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        raise InputError(f"<!-- overview: {file} -->: no such file.")
     entries = json.loads(file.read_text("utf-8"))
     for entry in entries:
         if set(entry) != {"data", "config", "cases"}:
@@ -146,12 +158,14 @@ FILES: dict[str, Callable[[str], list[Path]]] = {"tables": files_of_comparison, 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     arguments = tyro.cli(Arguments, args=sys.argv[1:] if argv is None else argv, prog=command.spelled("documents"))
+    if arguments.check and arguments.stale:
+        raise InputError("--check writes nothing, so --stale has no use beside it. Give one of them.")
     for document in documents_of(arguments):
         text = document.read_text("utf-8")
         if arguments.check:
             if old := stale(text):
                 raise InputError(f"{document}: not of the present files: {'; '.join(old)}. Leave out --check.")
-        elif (new := filled(text)) != text:
+        elif (new := filled(text, only_stale=arguments.stale)) != text:
             write_text(document, new)
             print(f"written: {document}", flush=True)
 

@@ -53,6 +53,29 @@ def test_a_changed_file_or_mark_makes_a_table_stale(folder):
     assert documents.stale(new) == [MARK.removeprefix("<!-- tables: ").removesuffix(" -->\n")]
 
 
+def test_only_stale_tables_are_made_again(folder, monkeypatch):
+    monkeypatch.setitem(documents.MADE, "tables", lambda words: f"made of {words}")
+    assert documents.filled(TEXT, only_stale=True) == documents.filled(TEXT)
+    first = documents.filled(TEXT)
+    second = TEXT.replace("plain other", "other plain")
+    monkeypatch.setitem(documents.MADE, "tables", lambda words: "made again")
+    assert documents.filled(first + second, only_stale=True) == first + documents.filled(second)
+
+
+def test_a_table_of_a_missing_file_is_an_error_that_names_it(folder, capsys):
+    document = folder / "page.md"
+    document.write_text(documents.filled(TEXT))
+    (folder / "kept" / "other.csv").unlink()
+    for option in ([], ["--check"], ["--stale"]):
+        with pytest.raises(SystemExit):
+            documents.main([*option, str(document)])
+        assert capsys.readouterr().err.strip().endswith("no file kept/other.csv.")
+    document.write_text("<!-- overview: none.json -->\n<!-- end of overview -->\n")
+    with pytest.raises(SystemExit):
+        documents.main(["--check", str(document)])
+    assert "overview: none.json -->: no such file" in capsys.readouterr().err
+
+
 def test_a_changed_ensemble_makes_a_table_stale(folder):
     """Kept ensembles, whose outlines were averaged, are a column of the table of values."""
     seeds = [f"fold0-seed{seed}" for seed in range(2)]

@@ -340,10 +340,16 @@ def test_a_state_of_another_number_of_tasks_is_refused(name, tasks):
         SCALARIZERS[name](jnp.array([1.0, 2.0, 3.0]), init(name, tasks))
 
 
+def test_famo_observes_as_many_losses_as_its_state_has_tasks():
+    _, state = SCALARIZERS["famo"](jnp.array([1.0, 2.0]), None)
+    with pytest.raises(ValueError, match="1 losses, but a state of famo of 2 tasks"):
+        famo_observe(state, jnp.array([1.0]))
+
+
 @METHODS
 def test_losses_in_a_list_are_those_of_the_array(name, monkeypatch):
     """Without the tests' type checker, as in a notebook."""
-    for function in ("_clipped", "_fresh_if_none", "famo_observe"):
+    for function in ("_clipped", "_fresh_if_none", "_check_size", "famo_observe"):
         monkeypatch.setattr(scalarize, function, inspect.unwrap(getattr(scalarize, function)))
     rule = inspect.unwrap(SCALARIZERS[name])
     for state in (None, init(name, 3)):

@@ -245,6 +245,7 @@ def famo_observe(state: Famo, losses_after: Float[Array, "t"], *, lr: float = 0.
     Use the ``lr`` and ``gamma`` that :func:`famo` gets. Every call of ``famo`` is observed once: when there is
     nothing to observe, the state is returned unchanged.
     """
+    _check_size("famo", losses_after, state)
     z, pending = jax.nn.softmax(state.logits), state.before > 0
     fall = jnp.where(pending, jnp.log(jnp.where(pending, state.before, 1.0)) - jnp.log(_clipped(losses_after)), 0.0)
     gradient = z * (fall - (z * fall).sum()) + gamma * state.logits
@@ -264,10 +265,15 @@ def _fresh_if_none(name: str, losses: Float[Array, "t"], state: Any) -> Any:
     losses = jnp.asarray(losses)
     if state is None:
         return init(name, losses.shape[0])
+    _check_size(name, losses, state)
+    return state
+
+
+def _check_size(name: str, losses: Float[Array, "t"], state: Any) -> None:
+    losses = jnp.asarray(losses)
     vectors = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     if any(leaf.shape != losses.shape for leaf in vectors):
-        raise ValueError(f"{len(losses)} losses, but a state of {name} of {vectors[0].size} tasks.")
-    return state
+        raise ValueError(f"{losses.size} losses, but a state of {name} of {vectors[0].size} tasks.")
 
 
 def _descend(
