@@ -18,6 +18,8 @@ from thyroid_jax.data.pipeline import Examples
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.losses import segmentation
 from thyroid_jax.predict import ABOUT_RUN
+from thyroid_jax.radiomics import clinical
+from thyroid_jax.recipe import Fitted
 from thyroid_jax.runs.folder import check_settings
 from thyroid_jax.runs.start import Data, describe
 from thyroid_jax.settings import to_dict
@@ -85,11 +87,12 @@ def test_a_longer_run_in_the_same_folder_says_how_to_go_on(tmp_path, done, offer
         check_settings(tmp_path / "run" / "config.json", both)
 
 
-def described(images, batch_size, shares=()):
+def described(images, batch_size, shares=(), steps=45):
     config = replace_groups(Config(), train={"batch_size": batch_size})
     cases = tuple(map(str, range(images)))
     examples = Examples(batch=None, cases=cases, shares=shares)
-    return describe(recipe_of(config), Data(None, examples, examples), config).splitlines()[2:]
+    recipe = recipe_of(config, fitted=Fitted.neutral(5, len(clinical.TARGET), total_steps=steps))
+    return describe(recipe, Data(None, examples, examples), config).splitlines()[2:]
 
 
 def test_a_batch_larger_than_the_data_is_a_warning():
@@ -99,6 +102,13 @@ def test_a_batch_larger_than_the_data_is_a_warning():
     assert described(20, 20) == [] and described(20, 8) == []
     (weighted,) = described(40, 16, shares=((30, 0.1), (10, 1.0)))  # an epoch draws 3 + 10
     assert "13 images of an epoch" in weighted
+
+
+def test_a_run_of_one_step_is_a_warning():
+    assert described(8, 8, steps=1) == [
+        "warning: the run has one step, and the learning rate of a run's first step is 0: nothing is learned."
+    ]
+    assert described(8, 8, steps=2) == []
 
 
 def test_a_run_folder_that_cannot_be_made(tmp_path, monkeypatch, capsys, train_arguments):

@@ -1,6 +1,7 @@
 """The model: shapes, sizes, levels of the encoder, independence of examples, and clear refusals."""
 
 import dataclasses
+import inspect
 from functools import partial
 
 import chex
@@ -247,6 +248,22 @@ def test_bfloat16_computes_low_and_answers_in_float32():
     exact = apply(params, model.ModelConfig.preset("tiny"), image())
     error = float(jnp.abs(outputs.mask_logits - exact.mask_logits).max())
     assert 0 < error < 0.2
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, bool])
+def test_an_image_of_whole_numbers_is_refused_also_under_jit(params, kind):
+    pixels = np.asarray(255 * image()).astype(kind)
+    encode = inspect.unwrap(model.encode)  # without the tests' check of types, which a user does not have
+    for function in (encode, jax.jit(encode, static_argnums=1)):
+        with pytest.raises(ValueError, match=f"image is of {np.dtype(kind)}; .*Divide 8-bit values by 255"):
+            function(params, TINY, pixels)
+
+
+def test_a_float_image_of_0_to_255_is_refused_where_its_values_are_known(params):
+    with pytest.raises(ValueError, match=r"image holds values from 0 to 255; an image is in \[0, 1\]"):
+        model.encode(params, TINY, jnp.zeros((1, 4, 4, 1)).at[0, 0, 0].set(255.0))
+    for kind in (jnp.float16, jnp.bfloat16):
+        assert model.encode(params, TINY, image().astype(kind)).z.dtype == jnp.float32
 
 
 def test_impossible_configurations_name_the_field():

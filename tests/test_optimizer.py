@@ -30,6 +30,12 @@ def params():
     return {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 2.0), "scale": jnp.ones(())}
 
 
+def test_a_decay_of_the_heads_needs_one_to_multiply():
+    with pytest.raises(InputError, match=r"head_decay is 300.*weight_decay, which is 0"):
+        OptimizerConfig(head_decay=300.0, weight_decay=0.0)
+    assert OptimizerConfig(weight_decay=0.0).head_decay == 1
+
+
 def test_weight_decay_leaves_biases_and_scales_alone(params):
     transform = optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.5), 0.0)
     nothing = jax.tree.map(jnp.zeros_like, params)

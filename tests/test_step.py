@@ -189,6 +189,25 @@ def test_images_and_masks_may_come_as_bytes(tiny_recipe, make_batch):
     chex.assert_trees_all_close(ours.params, theirs.params, rtol=1e-4, atol=1e-7)
 
 
+def test_truth_values_are_no_bytes_and_other_whole_numbers_are_refused(tiny_recipe, make_batch):
+    recipe, batch = tiny_recipe(), make_batch()
+    outline = batch.mask >= 0.5
+    found = in_unit_range(batch._replace(mask=outline)).mask
+    assert found.dtype == jnp.float32 and (found == outline).all()
+    params = init_state(recipe, KEY).params
+    for name, kind in [("image", np.uint16), ("image", np.int32), ("mask", np.int32)]:
+        wide = batch._replace(**{name: np.round(255 * getattr(batch, name)).astype(kind)})
+        with pytest.raises(ValueError, match=f"pixels are of {np.dtype(kind)}; give uint8"):
+            evaluate_step(params, wide, recipe)
+
+
+@pytest.mark.parametrize("flags", ["mask_valid", "grade_valid", "example_valid"])
+def test_one_flag_is_not_that_of_every_example(tiny_recipe, make_batch, flags):
+    recipe, batch = tiny_recipe(), make_batch()
+    with pytest.raises(ValueError, match=r"both hold one flag for each example"):
+        objective(init_state(recipe, KEY).params, batch._replace(**{flags: np.ones(1, bool)}), recipe)
+
+
 def test_famo_is_told_the_losses_after_the_update_on_the_same_batch(tiny_recipe, make_batch):
     recipe, batch = tiny_recipe(mtl={"method": "famo"}, augment=STILL), make_batch()
     state = init_state(recipe, KEY)

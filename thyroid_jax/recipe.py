@@ -52,8 +52,17 @@ class Task:
     measures: Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 
     def defined(self, batch: Batch) -> Bool[Array, "b"]:
-        """Whether the task is defined on each example: it has the label and does not pad the batch."""
-        return self.valid(batch) & batch.example_valid
+        """Whether the task is defined on each example: it has the label and does not pad the batch.
+
+        Raises ValueError unless both flags are of one shape: one flag would otherwise be that of every example.
+        """
+        valid = self.valid(batch)
+        if valid.shape != batch.example_valid.shape:
+            raise ValueError(
+                f"flags of {self.name} {valid.shape}, example_valid {batch.example_valid.shape}: both hold one flag "
+                "for each example."
+            )
+        return valid & batch.example_valid
 
 
 @settings

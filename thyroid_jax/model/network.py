@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.errors import InputError
+from thyroid_jax.masks import check_image
 from thyroid_jax.model.config import ModelConfig, NetworkConfig
 from thyroid_jax.model.decoder import Decoder
 from thyroid_jax.model.encoders import ENCODERS
@@ -119,9 +120,11 @@ def _trained(encoder: Params, config: ModelConfig) -> Params:
 def encode(params: Params, config: ModelConfig, image: Float[Array, "b h w 1"]) -> Latent:
     """Image in [0, 1] to the shared latent.
 
-    Raises :class:`InputError` unless h and w are positive multiples of ``2 ** config.depth``.
+    Raises :class:`InputError` unless h and w are positive multiples of ``2 ** config.depth``, and ValueError for images
+    of 8 bits, or with known values outside [0, 1] (:func:`thyroid_jax.masks.check_image`).
     """
     check_size(config, *image.shape[1:3])
+    check_image(image)
     z, skips = _run(_encoder(config), _trained(params["encoder"], config), image)
     latent = Latent(_at_least_float32(z), skips)
     if config.pooling != "nodule":

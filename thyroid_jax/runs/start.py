@@ -293,8 +293,14 @@ def describe(recipe: Recipe, data: Data, config: Config) -> str:
     return (
         f"{len(data.training.cases)} training and {len(data.validation.cases)} validation images, "
         f"{int(recipe.fitted.total_steps)} steps\nminimises {' + '.join(terms)}{weighed}{missing}"
-        + "".join(f"\n{remark}" for remark in [*data.remarks, *_of_the_batch(data, config)])
+        + "".join(f"\n{remark}" for remark in [*data.remarks, *_of_the_batch(data, config), *_of_the_length(recipe)])
     )
+
+
+def _of_the_length(recipe: Recipe) -> list[str]:
+    if recipe.fitted.total_steps != 1:
+        return []
+    return ["warning: the run has one step, and the learning rate of a run's first step is 0: nothing is learned."]
 
 
 def _of_the_batch(data: Data, config: Config) -> list[str]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from thyroid_jax.errors import InputError
 from thyroid_jax.settings import check_within, settings
 from thyroid_jax.shapes import Array, Float, Int, Number
 
@@ -48,6 +49,11 @@ class OptimizerConfig:
         check_within(self, "optimizer", ("final_share", "warmup", "encoder_rate", "level_decay"), 0, 1)
         check_within(self, "optimizer", ("average",), 0)
         check_within(self, "optimizer", ("b1", "b2"), 0, 0.999999)
+        if self.head_decay != 1 and not self.weight_decay:
+            raise InputError(
+                f"optimizer.head_decay is {self.head_decay:g}, a multiple of optimizer.weight_decay, which is 0: "
+                "nothing would decay. Set optimizer.weight_decay above 0, or leave optimizer.head_decay at 1."
+            )
 
 
 def learning_rate(settings: OptimizerConfig, step: Int[Array, ""] | int, total_steps: Number) -> Float[Array, ""]:

@@ -137,13 +137,20 @@ def with_own_target(batch: Batch, recipe: Recipe) -> Batch:
 
 
 def in_unit_range(batch: Batch) -> Batch:
-    """8-bit images and masks as float32 in [0, 1]; floats as they are."""
+    """8-bit images and masks as float32 in [0, 1], as :func:`unit_range` does."""
     return batch._replace(image=unit_range(batch.image), mask=unit_range(batch.mask))
 
 
 def unit_range(pixels: Array) -> Array:
-    """8-bit pixels as float32 in [0, 1]; floats as they are."""
-    return pixels.astype(jnp.float32) / 255 if pixels.dtype == jnp.uint8 else pixels
+    """8-bit pixels and truth values as float32 in [0, 1]; floats as they are.
+
+    Raises ValueError for other whole numbers, whose range is not known.
+    """
+    if jnp.issubdtype(pixels.dtype, jnp.floating):
+        return pixels
+    if pixels.dtype not in (jnp.uint8, jnp.bool_):
+        raise ValueError(f"pixels are of {pixels.dtype}; give uint8, or floats in [0, 1].")
+    return pixels.astype(jnp.float32) / (255 if pixels.dtype == jnp.uint8 else 1)
 
 
 def measured(batch: Batch, recipe: Recipe) -> Batch:
