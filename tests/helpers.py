@@ -1,5 +1,6 @@
 """What several test files need: double precision, comparison by length, directional derivatives, the tests' judge."""
 
+import json
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from thyroid_jax.losses import rlar
+from thyroid_jax.predict import ABOUT_RUN, settings_digest
 from thyroid_jax.recipe import init_params
 
 
@@ -82,3 +84,12 @@ def forward_over_reverse(task_losses, parameters, latent, penalty, *, space="cha
     turned = [push(v_t) for name, push, v_t in zip(task_losses, along, v) if name not in hold]
     of_parameters, of_latent = jax.tree.map(lambda *terms: sum(terms), *turned)
     return value, of_parameters, of_latent
+
+
+def change_settings(run_dir, **groups):
+    """Make a run's ``config.json`` that of a run with other settings: ``change_settings(run, train={"seed": 5})``."""
+    values = json.loads((run_dir / "config.json").read_text())
+    about = values.pop(ABOUT_RUN)
+    values |= {name: values[name] | fields for name, fields in groups.items()}
+    about |= {"settings": settings_digest(values)}
+    (run_dir / "config.json").write_text(json.dumps(values | {ABOUT_RUN: about}))

@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from helpers import change_settings
 
 from data_prep import builder
 from thyroid_jax import predict, runs
@@ -130,9 +131,7 @@ def test_a_value_that_one_side_lacks_is_a_difference(evaluated):
 
 
 def test_without_the_data_set_what_it_knows_is_missing(copied, tmp_path):
-    config = json.loads((copied / "config.json").read_text())
-    config["data"]["dir"] = str(tmp_path / "gone")
-    (copied / "config.json").write_text(json.dumps(config))
+    change_settings(copied, data={"dir": str(tmp_path / "gone")})
     said = []
     found = facts.facts_of(copied, opened(copied, echo=said.append), checkpoint="best", samples=10)
     assert found["data"]["card"] is None and found["data"]["missing"] == facts.UNREADABLE
@@ -144,10 +143,8 @@ def test_without_the_data_set_what_it_knows_is_missing(copied, tmp_path):
 
 
 def test_only_the_share_that_was_trained_on_is_counted(copied, tmp_path):
-    config = json.loads((copied / "config.json").read_text())
     whole = len(json.loads((copied / "split.json").read_text())["train"])
-    config["data"]["share"] = 0.5
-    (copied / "config.json").write_text(json.dumps(config))
+    change_settings(copied, data={"share": 0.5})
     source = opened(copied)
     counts = facts.data_facts(copied, source)["parts"]
     assert counts["train"]["images"] == len(source.parts.train) < whole

@@ -2,12 +2,12 @@
 runs are one method.
 """
 
-import json
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import change_settings
 
 from data_prep import builder
 from experiments import external as script
@@ -212,9 +212,7 @@ def two_runs(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     for name in ("one", "two"):
         shutil.copytree(finished, folder / name)
-    config = json.loads((folder / "two" / "config.json").read_text())
-    config["train"]["seed"] = 5
-    (folder / "two" / "config.json").write_text(json.dumps(config))
+    change_settings(folder / "two", train={"seed": 5})
     shutil.rmtree(folder / "two" / "checkpoints" / "best")
     return folder
 
@@ -276,9 +274,7 @@ def test_runs_that_are_not_of_one_method_are_refused(two_runs, data, tmp_path, f
 def test_a_method_is_of_one_setting_and_no_run_counts_twice(finished, data, tmp_path, changed, message, capsys):
     for name in ("one", "two"):
         shutil.copytree(finished, tmp_path / name)
-    config = json.loads((tmp_path / "two" / "config.json").read_text())
-    config["train"] |= changed
-    (tmp_path / "two" / "config.json").write_text(json.dumps(config))
+    change_settings(tmp_path / "two", train=changed)
     with pytest.raises(SystemExit):
         run_script(tmp_path, data, tmp_path / "out", "strangers")
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import LEAST
+from helpers import change_settings
 
 from data_prep import builder
 from experiments import evaluate as evaluate_script
@@ -323,9 +324,37 @@ def test_the_folds_of_a_user_serve_instead(tmp_path, train, refused, drawn_data)
 
 
 def another_network(run_dir):
-    config = json.loads((run_dir / "config.json").read_text())
-    config["model"]["hidden"] = 8
-    (run_dir / "config.json").write_text(json.dumps(config))
+    change_settings(run_dir, model={"hidden": 8})
+
+
+@pytest.mark.parametrize("group, field, value", [
+    ("data", "height", 64), ("model", "dtype", "bfloat16"), ("grading", "kind", "corn"), ("train", "seed", 7),
+])  # fmt: skip
+def test_settings_that_were_changed_after_the_start_are_refused(copied, train, refused, group, field, value):
+    """The network would read its own parameters otherwise, and the table would name settings that were not used."""
+    file = copied / "config.json"
+    settings = json.loads(file.read_text())
+    assert settings[group][field] != value
+    settings[group][field] = value
+    file.write_text(json.dumps(settings))
+    for action in (
+        lambda: train(copied, f"--{group}.{field}", str(value)),
+        lambda: evaluate_script.main(["--run-dir", str(copied)]),
+    ):
+        assert "was changed: its settings are not those" in refused(action)
+
+
+def test_a_run_goes_on_where_its_data_have_moved_and_devices_differ(copied):
+    file = copied / "config.json"
+    settings = json.loads(file.read_text())
+    settings["data"] |= {"dir": "elsewhere", "split": "elsewhere/folds.json"}
+    settings["devices"]["mode"] = "pmap"
+    file.write_text(json.dumps(settings))
+    assert predict.read_config(file)[0].data.dir == "elsewhere"
+    settings["made_from"].pop("settings")  # as in runs of earlier versions
+    settings["train"]["seed"] = 7
+    file.write_text(json.dumps(settings))
+    assert predict.read_config(file)[0].train.seed == 7
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(copied, train, refused):

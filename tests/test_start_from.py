@@ -1,6 +1,5 @@
 """A run that starts from the parameters of another one: they are taken whole, on the same network, data and split."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import chex
 import jax
 import pytest
+from helpers import change_settings
 
 from experiments import train as train_script
 from thyroid_jax import predict
@@ -67,9 +67,7 @@ def test_an_unfit_start_is_refused_and_no_folder_is_made(finished, tmp_path, ref
 def test_a_share_that_another_seed_drew_is_refused(finished, drawn_data, tmp_path, refused):
     """With a file of folds, `data.split_seed` draws the share alone: the split's digest does not tell them apart."""
     first = shutil.copytree(finished, tmp_path / "run")
-    config = json.loads((first / "config.json").read_text())
-    config["data"]["share"] = 0.5
-    (first / "config.json").write_text(json.dumps(config))
+    change_settings(first, data={"share": 0.5})
     words = f"--data.split {splits.folds_folder(drawn_data, 'drawn') / '5-0.json'} --data.share 0.5".split()
     text = refused(tmp_path / "new", "--train.start-from", str(first), *words, "--data.split-seed", "1")
     assert "data.split_seed 0, and here it is 1" in text and not (tmp_path / "new").exists()

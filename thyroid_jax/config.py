@@ -147,6 +147,8 @@ class Config(TaskSettings, PenaltySettings):
             )
 
 
+PLACES = ("data.dir", "data.split")
+"""settings that say where files lie on a machine"""
 NOT_IN_THE_STEP = ("model", "data", "train", "devices")
 """groups of settings that are not in ``Recipe.settings``; the network's shape is in ``Recipe.model``"""
 
@@ -179,6 +181,13 @@ def recipe_of(
         fitted=Fitted.neutral(grades, radiomics, shapes) if fitted is None else fitted,
         accumulate=config.train.accumulate,
     )
+
+
+def may_not_differ(name: str) -> bool:
+    """Whether a setting ``group.field`` stays as it is when a run is resumed: all but where the data lie, and how a
+    batch is spread over devices.
+    """
+    return name not in PLACES and not name.startswith("devices.")
 
 
 def replace_groups(config: Config, **changes: dict[str, Any]) -> Config:

@@ -14,19 +14,20 @@ import jax
 import numpy as np
 
 from thyroid_jax import checkpoints, command, model
-from thyroid_jax.config import Config, recipe_of
+from thyroid_jax.config import Config, may_not_differ, recipe_of
 from thyroid_jax.data.pipeline import letterbox, undo_letterbox
+from thyroid_jax.data.record import digest_of
 from thyroid_jax.errors import InputError
 from thyroid_jax.evaluate.calibration import Calibration, scale_grades, scale_malignancy
 from thyroid_jax.files import read_json
 from thyroid_jax.model import Params
 from thyroid_jax.recipe import Recipe, init_params, measure_evidence
-from thyroid_jax.settings import from_dict
+from thyroid_jax.settings import flat, from_dict
 from thyroid_jax.shapes import Array
 from thyroid_jax.tasks import TASKS
 
 ABOUT_RUN = "made_from"
-"""key of ``config.json`` beside the groups of settings: digests of the data and of the split"""
+"""key of ``config.json`` beside the groups of settings: digests of the data, of the split and of the settings"""
 
 
 class Trained(NamedTuple):
@@ -59,8 +60,16 @@ class Prediction(NamedTuple):
     answers: dict[str, np.ndarray]
 
 
+def settings_digest(values: Mapping[str, Any]) -> str:
+    """Digest of a run's settings, as ``config.json`` holds them, without those that may differ when it is resumed."""
+    return digest_of({name: value for name, value in flat(values) if may_not_differ(name)})
+
+
 def read_config(path: Path) -> tuple[Config, dict[str, Any]]:
-    """A run's ``config.json``: its settings, and what the run was made from."""
+    """A run's ``config.json``: its settings, and what the run was made from.
+
+    Raises :class:`InputError` for a file that is missing, is no config of a run, or was changed after the run's start.
+    """
     if not path.is_file():
         train = f"{command.spelled('train')} --run-dir {shlex.quote(str(path.parent))}"
         raise InputError(f"{path}: no such file. Name the folder of a run, or train one there first: {train}")
@@ -68,7 +77,13 @@ def read_config(path: Path) -> tuple[Config, dict[str, Any]]:
     if not isinstance(values, dict) or not isinstance(values.get(ABOUT_RUN), dict):
         raise InputError(f"{path}: not the config of a run, or of one made by another version; start a new run folder.")
     made_from = values.pop(ABOUT_RUN)
-    return from_dict(Config, values, where=str(path)), made_from
+    config = from_dict(Config, values, where=str(path))
+    if made_from.get("settings", "") not in ("", settings_digest(values)):  # runs of earlier versions have none
+        raise InputError(
+            f"{path}: was changed: its settings are not those that the run was started with. Restore the file; other "
+            "settings need a run folder of their own."
+        )
+    return config, made_from
 
 
 def recipe_from_facts(config: Config, facts: dict[str, Any]) -> Recipe:

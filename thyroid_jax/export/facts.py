@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from thyroid_jax import command, runs
-from thyroid_jax.config import Config
+from thyroid_jax.config import PLACES, Config
 from thyroid_jax.data.record import Card, Entry
 from thyroid_jax.data.source import PARTS, Parts
 from thyroid_jax.data.storage import read_metadata
@@ -35,8 +35,6 @@ SAME = 1e-2
 """largest difference of probabilities and Dice at which a table counts as that of the checkpoint: above what another
 kind of device changes, far below what an epoch of training does"""
 UNREADABLE = "the data set was not at hand at the export, or is not the one of the training"
-PLACES = ("data.dir", "data.split")
-"""settings that say where files lie on the machine of the training; they are left out"""
 
 
 class Source(NamedTuple):

@@ -12,11 +12,11 @@ import numpy as np
 
 import thyroid_jax
 from thyroid_jax import checkpoints
-from thyroid_jax.config import Config
+from thyroid_jax.config import Config, may_not_differ
 from thyroid_jax.data import source
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import remove_fragments, write_json
-from thyroid_jax.predict import ABOUT_RUN, read_config
+from thyroid_jax.predict import ABOUT_RUN, read_config, settings_digest
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.settings import flat, to_dict
@@ -27,9 +27,6 @@ from thyroid_jax.train.step import init_state
 from thyroid_jax.train.validation import out_of_patience
 
 Echo = Callable[[str], None]
-
-PLACES = ("data.dir", "data.split")
-"""settings that say where the data lie: they may differ between the processes of a run, and when it is resumed"""
 
 
 def facts_of(parts: source.Parts, recipe: Recipe) -> dict[str, Any]:
@@ -47,7 +44,7 @@ def facts_of(parts: source.Parts, recipe: Recipe) -> dict[str, Any]:
 
 
 def made_from(parts: source.Parts) -> dict[str, str]:
-    """The entry of ``config.json`` beside the settings: the version, and digests of data and split."""
+    """What a run is made from, beside its settings: the version, and digests of data and split."""
     return {"version": thyroid_jax.__version__, "data": parts.digest, "split": parts.split_digest}
 
 
@@ -81,11 +78,7 @@ def differing_settings(first: Config, second: Config) -> list[str]:
     spread: ``data.dir``, ``data.split`` and ``devices``.
     """
     before = dict(flat(to_dict(first)))
-    return [
-        name
-        for name, value in flat(to_dict(second))
-        if name not in PLACES and not name.startswith("devices.") and value != before[name]
-    ]
+    return [name for name, value in flat(to_dict(second)) if may_not_differ(name) and value != before[name]]
 
 
 def _other_length(run_dir: Path, train: TrainConfig, asked: int) -> str:
@@ -168,7 +161,9 @@ def claim(run_dir: Path, config: Config, parts: source.Parts) -> None:
     if not (run_dir / "split.json").is_file():
         write_json(run_dir / "split.json", parts.split)
     if not (run_dir / "config.json").is_file():
-        write_json(run_dir / "config.json", to_dict(config) | {ABOUT_RUN: made_from(parts)})
+        settings = to_dict(config)
+        about = made_from(parts) | {"settings": settings_digest(settings)}
+        write_json(run_dir / "config.json", settings | {ABOUT_RUN: about})
 
 
 def resume(run_dir: Path, recipe: Recipe, echo: Echo) -> checkpoints.Saved | None:

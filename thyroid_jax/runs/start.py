@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thyroid_jax import checkpoints, extras
-from thyroid_jax.config import Config, recipe_of
+from thyroid_jax.config import PLACES, Config, recipe_of
 from thyroid_jax.data import source
 from thyroid_jax.data.pipeline import DataConfig, Examples, joined, load, with_target
 from thyroid_jax.data.record import Card
@@ -22,7 +22,6 @@ from thyroid_jax.fitting import learn_from
 from thyroid_jax.model import check_size, pretrained
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.runs.folder import (
-    PLACES,
     Echo,
     check_claim,
     claim,
