@@ -60,7 +60,7 @@ class Prediction(NamedTuple):
     answers: dict[str, np.ndarray]
 
 
-def settings_digest(values: Mapping[str, Any]) -> str:
+def settings_digest(values: dict[str, Any]) -> str:
     """Digest of a run's settings, as ``config.json`` holds them, without those that may differ when it is resumed."""
     return digest_of({name: value for name, value in flat(values) if may_not_differ(name)})
 
