@@ -34,12 +34,12 @@ class JobOptions:
             if getattr(self, name) < least:
                 option = name.replace("_", "-")
                 raise InputError(f"--{option} is {getattr(self, name)}; it must be at least {least}.")
-        for option in fields(JobOptions):
-            places = _PLACES.get(option.name, ("local", "slurm"))
-            if option.name != "submit" and self.submit not in places and getattr(self, option.name) != option.default:
-                name = option.name.replace("_", "-")
+        for field in fields(JobOptions):
+            places = _PLACES.get(field.name, ("local", "slurm"))
+            if field.name != "submit" and self.submit not in places and getattr(self, field.name) != field.default:
+                option = field.name.replace("_", "-")
                 raise InputError(
-                    f"--{name} does nothing with --submit {self.submit}; leave it out, or give --submit "
+                    f"--{option} does nothing with --submit {self.submit}; leave it out, or give --submit "
                     f"{' or '.join(places)}."
                 )
 
