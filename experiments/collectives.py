@@ -30,6 +30,7 @@ from thyroid_jax.train.devices import AXIS, SPREADS
 from thyroid_jax.train.step import update
 
 from .configs import named
+from .timing.variants import random_batch
 
 
 @dataclass(frozen=True)

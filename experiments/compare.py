@@ -42,6 +42,7 @@ from thyroid_jax.config import Config, replace_groups
 from thyroid_jax.errors import InputError, exits_cleanly
 from thyroid_jax.runs.job_options import JobOptions
 from thyroid_jax.runs.table_options import TableOptions
+from thyroid_jax.train import signals
 
 from .configs import OPTIONS, SIZES, chosen_names, parse, settings_of
 from .runtime import prepare
@@ -223,25 +224,27 @@ def _predicted_together(study: Study, folders: dict[str, list[Path]], folder: Pa
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     extras.require(*extras.TRAINING)
-    asked = studies(sys.argv[1:] if argv is None else argv)
-    options = asked[0].arguments
-    if options.submit == "no":
-        prepare()
-    for study in asked:
-        runs.results.require(study.arguments)
-        runs.results.check_folders(runs.results.parse_methods(study.arguments.runs), flip=study.arguments.flip)
-        runs.grid.check_cells(study.cells)
-        if study.cells:
-            runs.open_parts(study.cells[0].config)  # a data set that is missing is named before another is trained on
-        check_ensemble(study)
+    with signals.at_once():
+        asked = studies(sys.argv[1:] if argv is None else argv)
+        options = asked[0].arguments
+        if options.submit == "no":
+            prepare()
+        for study in asked:
+            runs.results.require(study.arguments)
+            runs.results.check_folders(runs.results.parse_methods(study.arguments.runs), flip=study.arguments.flip)
+            runs.grid.check_cells(study.cells)
+            if study.cells:  # a data set that is missing is named before another is trained on
+                runs.open_parts(study.cells[0].config)
+            check_ensemble(study)
     if options.submit != "no":  # JAX starts afterwards, so that the jobs have the devices alone
         grids = [runs.jobs.Grid(study.cells, study.arguments.part, study.arguments.flip) for study in asked]
         runs.jobs.run_jobs(grids, options.out / runs.jobs.FOLDER, options, prepare, echo=say)
         prepare()
-    for study in asked:
-        if len(asked) > 1:
-            print(f"\n{study.folder.name}", flush=True)
-        print(compare(study), flush=True)
+    with signals.at_once():
+        for study in asked:
+            if len(asked) > 1:
+                print(f"\n{study.folder.name}", flush=True)
+            print(compare(study), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import thyroid_jax
 from thyroid_jax import command, extras
 from thyroid_jax.config import Config
 from thyroid_jax.errors import exits_cleanly
-from thyroid_jax.train import hosts
+from thyroid_jax.train import hosts, signals
 from thyroid_jax.train.hosts import HostOptions
 from thyroid_jax.train.options import ProcessOptions
 
@@ -41,17 +41,22 @@ class Arguments(ProcessOptions, HostOptions, Config):
     run_dir: Path
     """folder of the run: config, split, logs, checkpoints and report"""
 
+    def __post_init__(self):
+        ProcessOptions.__post_init__(self)
+        HostOptions.__post_init__(self)  # those of Config are checked by settings_of
+
 
 @hosts.leaves_at_once
 @exits_cleanly
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script."""
     extras.require(*extras.TRAINING)
-    arguments = parse(Arguments, sys.argv[1:] if argv is None else argv, prog=command.spelled("train"))
-    hosts.join(arguments)
-    prepare()
-    with hosts.together():
-        thyroid_jax.runs.train(settings_of(arguments), arguments.run_dir, options=arguments)
+    with signals.at_once():
+        arguments = parse(Arguments, sys.argv[1:] if argv is None else argv, prog=command.spelled("train"))
+        hosts.join(arguments)
+        prepare()
+        with hosts.together():
+            thyroid_jax.runs.train(settings_of(arguments), arguments.run_dir, options=arguments)
     if hosts.first():
         print(f"done; now: {command.spelled('evaluate')} --run-dir {shlex.quote(str(arguments.run_dir))}")
 

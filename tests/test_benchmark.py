@@ -193,6 +193,24 @@ def test_a_part_that_takes_too_long_is_interrupted_and_keeps_what_it_printed(tmp
     assert (tmp_path / "rlar.md").read_text() == "row\nended\n"
 
 
+def test_a_trial_gives_each_part_the_whole_time_and_fails_where_one_does_not_run(tmp_path, monkeypatch, capsys):
+    given = {}
+
+    def run(words, out, part, seconds):
+        given[part] = seconds
+        return "stopped after 50 s" if part == "rlar" and not tmp_path.joinpath("mended").exists() else ""
+
+    monkeypatch.setattr(bench_accelerator, "device_here", lambda: CPU)
+    monkeypatch.setattr(bench_accelerator, "run", run)
+    words = ["--out", str(tmp_path), "--trial", "--seconds", "50"]
+    with pytest.raises(SystemExit) as ended:
+        bench_accelerator.main(words)
+    assert ended.value.code == 1 and capsys.readouterr().err == "\nnot every part runs here: rlar\n"
+    assert given == dict.fromkeys(bench_accelerator.SHARES, 50.0)
+    (tmp_path / "mended").touch()
+    bench_accelerator.main(words)
+
+
 def test_without_an_accelerator_only_a_trial_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_accelerator, "device_here", lambda: CPU)
     with pytest.raises(SystemExit):

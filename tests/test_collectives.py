@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments.collectives import Collective, collectives, compiled_step, parameter_bytes
+from experiments.collectives import Arguments, Collective, collectives, compiled_step, parameter_bytes, rows_of
 
 SMALL = {"model": {"width": 2, "groups": 1, "hidden": 4}}
 
@@ -37,3 +37,10 @@ def test_a_step_adds_up_each_parameter_once(mode, tiny_recipe, make_batch):
     parameters = parameter_bytes(recipe)
     assert parameters <= sum(operation.size for operation in found) <= parameters + 4 * sums_and_counts
     assert len(found) <= 5
+
+
+def test_a_row_says_what_the_devices_of_a_config_add_up():
+    (row,) = rows_of(Arguments(config=("tiny", "only_segmentation"), modes=("jit",)))
+    devices, mode, _, total, parameters, ratio = row.strip("| ").split(" | ")
+    number = lambda text: int(text.replace(",", ""))
+    assert (devices, mode) == ("8", "jit") and float(ratio) == round(number(total) / number(parameters), 3)

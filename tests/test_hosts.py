@@ -30,6 +30,7 @@ PATIENCE = 900  # seconds until a test gives up on a process: far more than a bu
     [
         ({"processes": 2}, "need distributed"),
         ({"process": 0}, "need distributed"),
+        ({"heartbeat_seconds": 5}, "need distributed"),
         ({"distributed": "here"}, "HOST:PORT"),
         ({"distributed": ":1234"}, "HOST:PORT"),
         ({"distributed": "host:"}, "HOST:PORT"),
@@ -42,6 +43,24 @@ PATIENCE = 900  # seconds until a test gives up on a process: far more than a bu
 def test_options_that_mean_nothing_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         hosts.HostOptions(**options)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--processes 2 --process 1", "need distributed"),
+        ("--heartbeat-seconds 5", "need distributed"),
+        ("--distributed here", "HOST:PORT"),
+        ("--profile -1", "profile is -1"),
+    ],
+)
+def test_the_script_refuses_them_too(words, message, train_arguments, tmp_path, capsys):
+    from experiments import train
+
+    with pytest.raises(SystemExit) as ended:
+        train.main(train_arguments(tmp_path / "run", *words.split()))
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert ended.value.code == 2 and message in said and not any(tmp_path.iterdir())
 
 
 def test_options_that_mean_something():
@@ -177,6 +196,23 @@ def test_a_signal_to_one_process_stops_all_at_one_step(started, train_arguments,
     assert "epoch" not in said[1][0] and "training" not in said[1][0]  # the first one speaks for both
     with alone_in(run_dir):
         pass
+
+
+@pytest.mark.parametrize("numbers", [(0,), (1, 1)], ids=["one is missing", "the same number twice"])
+def test_where_not_all_come_each_ends_with_one_message(started, numbers):
+    where = address()
+    code = (
+        "from thyroid_jax.train import hosts; hosts.MEETING = 3.0; "
+        f"hosts.join(hosts.HostOptions(distributed={where!r}, processes=2, process=%d))"
+    )
+    pairs = started(
+        *([sys.executable, "-c", code % number] for number in numbers), env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    for process in pairs:
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 2, errors
+        assert errors.startswith(f"error: --distributed {where}: after 3 s not all processes of the run had come.")
+        assert len(errors.splitlines()) == 1
 
 
 def test_processes_with_different_settings_are_refused_by_all(started, train_arguments, tmp_path):

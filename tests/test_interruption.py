@@ -67,6 +67,25 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(commands,
         assert not [path.name for path in run_dir.rglob("*") if "writing" in path.name]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("script", ["train", "compare"])
+def test_before_and_after_the_training_a_signal_ends_with_one_line(commands, script, number):
+    """As while the data are read: no traceback, and nothing catches what has no way on."""
+    command, _ = commands[script]
+    interrupted = (
+        "import importlib, os, sys, thyroid_jax.runs as runs, thyroid_jax.runs.evaluation as evaluation\n"
+        "number, name = int(sys.argv.pop(1)), sys.argv.pop(1)\n"
+        "def read(*_, **__):\n    try:\n        os.kill(os.getpid(), number)\n"
+        "    except BaseException:\n        sys.exit('caught')\n"
+        "runs.train = evaluation.train = read\n"
+        "importlib.import_module(name).main()\n"
+    )
+    words = [command["args"][0], "-c", interrupted, str(int(number)), *command["args"][2:]]
+    done = subprocess.run(words, env=command["env"], capture_output=True, text=True, check=False)
+    assert done.returncode == STATUS[number], done.stderr
+    assert len(done.stderr.splitlines()) == 2 and f"{number.name}: stopped; the same command" in done.stderr
+
+
 def test_the_help_states_the_statuses(capsys):
     from experiments import train
 

@@ -185,3 +185,16 @@ def test_a_refused_submission_and_a_machine_without_slurm_give_one_message(cells
 def test_impossible_numbers_are_named(field, least):
     with pytest.raises(InputError, match=f"--{field.replace('_', '-')} is {least - 1}; it must be at least {least}"):
         jobs.JobOptions(**{field: least - 1})
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"jobs": 2}, "--jobs does nothing with --submit no; leave it out, or give --submit local or slurm"),
+        ({"submit": "local", "job_cpus": 8}, "--job-cpus does nothing with --submit local; .*give --submit slurm"),
+        ({"submit": "local", "job_account": "a"}, "--job-account does nothing"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        jobs.JobOptions(**options)

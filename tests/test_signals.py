@@ -56,6 +56,30 @@ def test_a_second_signal_ends_the_process_at_once(number):
     assert (done.returncode, done.stdout) == (-number, "asked\n") and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("number", BOTH)
+def test_outside_a_training_a_signal_ends_at_once_also_where_exceptions_are_dropped(number):
+    code = (
+        "import gc, os, signal\nfrom thyroid_jax.train import signals\n"
+        "gc.disable()\nwith signals.at_once():\n"
+        f"    gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.{number.name}))\n"
+        "    gc.collect()\n    print('never')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = f"{number.name}: stopped; the same command goes on from the last checkpoint, or begins again"
+    assert (done.returncode, done.stdout, done.stderr) == (signals.STATUS[number], "", f"\n{said}\n")
+
+
+def test_within_a_script_a_training_finishes_its_step():
+    before = handlers()
+    with signals.at_once():
+        outside = handlers()
+        with signals.heeded() as asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked.signal is signal.SIGTERM
+        assert handlers() == outside != before
+    assert handlers() == before
+
+
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -4,13 +4,16 @@ import contextlib
 import errno
 import os
 import resource
+import shutil
 
 import chex
+import jax
 import pytest
-from loop_runs import LITTLE, ToyRun, arrays_of, rows
+from loop_runs import LITTLE, ToyRun, after, arrays_of, rows
 
 from thyroid_jax import checkpoints, files
 from thyroid_jax.train.log import RunLog, read_log
+from thyroid_jax.train.observe import EventFile
 from thyroid_jax.train.options import TrainConfig
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, evaluate_every=1, diagnose_every=3)
@@ -124,3 +127,26 @@ def test_nothing_of_a_line_that_did_not_fit_is_left(tmp_path):
     assert (tmp_path / "log.jsonl").read_bytes() == before and log.rows == [{"step": 1}]
     log.add({"step": 2})
     assert log.rows == read_log(tmp_path / "log.jsonl") == [{"step": 1}, {"step": 2}]
+
+
+def test_a_full_disk_is_named_and_nothing_of_a_profile_is_left(run, tmp_path):
+    """The trace and TensorBoard's file are written by others: JAX leaves fragments, tensorboardX fails again at its
+    end, without a file's name.
+    """
+    pytest.importorskip("tensorboardX")
+    run.train(tmp_path, after(4), profile=1)
+    earlier = [path for path in (tmp_path / "profile").rglob("*") if path.is_file()]
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(OSError, match="File too large") as error, largest_file(2000):
+        run.train(tmp_path, profile=1, tensorboard=True)
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(tmp_path / "profile"))
+    assert [path for path in (tmp_path / "profile").rglob("*") if path.is_file()] == earlier
+    jax.profiler.stop_trace()  # else this process could trace no more
+
+
+def test_the_end_of_an_event_file_keeps_the_first_message(tmp_path):
+    pytest.importorskip("tensorboardX")
+    row = {"split": "train", "step": 1, **{f"value_{number}": 1.0 for number in range(9)}}
+    with pytest.raises(OSError, match="File too large") as error, largest_file(200), EventFile(tmp_path, []) as events:
+        events.add(row)
+    assert error.value.filename == str(tmp_path)

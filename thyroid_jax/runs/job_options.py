@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from thyroid_jax.errors import InputError
@@ -34,3 +34,15 @@ class JobOptions:
             if getattr(self, name) < least:
                 option = name.replace("_", "-")
                 raise InputError(f"--{option} is {getattr(self, name)}; it must be at least {least}.")
+        for field in fields(JobOptions):
+            places = _PLACES.get(field.name, ("local", "slurm"))
+            if field.name != "submit" and self.submit not in places and getattr(self, field.name) != field.default:
+                option = field.name.replace("_", "-")
+                raise InputError(
+                    f"--{option} does nothing with --submit {self.submit}; leave it out, or give --submit "
+                    f"{' or '.join(places)}."
+                )
+
+
+_PLACES = dict.fromkeys(("job_cpus", "job_memory_gb", "job_partition", "job_account"), ("slurm",))
+"""option -> the values of ``submit`` with which it does something, where these are not both"""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -49,8 +50,10 @@ class HostOptions:
     """a process that is silent for so long is taken for dead, and the others end"""
 
     def __post_init__(self):
-        if not self.distributed and (self.processes, self.process) != (0, -1):
-            raise InputError("processes and process need distributed: give --distributed auto, or HOST:PORT.")
+        if not self.distributed and (self.processes, self.process, self.heartbeat_seconds) != (0, -1, 100):
+            raise InputError(
+                "processes, process and heartbeat_seconds need distributed: give --distributed auto, or HOST:PORT."
+            )
         if self.processes < 0 or self.process < -1 or self.process >= self.processes > 0:
             raise InputError(
                 f"process is {self.process} and processes {self.processes}; processes are numbered from 0 to "
@@ -69,25 +72,53 @@ class HostOptions:
 def join(options: HostOptions) -> None:
     """Meet the other processes, as the options say; nothing for one process. Call it before JAX's devices start.
 
-    Raises :class:`InputError` where the cluster does not say who takes part, or process 0 is not reached.
+    Raises :class:`InputError` where the cluster does not say who takes part. Where not all processes have come after
+    :data:`MEETING` seconds, this one ends with a message and status 2: JAX would abort it with a trace of its own.
     """
     if not options.distributed:
         return
+    missing = (
+        f"--distributed {options.distributed}: after {MEETING:g} s not all processes of the run had come. Each needs "
+        "the address of process 0, the same --processes, and a number of its own as --process."
+    )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: see thyroid_jax.train.signals
     try:
-        jax.distributed.initialize(
-            None if options.distributed == "auto" else options.distributed,
-            options.processes or None,
-            None if options.process < 0 else options.process,
-            heartbeat_timeout_seconds=options.heartbeat_seconds,
-        )
+        with _ended_after(MEETING, missing):
+            jax.distributed.initialize(
+                None if options.distributed == "auto" else options.distributed,
+                options.processes or None,
+                None if options.process < 0 else options.process,
+                heartbeat_timeout_seconds=options.heartbeat_seconds,
+                initialization_timeout=int(MEETING) + 60,
+            )
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"--distributed {options.distributed}: the processes do not find each other ({_first_line(error)}). Where "
             "no cluster says who takes part, give every process --distributed HOST:PORT of process 0, --processes with "
             "their number and --process with its own."
         ) from error
+
+
+MEETING = 300.0
+"""seconds in which all processes of a run must have come"""
+
+
+@contextmanager
+def _ended_after(seconds: float, message: str) -> Iterator[None]:
+    """End the process with a message and status 2 where the ``with`` block takes longer; it cannot be interrupted."""
+
+    def leave() -> None:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +25,8 @@ class Profiler:
     """Trace ``steps`` steps of this process, after the first two, into ``folder``; 0 for none.
 
     Perfetto and TensorBoard's profile page open the trace. ``echo`` is called with a line when it is written, and with
-    another when the training ended before there was a step to trace.
+    another when the training ended before there was a step to trace. Of a trace that cannot be written, as on a full
+    disk, nothing is left.
     """
 
     def __init__(self, folder: Path, steps: int, echo: Callable[[str], None]):
@@ -54,12 +58,22 @@ class Profiler:
 
     def _write(self) -> None:
         self._running = False
-        with names_a_full_disk(self._folder):
-            jax.profiler.stop_trace()
+        earlier = set(self._traces())
+        try:
+            with names_a_full_disk(self._folder):
+                jax.profiler.stop_trace()
+        except BaseException:
+            for fragment in set(self._traces()) - earlier:
+                shutil.rmtree(fragment, ignore_errors=True)
+            raise
         traces = sorted(self._folder.rglob("perfetto_trace.json.gz"), key=lambda path: path.stat().st_mtime)
         self._echo(
             f"profile of {min(self._seen - FIRST_STEPS, self._steps)} steps: open {traces[-1]} at ui.perfetto.dev"
         )
+
+    def _traces(self) -> list[Path]:
+        """The folders of traces, one each, as JAX lays them out."""
+        return list(self._folder.glob("plugins/profile/*"))
 
 
 class EventFile:
@@ -70,14 +84,19 @@ class EventFile:
 
     def __init__(self, folder: Path, rows: Sequence[Row]):
         extras.require("tensorboardX")
-        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX import RecordWriter
+        from tensorboardX.proto.event_pb2 import Event
 
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         with names_a_full_disk(folder):
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
-            self._writer = EventsWriter(str(folder.absolute() / "events"))
+            now = time.time()
+            self._writer = RecordWriter(
+                str(folder.absolute() / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}")
+            )
+            self._writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         for row in rows:
             self.add(row)
 
@@ -90,11 +109,14 @@ class EventFile:
         with names_a_full_disk(self._folder):
             for name, value in numbers.items():
                 text = f"{row.get('split', 'train')}/{name}"
-                self._writer.write_event(Event(wall_time=time.time(), step=row["step"], summary=scalar(text, value)))
+                event = Event(wall_time=time.time(), step=row["step"], summary=scalar(text, value))
+                self._writer.write(event.SerializeToString())
             self._writer.flush()
 
     def __enter__(self) -> EventFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._writer.close()
+        # After a full disk the lines that did not fit are tried again here; the first message counts.
+        with contextlib.suppress(OSError) if any(error) else names_a_full_disk(self._folder):
+            self._writer.close()

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT ask a training to stop after the step in hand."""
+"""SIGTERM and SIGINT ask a training to stop after the step in hand. Outside a training they end a script at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -36,19 +36,46 @@ def heeded() -> Iterator[Asked]:
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.signal = signal.Signals(number)
-        for other in before:
+        for other in handled:
             signal.signal(other, signal.SIG_DFL)
-        text = f"\n{asked.signal.name}: finishing the step and writing a checkpoint; a second signal ends at once\n"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())  # print is not reentrant
+        _tell(f"\n{asked.signal.name}: finishing the step and writing a checkpoint; a second signal ends at once\n")
 
+    with _handled_by(note) as handled:
+        yield asked
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Inside the ``with`` block, but not within :func:`heeded`, SIGTERM and SIGINT end the process with a line.
+
+    The exit status is that of :data:`STATUS`; whatever writes into a run folder bears such an end. Python's
+    KeyboardInterrupt will not do: raised in a callback of JAX it is printed and dropped, and the process goes on.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        _tell(f"\n{name}: stopped; the same command goes on from the last checkpoint, or begins again\n")
+        os._exit(STATUS[signal.Signals(number)])
+
+    with _handled_by(leave):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[list[signal.Signals]]:
+    """Handle the signals of :data:`STATUS` inside the ``with`` block, and yield those that are handled."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in STATUS}
-        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        before = {number: earlier for number, earlier in before.items() if earlier is not signal.SIG_IGN}
     try:
         for number in before:
-            signal.signal(number, note)
-        yield asked
+            signal.signal(number, handler)
+        yield list(before)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not installed by Python
+        for number, earlier in before.items():
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)  # None: not installed by Python
+
+
+def _tell(text: str) -> None:
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())  # print is not reentrant
