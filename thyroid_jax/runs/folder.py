@@ -171,11 +171,13 @@ def resume(run_dir: Path, recipe: Recipe, echo: Echo) -> checkpoints.Saved | Non
 
     Of several processes the first one reads it; in the others its arrays are zeros.
     """
-    layout = jax.eval_shape(lambda: init_state(recipe, jax.random.key(0))).packed() | {"fitted": recipe.fitted}
     folder, read = run_dir / "checkpoints" / "last", []
 
+    def layout() -> dict[str, Any]:
+        return jax.eval_shape(lambda: init_state(recipe, jax.random.key(0))).packed() | {"fitted": recipe.fitted}
+
     def about_newest() -> dict[str, Any] | None:
-        saved = checkpoints.newest(folder, lambda facts: layout, echo=echo)
+        saved = checkpoints.newest(folder, lambda facts: layout(), echo=echo)
         if saved is None:
             return None
         checkpoints.set_aside(folder, after=saved.step)
@@ -185,7 +187,7 @@ def resume(run_dir: Path, recipe: Recipe, echo: Echo) -> checkpoints.Saved | Non
     about = hosts.decided_by_first(about_newest)
     if about is None or read:
         return read[0] if read else None
-    return checkpoints.Saved(jax.tree.map(_zeros, layout), **about)
+    return checkpoints.Saved(jax.tree.map(_zeros, layout()), **about)
 
 
 def _zeros(like: Any) -> Any:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.batch import Batch
-from thyroid_jax.losses.reduce import Metrics, share, summed
+from thyroid_jax.losses.reduce import Metrics, share, summed, summed_at_once
 from thyroid_jax.model import Params
 from thyroid_jax.recipe import Recipe, encode
 from thyroid_jax.shapes import Array, Float, Int
@@ -45,7 +45,7 @@ def in_parts(params: Params, batch: Batch, recipe: Recipe, step: Int[Array, ""] 
         return change, loss, metrics
 
     change, loss, metrics = summed_over(change_of, parts)
-    return summed(change, recipe.axis), {"loss": share(loss, recipe.axis)} | metrics
+    return summed_at_once(change, recipe.axis), {"loss": share(loss, recipe.axis)} | metrics
 
 
 def parts_of(batch: Batch, number: int) -> Batch:

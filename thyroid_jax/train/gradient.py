@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from thyroid_jax.batch import Batch
-from thyroid_jax.losses.reduce import Metrics, Pair, pair, share, summed, whole
+from thyroid_jax.losses.reduce import Metrics, Pair, pair, share, summed, summed_at_once, whole
 from thyroid_jax.model import Latent, Params
 from thyroid_jax.mtl.config import MTLConfig
 from thyroid_jax.mtl.gradients import combine, gramian
@@ -68,7 +68,7 @@ def of_objective(params: Params, batch: Batch, recipe: Recipe, step: Int[Array, 
         return loss, ({"loss": share(loss, recipe.axis)} | terms.metrics | seen, new_state)
 
     change, (metrics, new_state) = jax.grad(value, has_aux=True)(params)
-    return Gradient(summed(change, recipe.axis), metrics, new_state)
+    return Gradient(summed_at_once(change, recipe.axis), metrics, new_state)
 
 
 def by_task(
@@ -91,7 +91,7 @@ def by_task(
     if at_latent:  # examples are spread over the devices, and so are their gradients: the Gramian is what adds up
         gram = summed(gramian(outputs), recipe.axis)
     else:
-        in_encoder = [summed(through_encoder(output), recipe.axis) for output in outputs]
+        in_encoder = [summed_at_once(through_encoder(output), recipe.axis) for output in outputs]
         gram = gramian(in_encoder)
 
     # 2. the method's weights
@@ -115,7 +115,7 @@ def by_task(
         back = _added(back, combine(on_shared, outputs))
     goes_back = at_latent or recipe.penalties  # a pass of zeros through the encoder costs as much as any other
     of_encoder = through_encoder(back) if goes_back else jax.tree.map(jnp.zeros_like, encoder)
-    change = summed(_added(direct, of_rest | of_encoder), recipe.axis)
+    change = summed_at_once(_added(direct, of_rest | of_encoder), recipe.axis)
     if not at_latent:
         change = change | _added({"encoder": change["encoder"]}, combine(on_shared, in_encoder))
     return Gradient(change, {"loss": share(value, recipe.axis)} | metrics | seen, new_state)
