@@ -151,10 +151,11 @@ def peers(arguments: Arguments) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "peers.jsonl"
         size = arguments.pixels or pixels_of(arguments)
+        starts = 3 if jax.default_backend() == "cpu" else 1  # a program's speed on a CPU differs by process
         words = [sys.executable, "-m", f"{command.scripts_package()}.peers.benchmark", "--sizes", arguments.config]
         words += ["--image", *map(str, size), "--batch", str(arguments.batch_size), "--rounds", str(arguments.rounds)]
         words += ["--steps", str(STEPS), "--device", jax.default_backend(), "--turn-seconds", "60"]
-        words += ["--torch-python", arguments.torch_python, "--out", str(out)]
+        words += ["--torch-python", arguments.torch_python, "--out", str(out), "--starts", str(starts)]
         ended = subprocess.run(words, stdout=subprocess.DEVNULL, check=False)
         if ended.returncode:
             yield Row(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from experiments.peers import benchmark, check, flops, reference, turns, weights
+from experiments.timing.rows import row_of_peer
 from thyroid_jax import model
 from thyroid_jax.errors import InputError
 
@@ -276,6 +277,7 @@ def test_large_stages_on_a_gpu_run_one_process_after_another():
     [
         ("--compile-mode max-autotune", "without --compile"),
         ("--rounds 0", "at least 1"),
+        ("--starts 0", "at least 1"),
         ("--dtype tf32", "type of GPUs"),
         ("--peak-tflops half=3", "DTYPE=TFLOPS"),
         ("--peak-tflops float32=-3", "DTYPE=TFLOPS"),
@@ -290,6 +292,23 @@ def test_arguments_that_make_no_sense(words, message):
 def test_ratios_are_of_turns_that_both_have():
     assert benchmark.median_ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]) == 3.0
     assert math.isnan(benchmark.median_ratio([], [])) and math.isnan(benchmark.median_ratio([1.0], [1.0, 2.0]))
+
+
+def test_several_starts_of_the_processes_are_one_row_with_the_median_and_the_range():
+    arguments = benchmark.parse(["--rounds", "2", "--starts", "3"])
+    stage = benchmark.stages(arguments)[0]
+    facts = {"first_objective": 2.0, "cpu_seconds": [1.0, 1.0]}
+    start = lambda ours, theirs: {"jax": facts | {"seconds": ours}, "eager": facts | {"seconds": theirs}}
+    found = benchmark.joined([
+        start([1.0, 1.0], [1.2, 1.2]), start([2.0, 2.0], [1.8, 2.0]), start([1.0, 1.0], [9.0, 9.0]),
+    ])  # fmt: skip
+    line = benchmark.record(stage, "eager", found["eager"], found["jax"], arguments)
+    assert line["time_ratios"] == pytest.approx([1.2, 0.95, 9.0]) and line["time_ratio"] == pytest.approx(1.2)
+    assert line["cpu_time_ratio"] == 1.0 and line["median_s"] == pytest.approx(1.9)
+    assert "1.20 (0.95 to 9.00)" in benchmark.table_row(line)
+    assert row_of_peer(line).name == "plain, PyTorch eager (3 starts, 0.95 to 9.00)" and row_of_peer(line).time == 1.2
+    broken = benchmark.joined([{"eager": {"error": "MemoryError", "seconds": [], "cpu_seconds": []}}, found])
+    assert benchmark.record(stage, "eager", broken["eager"], found["jax"], arguments)["error"] == "MemoryError"
 
 
 def test_a_failed_or_different_side_is_no_silent_number():

@@ -6,7 +6,9 @@ python -m experiments.peers.benchmark --device gpu --sizes base --image 256 256 
 
 A stage is a size, batch, type and method. Its processes, one for JAX and one for each form of the PyTorch twin, start
 with the same weights and the same batch, and take turns of a few steps. Each turn gives a ratio of times; the table
-has the medians. Augmentation and the guidance target are left out on both sides.
+has the medians. Augmentation and the guidance target are left out on both sides. A program is faster or slower by a
+quarter in another process: with ``--starts`` the processes are started anew so many times, and the row has the median
+of the starts' ratios, and the lowest and highest.
 
 Forms of the twin: ``eager`` (channels_last), ``eager_nchw`` (contiguous), and with ``--compile`` ``compile``. With
 RLAR, ``compile`` compiles the encoder alone, because compiled functions cannot be differentiated twice.
@@ -162,13 +164,15 @@ def measure(children: Sequence[turns.Child], left: Callable[[], float], argument
 
 
 def run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A record of every process, as soon as it is measured, until the budget of seconds is used up.
+    """A record of every process, as soon as all its starts are measured, until the budget of seconds is used up.
 
     On a GPU the next group's processes start, and import, while the present one is measured.
     """
     ends = time.monotonic() + arguments.seconds
     left = lambda: ends - time.monotonic()
-    jobs = [(stage, group) for stage in stages(arguments) for group in groups(stage, arguments.forms, arguments)]
+    each = [(stage, group) for stage in stages(arguments) for group in groups(stage, arguments.forms, arguments)]
+    jobs = [job for job in each for _ in range(arguments.starts)]
+    starts: list[dict[str, dict[str, Any]]] = []  # of the present job
     of_jax: dict[Stage, dict[str, Any]] = {}
     ahead: list[turns.Child] = []
     with tempfile.TemporaryDirectory() as name:
@@ -180,16 +184,30 @@ def run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 children = ahead or begin((stage, group))
                 ahead = begin(jobs[number + 1]) if arguments.device == "gpu" and number + 1 < len(jobs) else []
                 try:
-                    found = measure(children, left, arguments)
+                    starts.append(measure(children, left, arguments))
                 finally:
                     for child in children:
                         turns.stop(child, 10.0 if left() > 0 else 1.0)
+                if len(starts) < arguments.starts and left() > 0:
+                    continue
+                found, starts = joined(starts), []
                 of_jax.setdefault(stage, found.get("jax", {}))
                 for side, row in found.items():
                     yield record(stage, side, row | {"alone": len(group) == 1}, of_jax[stage], arguments)
         finally:
             for child in ahead:
                 turns.stop(child, 1.0)
+
+
+def joined(starts: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What several starts of the same processes found, as one: the turns of all, and an error of any."""
+    found = {}
+    for name in starts[0]:
+        rows = [start[name] for start in starts]
+        every = lambda kind, rows=rows: [seconds for row in rows for seconds in row[kind]]
+        found[name] = {key: value for row in rows for key, value in row.items()}  # the last start's facts
+        found[name] |= {kind: every(kind) for kind in ("seconds", "cpu_seconds")}
+    return found
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -203,15 +221,19 @@ def record(
 ) -> dict[str, Any]:
     """What one process found, as a line of the results.
 
-    ``time_ratio`` is the median over the turns of its time by JAX's; above 1 it is slower than JAX.
-    ``cpu_time_ratio`` is that of the CPU time, which other programs on the machine disturb less. ``mfu`` is the
+    ``time_ratio`` is the median over the turns of its time by JAX's; above 1 it is slower than JAX. With several starts
+    of the processes it is the median of theirs, ``time_ratios``. ``cpu_time_ratio`` is that of the CPU time, which
+    other programs on the machine disturb less. ``mfu`` is the
     plain step's model FLOPs as a share of the peak; NaN for RLAR, whose step has more of them.
     """
     counted = flops.of_plain_step(reference.recipe(stage.size, "plain").model, stage.batch, *stage.image)
     peak = arguments.peak_tflops.get(stage.dtype, 0.0) if stage.method == "plain" else 0.0
     median = statistics.median(row["seconds"]) if row["seconds"] else math.nan
-    found = {"median_s": median, "time_ratio": median_ratio(row["seconds"], of_jax.get("seconds", []))}
-    found["cpu_time_ratio"] = median_ratio(row.get("cpu_seconds", []), of_jax.get("cpu_seconds", []))
+    found = {"median_s": median}
+    for name in ("time_ratio", "cpu_time_ratio"):
+        kind = "cpu_seconds" if name.startswith("cpu") else "seconds"
+        each = ratios_of_starts(row.get(kind, []), of_jax.get(kind, []), arguments.rounds)
+        found |= {name: statistics.median(each) if each else math.nan, f"{name}s": each}
     found |= {"plain_step_flops": counted, "mfu": flops.utilisation(counted, median, peak)}
     ours, theirs = (values.get("first_objective", math.nan) for values in (of_jax, row))
     found["objective_difference"] = abs(theirs - ours) / abs(ours) if ours else math.nan
@@ -223,6 +245,14 @@ def median_ratio(seconds: Sequence[float], reference_seconds: Sequence[float]) -
     if not seconds or len(seconds) != len(reference_seconds):
         return math.nan
     return statistics.median(own / other for own, other in zip(seconds, reference_seconds))
+
+
+def ratios_of_starts(seconds: Sequence[float], reference_seconds: Sequence[float], rounds: int) -> list[float]:
+    """The median ratio of each start, of ``rounds`` turns each; none where a side lacks turns."""
+    if len(seconds) != len(reference_seconds):
+        return []
+    parts = [slice(first, first + rounds) for first in range(0, len(seconds), rounds)]
+    return [median_ratio(seconds[part], reference_seconds[part]) for part in parts]
 
 
 def without_nan(value: Any) -> Any:
@@ -246,7 +276,9 @@ def table_row(line: dict[str, Any]) -> str:
         return f"| {name} | {line['side']} | {line['error'].replace('|', '/')} {'|' * 9}"
     shown = lambda key, form, scale=1.0: "-" if missing(line.get(key)) else form.format(line[key] * scale)
     speed = "-" if missing(line["median_s"]) else f"{line['batch'] / line['median_s']:.0f}"
-    cells = [shown("median_s", "{:.2f}", 1e3), speed, shown("time_ratio", "{:.2f}")]
+    several = len(line["time_ratios"]) > 1 and line["side"] != "jax"
+    among = f" ({min(line['time_ratios']):.2f} to {max(line['time_ratios']):.2f})" if several else ""
+    cells = [shown("median_s", "{:.2f}", 1e3), speed, shown("time_ratio", "{:.2f}") + among]
     cells += [
         shown("cpu_time_ratio", "{:.2f}"),
         shown("step_mib", "{:.0f}"),
@@ -287,6 +319,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, default=3, help="steps before the first turn, after the very first")
     parser.add_argument("--steps", type=int, default=10, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every process")
+    parser.add_argument("--starts", type=int, default=1, help="how often every process is started anew")
     parser.add_argument("--turn-seconds", type=float, default=2.0, help="a turn takes fewer steps, to last so long")
     parser.add_argument("--set-up", choices=("in_turn", "at_once"), default="in_turn", help="at_once: compile at once")
     parser.add_argument(
@@ -302,8 +335,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments.forms = [*arguments.eager, *(["compile"] if arguments.compile else [])]
     if arguments.compile_mode and not arguments.compile:
         raise InputError("--compile-mode changes nothing without --compile; add --compile, or leave it out.")
-    if min(arguments.steps, arguments.rounds, arguments.warm_up, *arguments.batch) < 1:
-        raise InputError("--steps, --rounds, --warm-up and --batch must be at least 1.")
+    if min(arguments.steps, arguments.rounds, arguments.starts, arguments.warm_up, *arguments.batch) < 1:
+        raise InputError("--steps, --rounds, --starts, --warm-up and --batch must be at least 1.")
     if arguments.device == "cpu" and "tf32" in arguments.dtype:
         raise InputError("--dtype tf32 is a type of GPUs; on the CPU it would be float32 once more. Leave it out.")
     return arguments

@@ -108,11 +108,13 @@ def row_of_peer(line: Mapping[str, Any]) -> Row:
     name = f"{line['method']}, {'JAX' if line['side'] == 'jax' else 'PyTorch ' + line['side']}"
     if line.get("error"):
         return Row("peers", name, missing=line["error"])
+    ratios = line.get("time_ratios", [])
+    among = f" ({len(ratios)} starts, {min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
     number = lambda key: line.get(key) if isinstance(line.get(key), int | float) else math.nan
     known = lambda value: None if math.isnan(value) else value
     return Row(
         "peers",
-        name,
+        name + among * (line["side"] != "jax"),
         f"{line['method']}, JAX",
         seconds=known(number("median_s")),
         time=known(number("time_ratio")),
