@@ -63,6 +63,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "ordinal": {"grading": {"kind": "corn"}},
     "unbalanced": {"grading": {"balance": 0.0}, "malignancy": {"balance": 0.0}},
     "guidance": {"guidance": {"weight": 0.1}},
+    "guidance-0.3": {"guidance": {"weight": 0.3}},
+    "guidance-1": {"guidance": {"weight": 1.0}},
     "measured": {"model": {"evidence": "measured"}},
 }
 """name -> groups of settings that differ from the default"""

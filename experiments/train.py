@@ -17,6 +17,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 import thyroid_jax
 from thyroid_jax import command, extras
@@ -38,6 +41,9 @@ class Arguments(ProcessOptions, HostOptions, Config):
     at once.
     """
 
+    distributed: Annotated[str, tyro.conf.arg(aliases=["--devices.distributed"])] = (
+        ""  # it stands beside --devices.mode
+    )
     run_dir: Path
     """folder of the run: config, split, logs, checkpoints and report"""
 

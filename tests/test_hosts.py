@@ -51,6 +51,7 @@ def test_options_that_mean_nothing_are_refused(options, message):
         ("--processes 2 --process 1", "need distributed"),
         ("--heartbeat-seconds 5", "need distributed"),
         ("--distributed here", "HOST:PORT"),
+        ("--devices.distributed here", "HOST:PORT"),
         ("--profile -1", "profile is -1"),
     ],
 )
