@@ -41,9 +41,7 @@ class Arguments(ProcessOptions, HostOptions, Config):
     at once.
     """
 
-    distributed: Annotated[str, tyro.conf.arg(aliases=["--devices.distributed"])] = (
-        ""  # it stands beside --devices.mode
-    )
+    distributed: Annotated[str, tyro.conf.arg(aliases=["--devices.distributed"])] = ""  # beside --devices.mode
     run_dir: Path
     """folder of the run: config, split, logs, checkpoints and report"""
 
