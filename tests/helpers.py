@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from thyroid_jax import checkpoints
 from thyroid_jax.losses import rlar
-from thyroid_jax.predict import ABOUT_RUN, settings_digest
+from thyroid_jax.predict import ABOUT_RUN, digest_in_facts, read_config, settings_digest
 from thyroid_jax.recipe import init_params
 
 
@@ -87,9 +88,20 @@ def forward_over_reverse(task_losses, parameters, latent, penalty, *, space="cha
 
 
 def change_settings(run_dir, **groups):
-    """Make a run's ``config.json`` that of a run with other settings: ``change_settings(run, train={"seed": 5})``."""
+    """Make a run's config and checkpoints those of other settings: ``change_settings(run, train={"seed": 5})``."""
     values = json.loads((run_dir / "config.json").read_text())
     about = values.pop(ABOUT_RUN)
     values |= {name: values[name] | fields for name, fields in groups.items()}
     about |= {"settings": settings_digest(values)}
     (run_dir / "config.json").write_text(json.dumps(values | {ABOUT_RUN: about}))
+    change_facts(run_dir, settings=digest_in_facts(read_config(run_dir / "config.json")[0]))
+
+
+def change_facts(run_dir, **facts):
+    """Change facts of all checkpoints of a run, as if they had been written so; None takes a fact out."""
+    for file in run_dir.glob("checkpoints/*/*/about.json"):
+        content = json.loads(file.read_text())
+        del content["checksum"]
+        changed = content["facts"] | facts
+        content["facts"] = {name: value for name, value in changed.items() if name not in facts or value is not None}
+        file.write_text(json.dumps(content | {"checksum": checkpoints._checksum(content)}))

@@ -1,5 +1,7 @@
 """The malignancy loss against its closed form and optax; class weights, missing labels, extreme logits."""
 
+import inspect
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -47,6 +49,13 @@ def test_missing_labels_give_zero_whatever_stands_there():
         for array in (values, gradient):
             assert jnp.isfinite(array).all() and (array[~where] == 0).all()
         assert (gradient[where] != 0).all()
+
+
+@pytest.mark.parametrize("weights", [[], [1.0], [1.0, 2.0, 3.0], [[1.0, 2.0], [3.0, 4.0]]])
+def test_weights_that_are_not_two_are_refused(weights):
+    """Two rows of two would weigh two images by their place."""
+    with pytest.raises(ValueError, match="give two, of benign and malignant"):
+        inspect.unwrap(malignancy)(LOGIT[:2], TARGET[:2], class_weights=weights)
 
 
 def test_batch_is_loop_and_jit_is_eager_with_weights_that_are_traced():

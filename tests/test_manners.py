@@ -23,6 +23,7 @@ from thyroid_jax.recipe import Fitted
 from thyroid_jax.runs.folder import check_settings
 from thyroid_jax.runs.start import Data, describe
 from thyroid_jax.settings import to_dict
+from thyroid_jax.train.validation import out_of_patience
 
 
 def one_line(capsys, main, words):
@@ -87,8 +88,8 @@ def test_a_longer_run_in_the_same_folder_says_how_to_go_on(tmp_path, done, offer
         check_settings(tmp_path / "run" / "config.json", both)
 
 
-def described(images, batch_size, shares=(), steps=45):
-    config = replace_groups(Config(), train={"batch_size": batch_size})
+def described(images, batch_size, shares=(), steps=45, **groups):
+    config = replace_groups(replace_groups(Config(), train={"batch_size": batch_size}), **groups)
     cases = tuple(map(str, range(images)))
     examples = Examples(batch=None, cases=cases, shares=shares)
     recipe = recipe_of(config, fitted=Fitted.neutral(5, len(clinical.TARGET), total_steps=steps))
@@ -109,6 +110,37 @@ def test_a_run_of_one_step_is_a_warning():
         "warning: the run has one step, and the learning rate of a run's first step is 0: nothing is learned."
     ]
     assert described(8, 8, steps=2) == []
+
+
+HEADS = {"pooling": "nodule", "pooled_levels": 3, "evidence": "measured"}
+OUTLINE = {"grading": {"weight": 0.0}, "malignancy": {"weight": 0.0}}
+
+
+def test_settings_that_change_nothing_in_a_run_are_warnings():
+    """A comparison of two methods that differ in these alone would find them equal, for no reason but this."""
+    (line,) = described(8, 8, model=HEADS, **OUTLINE)
+    assert line.startswith("warning: only the outline is trained")
+    assert line.endswith("without effect are model.pooling, model.pooled_levels, model.evidence.")
+    assert described(8, 8, model=HEADS) == described(8, 8, **OUTLINE) == []
+    for steps, warmup, ramp, effect in (
+        (45, 0.99, 0.0, False), (45, 0.97, 0.0, True), (45, 0.97, 0.1, True), (46, 0.978, 0.0, True),
+        (11, 0.5, 0.5, True), (5, 0.8, 0.0, True), (5, 0.8, 0.1, False),
+    ):  # fmt: skip
+        lines = described(8, 8, steps=steps, rlar={"weight": 1.0, "warmup": warmup, "ramp": ramp})
+        assert len(lines) == (not effect), (steps, warmup, ramp, lines)
+        assert effect or f"rlar is without effect: of {steps} steps, none is behind rlar.warmup" in lines[0]
+
+
+@pytest.mark.parametrize("epochs, every, patience, effect", [
+    (10, 2, 3, True), (10, 2, 4, False), (10, 2, 9, False), (9, 2, 3, True), (9, 2, 4, False), (1, 5, 1, False),
+])  # fmt: skip
+def test_a_patience_that_can_end_no_run_is_a_warning(epochs, every, patience, effect):
+    """The first evaluation and ``patience`` more must all come before the last epoch."""
+    train = {"epochs": epochs, "evaluate_every": every, "patience": patience}
+    assert len(described(8, 8, train=train)) == (not effect)
+    scores = [1.0] + [0.0] * (patience if effect else -(-epochs // every) - 2)
+    rows = [{"split": "validation", "score": score} for score in scores]
+    assert out_of_patience(rows, patience) == effect
 
 
 def test_a_run_folder_that_cannot_be_made(tmp_path, monkeypatch, capsys, train_arguments):

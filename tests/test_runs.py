@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import LEAST
-from helpers import change_settings
+from helpers import change_facts, change_settings
 
 from data_prep import builder
 from experiments import evaluate as evaluate_script
@@ -360,6 +360,28 @@ def test_a_run_goes_on_where_its_data_have_moved_and_devices_differ(copied):
 def test_a_checkpoint_of_another_configuration_is_refused(copied, train, refused):
     another_network(copied)
     assert "checkpoint is of another configuration" in refused(lambda: train(copied, "--model.hidden", "8"))
+
+
+@pytest.mark.parametrize("fact, other", [("settings", "grading.kind"), ("split", "data.fold"), ("digest", "data.name")])
+def test_a_checkpoint_of_another_run_of_the_same_shape_is_refused(copied, train, refused, fact, other):
+    """CORN's logits read as cross-entropy's, or a model that has seen the images held out, give plausible numbers."""
+    assert predict.load(copied).facts[fact]
+    change_facts(copied, **{fact: f"that of a run with another {other}"})
+    for action in (lambda: train(copied), lambda: evaluate_script.main(["--run-dir", str(copied)])):
+        assert "a checkpoint is of another run" in refused(action)
+    with pytest.raises(InputError, match="a checkpoint is of another run"):
+        predict.load(copied, checkpoint="last")
+
+
+def test_checkpoints_of_before_that_do_not_name_their_settings_are_read(copied):
+    change_facts(copied, settings=None)
+    assert predict.load(copied, checkpoint="last").step == 18
+
+
+def test_a_whole_number_is_the_same_setting_as_its_float():
+    """A run started from Python with the weight 1 goes on from the command line, which reads 1.0."""
+    one, same, other = (replace_groups(Config(), rlar={"weight": value}) for value in (1, 1.0, 1.5))
+    assert predict.digest_in_facts(one) == predict.digest_in_facts(same) != predict.digest_in_facts(other)
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------

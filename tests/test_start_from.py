@@ -57,8 +57,9 @@ def test_a_finished_run_offers_to_go_on_and_the_offer_works(finished, tmp_path, 
     (["--data.fold", "1"], "other data or on another split"),
     (["--data.share", "0.5"], "trained with data.share 1, and here it is 0.5"),
     (["--consistency.weight", "1"], r"heads/\S+: not in both runs, or of another shape"),
+    (["--grading.kind", "corn"], "grading.kind is cross_entropy there and corn here"),
     (["--train.start-from", "nowhere"], "nowhere/config.json: no such file"),
-], ids=["network", "fold", "share", "penalty", "folder"])  # fmt: skip
+], ids=["network", "fold", "share", "penalty", "kind", "folder"])  # fmt: skip
 def test_an_unfit_start_is_refused_and_no_folder_is_made(finished, tmp_path, refused, more, message):
     text = refused(tmp_path / "new", "--train.start-from", str(finished), *more)
     assert re.search(message, text) and not (tmp_path / "new").exists()

@@ -262,6 +262,8 @@ VIEWS = {
     "fewer strides": {"strides": (1,)},
     "many axes": {"shape": (1,) * 9, "strides": (1,) * 9},
     "beyond any memory": {"shape": (1 << 62, 4), "strides": (1, 1 << 62)},
+    "empty, and longer than NumPy counts": {"shape": (0, 1 << 70), "strides": (1, 1)},
+    "a stride that leads nowhere": {"shape": (1,), "strides": (1 << 70,)},
 }
 
 
@@ -318,6 +320,8 @@ def test_a_bad_header_of_safetensors_is_refused(refused):
         (change(shape=[-2, -1]), "shape or the place of 'norm.bias'"),
         (change(shape=[2.0]), "shape or the place"),
         (change(shape=[1] * 9), "shape or the place"),
+        (change(shape=[0, 1 << 70], data_offsets=[0, 0]), "shape or the place"),
+        (change(shape=[0, 1 << 62, 1 << 62], data_offsets=[0, 0]), "shape or the place"),
         (change(shape=[3]), "of 'norm.bias' do not fit"),
         (change(data_offsets=[0, 8]), "do not fit"),
         (change(data_offsets=[104, 1 << 60]), "do not fit"),

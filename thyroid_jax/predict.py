@@ -22,7 +22,7 @@ from thyroid_jax.evaluate.calibration import Calibration, scale_grades, scale_ma
 from thyroid_jax.files import read_json
 from thyroid_jax.model import Params
 from thyroid_jax.recipe import Recipe, init_params, measure_evidence
-from thyroid_jax.settings import flat, from_dict
+from thyroid_jax.settings import flat, from_dict, to_dict
 from thyroid_jax.shapes import Array
 from thyroid_jax.tasks import TASKS
 
@@ -86,6 +86,27 @@ def read_config(path: Path) -> tuple[Config, dict[str, Any]]:
     return config, made_from
 
 
+def digest_in_facts(config: Config) -> str:
+    """The digest of a run's settings in its checkpoints: :func:`settings_digest`, with every whole number of a float
+    field as a float, as a config is read back.
+    """
+    return settings_digest(to_dict(from_dict(Config, to_dict(config))))
+
+
+def check_own(folder: Path, facts: Mapping[str, Any], config: Config, made_from: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError` where a checkpoint with these facts is not of the run with that ``config.json``.
+
+    One of the same shape would be read with other settings, and answer with plausible numbers. What checkpoints or
+    configs of earlier versions do not say is not compared.
+    """
+    own = {"settings": digest_in_facts(config), "digest": made_from.get("data"), "split": made_from.get("split")}
+    if any(own[name] and facts.get(name, own[name]) != own[name] for name in own):
+        raise InputError(
+            f"{folder}: a checkpoint is of another run: its settings, data or split are not those of config.json. Put "
+            "back the checkpoints of this run, or name the other run's folder."
+        )
+
+
 def recipe_from_facts(config: Config, facts: dict[str, Any]) -> Recipe:
     """The recipe of a run's config for the data that ``facts`` describe, with the tasks that had labels."""
     recipe = recipe_of(config, grades=max(2, len(facts["grades"])))
@@ -123,18 +144,19 @@ def load(
         echo: called with one line where the newest of several checkpoints is damaged, and the one before is read. A
             run keeps one best checkpoint: where that is damaged, :class:`InputError`.
 
-    Raises :class:`InputError` for a folder without config or checkpoint, or a calibration of other grades; ValueError
-    for another ``checkpoint``.
+    Raises :class:`InputError` for a folder without config or checkpoint, for another run's checkpoint, or a calibration
+    of other grades; ValueError for another ``checkpoint``.
     """
     if checkpoint not in CHECKPOINTS:
         raise ValueError(f"checkpoint {checkpoint!r}: choose one of {', '.join(CHECKPOINTS)}.")
     run_dir = Path(run_dir)
-    config, _ = read_config(run_dir / "config.json")
+    config, made_from = read_config(run_dir / "config.json")
     folder = run_dir / "checkpoints"
     if not folder.is_dir():
         raise InputError(f"{folder}: no checkpoints there; train first, or name the folder of a run.")
 
     def like(facts: dict[str, Any]) -> dict[str, Any]:
+        check_own(folder, facts, config, made_from)
         recipe = recipe_from_facts(config, facts)
         return {"params": layout(recipe), "fitted": recipe.fitted}
 

@@ -21,8 +21,12 @@ def malignancy(
     """Binary cross-entropy w_1 y softplus(-x) + w_0 (1 - y) softplus(x), >= 0, in nats.
 
     ``logit`` x any real, ``target`` y in [0, 1], 1 for malignant. ``class_weights`` (w_0, w_1) >= 0 of benign and
-    malignant, 1 by default. Images whose flag in ``where`` is False give 0 with a zero gradient.
+    malignant, 1 by default; ValueError for another number of them. Images whose flag in ``where`` is False give 0 with
+    a zero gradient.
     """
     logit, target = fill_both(logit, target, where)
-    benign, malignant = (1.0, 1.0) if class_weights is None else jnp.asarray(class_weights, jnp.result_type(logit))
+    weights = jnp.asarray((1.0, 1.0) if class_weights is None else class_weights, jnp.result_type(logit))
+    if weights.shape != (2,):
+        raise ValueError(f"class weights of shape {weights.shape}: give two, of benign and malignant.")
+    benign, malignant = weights
     return keep(malignant * target * jax.nn.softplus(-logit) + benign * (1 - target) * jax.nn.softplus(logit), where)

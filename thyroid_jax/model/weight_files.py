@@ -124,9 +124,14 @@ def _entry(name: str, value: Any) -> _Entry:
         _refuse(f"the header describes {name!r} badly")
     if not isinstance(kind, str) or kind not in SAFETENSORS_TYPES:
         _refuse(f"{name!r} is of type {kind!r}; known are {', '.join(SAFETENSORS_TYPES)}")
-    if len(shape) > MOST_AXES or not all(type(number) is int and number >= 0 for number in numbers):
+    if not all(type(number) is int and number >= 0 for number in numbers) or _too_large(shape):
         _refuse(f"the shape or the place of {name!r} is impossible")
     return _Entry(SAFETENSORS_TYPES[kind], tuple(shape), start, end)
+
+
+def _too_large(shape: tuple[int, ...] | list[int]) -> bool:
+    """Whether NumPy could refuse a shape; it multiplies the sides of an empty array, too."""
+    return len(shape) > MOST_AXES or math.prod(max(side, 1) for side in shape) > LARGEST_FILE
 
 
 # --- PyTorch ----------------------------------------------------------------------------------------------------------
@@ -247,7 +252,8 @@ def _view(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
     storage, offset, shape, strides = tensor
     count = math.prod(shape)
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides)) if count else 0
-    if len(shape) != len(strides) or len(shape) > MOST_AXES or count > storage.length or last >= max(storage.length, 1):
+    impossible = len(shape) != len(strides) or _too_large(shape) or max(strides, default=0) > LARGEST_FILE
+    if impossible or count > storage.length or last >= max(storage.length, 1):
         _refuse(f"{name!r} reaches beyond its storage")
     in_bytes = tuple(stride * numbers.itemsize for stride in strides)
     return np.lib.stride_tricks.as_strided(numbers[offset if count else 0 :], shape, in_bytes, writeable=False)

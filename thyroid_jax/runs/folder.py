@@ -16,7 +16,7 @@ from thyroid_jax.config import Config, may_not_differ
 from thyroid_jax.data import source
 from thyroid_jax.errors import InputError
 from thyroid_jax.files import remove_fragments, write_json
-from thyroid_jax.predict import ABOUT_RUN, read_config, settings_digest
+from thyroid_jax.predict import ABOUT_RUN, check_own, digest_in_facts, read_config, settings_digest
 from thyroid_jax.radiomics import clinical
 from thyroid_jax.recipe import Recipe
 from thyroid_jax.settings import flat, to_dict
@@ -29,13 +29,14 @@ from thyroid_jax.train.validation import out_of_patience
 Echo = Callable[[str], None]
 
 
-def facts_of(parts: source.Parts, recipe: Recipe) -> dict[str, Any]:
-    """Facts about the data for every checkpoint: names and digests, nothing that depends on a device."""
+def facts_of(parts: source.Parts, recipe: Recipe, config: Config) -> dict[str, Any]:
+    """Facts about data and settings for every checkpoint: names and digests, nothing that depends on a device."""
     return {
         "version": thyroid_jax.__version__,
         "data": parts.card.name,
         "digest": parts.digest,
         "split": parts.split_digest,
+        "settings": digest_in_facts(config),
         "grades": list(parts.card.grades),
         "grade_system": parts.card.grade_system,
         "tasks": [task.name for task in recipe.tasks],
@@ -169,15 +170,20 @@ def claim(run_dir: Path, config: Config, parts: source.Parts) -> None:
 def resume(run_dir: Path, recipe: Recipe, echo: Echo) -> checkpoints.Saved | None:
     """The newest whole checkpoint of a run, or None. Damaged newer ones are set aside, so that they are not lost.
 
-    Of several processes the first one reads it; in the others its arrays are zeros.
+    Raises :class:`InputError` for another run's checkpoint. Of several processes the first one reads it; in the others
+    its arrays are zeros.
     """
     folder, read = run_dir / "checkpoints" / "last", []
 
     def layout() -> dict[str, Any]:
         return jax.eval_shape(lambda: init_state(recipe, jax.random.key(0))).packed() | {"fitted": recipe.fitted}
 
+    def like(facts: dict[str, Any]) -> dict[str, Any]:
+        check_own(folder, facts, *read_config(run_dir / "config.json"))
+        return layout()
+
     def about_newest() -> dict[str, Any] | None:
-        saved = checkpoints.newest(folder, lambda facts: layout(), echo=echo)
+        saved = checkpoints.newest(folder, like, echo=echo)
         if saved is None:
             return None
         checkpoints.set_aside(folder, after=saved.step)

@@ -37,10 +37,14 @@ from thyroid_jax.tasks import TASKS
 from thyroid_jax.train import hosts, signals
 from thyroid_jax.train.devices import SPREADS, check_divides
 from thyroid_jax.train.loop import Progress, check_labels, fit
+from thyroid_jax.train.objective import scheduled_weight
 from thyroid_jax.train.options import DEFAULTS, ProcessOptions
 from thyroid_jax.train.progress import say
 from thyroid_jax.train.saving import resumed
 from thyroid_jax.train.step import TrainState, init_state, unpacked
+
+READ_BY_HEADS = ("pooling", "pooled_levels", "pooled_trains", "evidence")
+"""settings of the network that the outline does not depend on"""
 
 
 class Data(NamedTuple):
@@ -156,7 +160,7 @@ def train(config: Config, run_dir: Path, *, options: ProcessOptions = DEFAULTS, 
                 training,
                 validation,
                 spread,
-                facts=facts_of(data.parts, recipe) | origin,
+                facts=facts_of(data.parts, recipe, config) | origin,
                 options=options,
                 stop=asked,
                 echo=echo,
@@ -276,7 +280,8 @@ def guided(data: Data, recipe: Recipe, config: Config) -> tuple[Examples, Exampl
 def describe(recipe: Recipe, data: Data, config: Config) -> str:
     """The run in two lines: numbers of images and steps, and every term of the objective with its weight.
 
-    Further lines are remarks on the data, and a warning where a batch is larger than the training part.
+    Further lines are remarks on the data, and warnings: of a batch larger than the training part, and of settings that
+    change nothing in this run.
     """
     settings = recipe.settings
     trained = {task.name for task in recipe.tasks}
@@ -289,10 +294,11 @@ def describe(recipe: Recipe, data: Data, config: Config) -> str:
     weighed = "" if method.method == "equal" else f"; weighed by {method.method}"
     weighed += f" at the {method.at}" if method.compares_gradients else ""
     missing = f"; no label for {', '.join(off)}" if off else ""
+    warnings = [*_of_the_batch(data, config), *_of_the_length(recipe), *_without_effect(recipe, config)]
     return (
         f"{len(data.training.cases)} training and {len(data.validation.cases)} validation images, "
         f"{int(recipe.fitted.total_steps)} steps\nminimises {' + '.join(terms)}{weighed}{missing}"
-        + "".join(f"\n{remark}" for remark in [*data.remarks, *_of_the_batch(data, config), *_of_the_length(recipe)])
+        + "".join(f"\n{remark}" for remark in [*data.remarks, *warnings])
     )
 
 
@@ -310,3 +316,23 @@ def _of_the_batch(data: Data, config: Config) -> list[str]:
         f"warning: train.batch_size {size} is more than the {images} images of an epoch: each epoch is one step, and "
         f"{size - images} rows of its batch are padding. Take a smaller --train.batch-size for more steps."
     ]
+
+
+def _without_effect(recipe: Recipe, config: Config) -> list[str]:
+    """Settings that named configs may combine, or that depend on the length of the run, and change nothing here."""
+    found, default, steps = [], Config(), int(recipe.fitted.total_steps)
+    of_heads = [name for name in READ_BY_HEADS if getattr(config.model, name) != getattr(default.model, name)]
+    if of_heads and [task.name for task in recipe.tasks] == ["segmentation"]:
+        named = ", ".join(f"model.{name}" for name in of_heads)
+        found.append(f"warning: only the outline is trained, and no head is read: without effect are {named}.")
+    for penalty in recipe.penalties:
+        chosen = recipe.settings[penalty.name]
+        if steps and not scheduled_weight(chosen, steps - 1, float(steps)):
+            name = f"{penalty.name}.warmup {chosen.warmup:g}"
+            found.append(f"warning: {penalty.name} is without effect: of {steps} steps, none is behind {name}.")
+    evaluations = -(-config.train.epochs // config.train.evaluate_every)
+    if config.train.patience > max(0, evaluations - 2):
+        found.append(
+            f"warning: train.patience {config.train.patience} is without effect: the run has {evaluations} evaluations."
+        )
+    return found

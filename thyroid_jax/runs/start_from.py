@@ -33,9 +33,9 @@ class Start(NamedTuple):
 def start_of(config: Config, recipe: Recipe, parts: source.Parts) -> Start:
     """The parameters of the last checkpoint of the run ``config.train.start_from``, those that it predicts with.
 
-    Raises :class:`InputError` unless that run has the same network, parameters of the same names and shapes, and the
-    same data set and split, and no larger share of its training part, drawn by the same seed: otherwise it may have
-    learnt from images that the new run holds out or leaves out.
+    Raises :class:`InputError` unless that run has the same network, parameters of the same names and shapes, the same
+    kind of grade where both train it, and the same data set and split, and no larger share of its training part, drawn
+    by the same seed: otherwise it may have learnt from images that the new run holds out or leaves out.
     """
     run_dir = Path(config.train.start_from)
     theirs, was_made_from = read_config(run_dir / "config.json")
@@ -71,6 +71,12 @@ def start_of(config: Config, recipe: Recipe, parts: source.Parts) -> Start:
         raise InputError(
             f"{where} {named}: not in both runs, or of another shape. Switch on the same penalties, and use the same "
             "version."
+        )
+    kinds, tasks = (theirs.grading.kind, config.grading.kind), {task.name for task in recipe.tasks}
+    if "grading" in tasks & {*trained.facts["tasks"]} and kinds[0] != kinds[1]:
+        raise InputError(
+            f"{where} grading.kind is {kinds[0]} there and {kinds[1]} here: the outputs of its grade head mean "
+            "something else. Give the same kind."
         )
     return Start(trained.params, fingerprint(trained), trained.facts["encoder_weights"])
 

@@ -42,7 +42,8 @@ class OptimizerConfig:
     level_decay: float = 1.0
     """factor of the learning rate from one level of a published encoder to the finer one before it"""
     average: int = 0
-    """steps over which parameters are averaged for validation and prediction (see `averaged`); 0 for none"""
+    """steps over which parameters are averaged for validation and prediction, in a run of N steps N / 9 at most (see
+    `averaged`); 0 for none"""
 
     def __post_init__(self):
         check_within(self, "optimizer", ("learning_rate", "weight_decay", "head_decay", "clip"), 0)
