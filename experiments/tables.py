@@ -89,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = rows_of(arguments)
     if arguments.out is None:
         print(tabulate.markdown(runs.results.compared(rows, arguments), parts=arguments.parts, rows=arguments.rows))
+        if "caption" not in arguments.parts and rows.notes:  # what is not compared must not be missing without a word
+            print("\n".join(rows.notes), file=sys.stderr)
     else:
         print(runs.results.publish(arguments.out, rows, arguments))
 

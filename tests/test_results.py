@@ -172,6 +172,17 @@ def test_rows_that_cannot_be_compared_leave_the_folder_as_it_is(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_table_of_differences_alone_says_what_is_not_compared(tmp_path, capsys):
+    for name, runs in (("ours", SEEDS), ("theirs", SEEDS[:1])):
+        write_cases(tmp_path / f"{name}.csv", table(1, runs))
+    words = [str(tmp_path), "ours", "theirs", "--samples", "20", "--page", "no", "--parts"]
+    tables.main([*words, "differences", "p"])
+    printed = capsys.readouterr()
+    assert "| difference to ours" not in printed.out and "Not compared" in printed.err and "theirs" in printed.err
+    tables.main([*words, "values", "caption"])
+    assert not capsys.readouterr().err
+
+
 def test_the_tables_of_predicted_ensembles_are_printed_again_with_their_outlines(tmp_path, capsys):
     predicted = [replace(case, part="fold0-ensemble") for case in table(5)]
     rows = results.with_ensembles({"a": table(1, SEEDS)}, {"a": predicted})
