@@ -223,8 +223,8 @@ def record(
 
     ``time_ratio`` is the median over the turns of its time by JAX's; above 1 it is slower than JAX. With several starts
     of the processes it is the median of theirs, ``time_ratios``. ``cpu_time_ratio`` is that of the CPU time, which
-    other programs on the machine disturb less. ``mfu`` is the
-    plain step's model FLOPs as a share of the peak; NaN for RLAR, whose step has more of them.
+    other programs on the machine disturb less. ``mfu`` is the plain step's model FLOPs as a share of the peak; NaN for
+    RLAR, whose step has more of them.
     """
     counted = flops.of_plain_step(reference.recipe(stage.size, "plain").model, stage.batch, *stage.image)
     peak = arguments.peak_tflops.get(stage.dtype, 0.0) if stage.method == "plain" else 0.0
