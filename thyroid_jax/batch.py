@@ -19,7 +19,8 @@ class Batch(NamedTuple):
     """A batch of images and their labels. A missing label is marked by a False flag, never by a zero.
 
     image            f32[b h w 1] in [0, 1]; 8-bit grey values, uint8[b h w 1], until the step converts them
-    mask             f32[b h w] in [0, 1], soft when several readers drew it; uint8[b h w] until the step converts it
+    mask             f32[b h w] in [0, 1], soft when several readers drew it; uint8[b h w], 255 inside, until the step
+                     converts it
     grade            f32[b k]; one-hot, or the distribution of several readers' grades
     malignant        f32[b] in [0, 1]; 1 for malignant
     radiomics        f32[b r]; the guidance target, robustly scaled
