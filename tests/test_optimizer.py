@@ -99,6 +99,15 @@ def test_the_average_forgets_the_start_and_then_follows_slowly():
     assert float(value) == pytest.approx(1.0, abs=0.3)
 
 
+def test_the_average_of_a_parameter_that_does_not_move_is_that_parameter_bit_for_bit():
+    still = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    follow = jax.jit(lambda average, step: averaged(OptimizerConfig(average=100), average, still, step))
+    found = still
+    for step in range(200):
+        found = follow(found, step)
+    np.testing.assert_array_equal(found, still)
+
+
 @pytest.mark.parametrize("field, value", [("b1", 1.0), ("learning_rate", -1e-3), ("final_share", 1.1), ("clip", -1.0)])
 def test_impossible_numbers_are_named(field, value):
     with pytest.raises(InputError, match=rf"optimizer\.{field} is"):

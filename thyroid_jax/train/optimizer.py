@@ -129,10 +129,11 @@ def _slower_encoder(settings: OptimizerConfig, levels: Mapping[str, int], frozen
 def averaged(settings: OptimizerConfig, average: Any, params: Any, step: Int[Array, ""] | int) -> Any:
     """The exponential moving average after update number ``step`` (from 0), which gave ``params``.
 
-        a <- d a + (1 - d) params,  d = min(1 - 1 / settings.average, (1 + step) / (10 + step))
+        a <- params + d (a - params),  d = min(1 - 1 / settings.average, (1 + step) / (10 + step))
 
-    The smaller decay of the first steps forgets the random start.
+    The smaller decay of the first steps forgets the random start. In this form the average of a parameter that does not
+    move, such as one of a frozen level, is that parameter to the last bit.
     """
     step = jnp.asarray(step, jnp.float32)
     decay = jnp.minimum(1 - 1 / settings.average, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
+    return jax.tree.map(lambda a, p: p + decay * (a - p), average, params)
