@@ -33,7 +33,7 @@ from thyroid_jax.errors import InputError, exits_cleanly, raise_all
 from thyroid_jax.evaluate import outside
 from thyroid_jax.evaluate.cases import Case, write_cases
 from thyroid_jax.evaluate.summary import summary
-from thyroid_jax.files import read_json, write_json
+from thyroid_jax.files import check_writable, read_json, write_json
 
 from .runtime import prepare
 
@@ -209,6 +209,7 @@ def evaluate_outside(arguments: Arguments, out: Path) -> None:
         raise InputError(
             f"--out {out}: is the folder of a run, whose own table would be replaced; name another folder."
         )
+    check_writable(out, f"--out {out}")
     cases, digest = outside_cases(arguments)
     measured = summary(cases, samples=arguments.samples)
     if not measured:
@@ -247,6 +248,7 @@ def _most_probable(case: Case) -> str:
 def evaluate_run(arguments: Arguments, run_dir: Path) -> None:
     """Evaluate a run, write its table and page, and print its measures."""
     finished = thyroid_jax.runs.open_finished(run_dir, arguments.checkpoint, arguments.data_dir)
+    check_writable(run_dir, f"--run-dir {run_dir}")
     found = thyroid_jax.runs.evaluate(
         run_dir,
         finished,

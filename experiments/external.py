@@ -36,6 +36,7 @@ from thyroid_jax.data.storage import Records, open_records
 from thyroid_jax.errors import InputError, exits_cleanly, raise_all
 from thyroid_jax.evaluate import tabulate
 from thyroid_jax.evaluate.cases import Case, write_cases
+from thyroid_jax.files import check_writable
 from thyroid_jax.runs.table_options import TableOptions
 
 from .runtime import prepare
@@ -111,6 +112,10 @@ def open_methods(arguments: Arguments) -> Methods:
     }
     for own_runs in opened.values():
         runs.ensemble.check_alike({str(run_dir): finished.trained for run_dir, finished in own_runs.items()})
+    for run_dir in (run_dir for own_runs in opened.values() for run_dir in own_runs):
+        check_writable(run_dir, f"{run_dir}: is where the table of cases is written")
+    if arguments.out is not None:
+        check_writable(arguments.out, f"--out {arguments.out}")
     return opened
 
 

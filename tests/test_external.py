@@ -2,6 +2,7 @@
 runs are one method.
 """
 
+import errno
 import shutil
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from helpers import change_settings
 
 from data_prep import builder
+from experiments import evaluate
 from experiments import external as script
 from thyroid_jax import runs
 from thyroid_jax.data.record import Card
@@ -150,6 +152,21 @@ def test_what_cannot_be_tested(run, data, capsys):
         with pytest.raises(SystemExit):
             script.main(["--data.name", "strangers", "--data.dir", str(data), *more])
         assert message in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_written_into_is_refused_before_anything_is_predicted(run, data, capsys, monkeypatch):
+    def read_only(dir):
+        raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+    monkeypatch.setattr("thyroid_jax.files.tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr("thyroid_jax.runs.evaluate", None)
+    monkeypatch.setattr("thyroid_jax.runs.external.external_cases", None)
+    with pytest.raises(SystemExit):
+        table_of(run, data, "strangers")
+    assert f"{run} cannot be written into (Read-only file system)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate.main(["--run-dir", str(run), "--data-dir", str(data)])
+    assert f"{run} cannot be written into (Read-only file system)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,24 @@ def test_a_failure_at_any_stage_leaves_the_old_file_and_no_fragment(tmp_path, mo
     assert (tmp_path / "a").read_text() == "old" and listing(tmp_path) == ["a"]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "\u6f22" * 85])
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path, name):
+    files.write_text(tmp_path / name, "all of it")
+    assert listing(tmp_path) == [name] and (tmp_path / name).read_text() == "all of it"
+
+
+def test_a_folder_that_cannot_be_written_into_is_named_with_the_file(tmp_path, monkeypatch):
+    """And not with the fragment that nobody has asked for."""
+
+    def read_only(**where):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "fragment")
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", read_only)
+    with pytest.raises(PermissionError) as found:
+        files.write_text(tmp_path / "a", "new")
+    assert found.value.filename == str(tmp_path / "a") and found.value.errno == errno.EACCES
+
+
 def test_a_folder_in_the_place_of_a_file_is_named_and_stays(tmp_path):
     (tmp_path / "a").mkdir()
     spare = os.open(os.devnull, os.O_RDONLY)

@@ -189,6 +189,7 @@ def test_records_that_cannot_be_right(change, problem):
     ("change", "problem"),
     [
         ({"grades": ("benign", "Malignant")}, "'malignant' is not a grade"),
+        ({"grades": ("benign", "Unknown")}, "'unknown' is not a grade"),
         ({"grades": ("low", "")}, "'' is not plain text"),
         ({"grades": ("low", "LOW")}, "'low' is named 2 times"),
         ({"grades": ("low", "=SUM(A1)")}, "is not plain text"),

@@ -91,6 +91,34 @@ def test_without_grades_the_worst_calls_are_shown():
     assert words.index("Malignancy most surely wrong 2") > words.index("Lowest Dice") and "truth malignant ✗" in words
 
 
+def test_cases_without_a_reference_are_shown_as_such_and_right_ones_are_not():
+    image = thumbnail(Picture("x", np.full((8, 8), 9, np.uint8)))
+    bare = Case("x", "g", grade_predicted="a", probability={"a": 1.0, "b": 0.0}, p_malignant=0.9)
+    right = [
+        Case("x", "g", grade_truth="a", grade_predicted="a", probability={"a": 1.0, "b": 0.0}),
+        Case("x", "g", malignant_truth=True, p_malignant=0.9),
+    ]
+    assert "Without a reference" in render(Report(title="none", cases=[bare], pictures=[image]))
+    for case in right:
+        assert "Without a reference" not in render(Report(title="right", cases=[case], pictures=[image]))
+
+
+def test_a_name_that_turns_the_text_round_leaves_the_numbers_beside_it():
+    """U+202E shows what follows it from right to left: 0.12 as 21.0, unless the name is set apart."""
+    p = {"\u202e5": 0.88, "4": 0.12}
+    case = Case("x", "g", dice=0.5, grade_truth="4", grade_predicted="\u202e5", probability=p)
+    text = render(Report(title="turned", cases=[case]))
+    assert "Grade <bdi>\u202e5</bdi> (0.88)," in text and "truth <bdi>4</bdi> (0.12)" in text
+
+
+def test_the_choices_of_a_filter_are_the_texts_of_the_cells():
+    """An option without a value has its text with the spaces run together, which no cell has."""
+    cases = [Case(f"{i}", "g", about={"side": side}) for i, side in enumerate(["far  left", " right"])]
+    text = render(Report(title="spaces", cases=cases))
+    for side in ("far  left", " right"):
+        assert f'<option value="{side}">' in text and f'data-v="{side}">{side}</td>' in text
+
+
 def test_subgroups_readers_calibration_and_provenance(report, text):
     words = section(text, "subgroups")
     assert "Exploratory" in words and "true malignancy" in words and "device" not in words  # under ten cases each

@@ -44,6 +44,13 @@ def test_the_whole_image_as_the_outline():
     assert baselines(cases, {}) == {} == baselines([], {})
 
 
+def test_an_empty_reference_counts_as_in_the_mean_of_the_model():
+    """The whole image has a Dice of 0 there, as every outline has."""
+    cases = [Case(name, "g", dice=0.5, reference_area_px=area) for name, area in (("half", 50), ("empty", 0))]
+    found = baselines(cases, {"half": 100, "empty": 100})
+    assert found["dice"].value == pytest.approx((2 / 3 + 0) / 2) and found["iou"].value == pytest.approx(0.25)
+
+
 def test_one_grade_for_all_is_measured_as_such():
     """The summary of the same table with the most frequent grade given to every case."""
     cases = graded("aabbbbcb")

@@ -58,6 +58,15 @@ def test_worst_grades_by_distance_and_then_by_the_probability_of_the_truth():
     assert [grade_error(case, NAMES) for case in cases] == [1, 0, 2, None, -2, 1, None]
 
 
+def test_the_scale_of_many_cases_is_looked_up_once(monkeypatch):
+    """It needs all cases: once for each of them, 8000 cases took a minute and a half."""
+    looked_up = []
+    monkeypatch.setattr(
+        "thyroid_jax.evaluate.report.case_table.grades", lambda cases: looked_up.append(len(cases)) or NAMES
+    )
+    assert worst_grades([graded("low", "high") for _ in range(50)], 2) == [0, 1] and looked_up == [50]
+
+
 def test_worst_malignancy_is_the_surest_wrong_call():
     truths = [(0.9, False), (0.4, True), (0.5, False), (0.01, True), (0.99, True), (0.7, None), (NAN, True)]
     cases = [Case(f"{i}", "g", p_malignant=p, malignant_truth=truth) for i, (p, truth) in enumerate(truths)]

@@ -127,6 +127,16 @@ def test_a_comparison_that_is_there_is_shown_and_not_computed_again(found, monke
         render_comparison(shown, compared=compared, samples=10)
 
 
+def test_the_caption_counts_the_tests_that_p_is_adjusted_over(found):
+    """Those of the whole comparison, also where a page shows a part of it: the adjusted p are of all of them."""
+    tables, _ = found
+    compared = compare(tables, measures=("dice",), samples=20)
+    shown = {name: tables[name] for name in ("plain", "third")}
+    assert compared.families == {"plain": 2}
+    text = section(render_comparison(shown, compared=compared), "differences")
+    assert "Holm's, over the 2 tests against plain." in text
+
+
 def test_no_interval_is_said_so():
     one = [Case(f"{i}", "patient", dice=i / 10) for i in range(5)]
     text = render_comparison({"a": one, "b": one}, samples=10)

@@ -141,3 +141,21 @@ def test_an_area_without_an_interval_is_named():
     found = remarks(cases, malignancy_summary(cases, samples=10), [])
     assert any("has no interval: it needs two groups" in remark for remark in found)
     assert not any("no interval" in remark for remark in remarks(cases[1:], malignancy_summary(cases[1:]), []))
+
+
+def test_names_written_from_right_to_left_do_not_turn_round_the_numbers_beside_them():
+    """U+2068 and U+2069 set a name apart; without them a browser shows "alef (5), bet (9)" in the other order."""
+    names = {"a": "\u05d0", "b": "\u05d1"}
+    said = lambda grade: names.get(grade, grade)
+    rare = [
+        dataclasses.replace(
+            case,
+            grade_truth=said("a" if i > 18 else case.grade_truth),
+            grade_predicted=said("a"),
+            probability={said(name): p for name, p in case.probability.items()},
+        )
+        for i, case in enumerate(sound(64))
+    ]
+    found = of(rare)
+    assert "Grades with fewer than 10 true cases: \u2068\u05d1\u2069 (9)." in found
+    assert "Every case was given the grade \u2068\u05d0\u2069: the grades say nothing." in found

@@ -25,6 +25,21 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         _write_beside_and_rename(path, content)
 
 
+def check_writable(folder: Path, name: str) -> None:
+    """Raise :class:`InputError` that begins with ``name`` unless ``folder`` can be written into, or be made.
+
+    A file is written there that the system removes at once, or where the folder would be made.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{name}: {there} cannot be written into ({error.strerror}). Choose a folder that you may write to."
+        ) from error
+
+
 def remove_fragments(folder: Path) -> None:
     """Remove from ``folder`` the fragments of files that a killed process did not finish writing."""
     for fragment in folder.glob(f".*{_FRAGMENT}*"):
@@ -37,7 +52,11 @@ _FRAGMENT = ".writing-"
 def _write_beside_and_rename(path: Path, content: bytes) -> None:
     if path.is_dir():  # the rename would name the fragment instead
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{_FRAGMENT}")
+    try:
+        # Of the name as much as leaves room for the rest, in characters of up to four bytes.
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}{_FRAGMENT}")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -306,4 +306,6 @@ def _grade_problems(grades: tuple[str, ...]) -> list[str]:
     problems += [f"grades: {grade!r} is named {count} times" for grade, count in times.items() if count > 1]
     if "malignant" in times:
         problems.append("grades: 'malignant' is not a grade; it is a label of its own, Record.malignant")
+    if "unknown" in times:  # reports count records without a grade under this name
+        problems.append("grades: 'unknown' is not a grade; a record without one has the grade None")
     return problems

@@ -173,7 +173,7 @@ def _by_text(cases: Sequence[Case], text: Callable[[Case], str], order: Sequence
 def _by_about(cases: Sequence[Case], entry: str) -> Parts:
     counts = Counter(case.about[entry] for case in cases if case.about.get(entry))
     large = sorted(name for name, count in counts.items() if count >= SMALLEST)
-    rare = [name for name in counts if name not in large]
+    rare = set(counts).difference(large)
     parts = [(name, [case for case in cases if case.about.get(entry) == name]) for name in large]
     others = "1 value" if len(rare) == 1 else f"{len(rare)} values"
     parts.append((f"other ({others})", [case for case in cases if case.about.get(entry) in rare]))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from thyroid_jax.errors import InputError
-from thyroid_jax.files import read_json
+from thyroid_jax.files import check_writable, read_json
 
 TABLE, ABOUT, PAGE = "predictions.csv", "predictions.json", "index.html"
 MASKS, OVERLAYS, SEGMENTATIONS = "masks", "overlays", "segmentations"
@@ -33,19 +32,7 @@ def check(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
             f"{pictures[0]}: is of predictions that were stopped before their table was written. Remove "
             f"{out / MASKS} and {out / OVERLAYS}, or give another --out."
         )
-    _check_writable(out)
-
-
-def _check_writable(out: Path) -> None:
-    """Write a file that the system removes at once into ``out``, or where it would be made."""
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"--out {out}: {there} cannot be written into ({error.strerror}). Choose a folder that you may write to."
-        ) from error
+    check_writable(out, f"--out {out}")
 
 
 def remove_older(out: Path) -> None:

@@ -40,7 +40,8 @@ def baselines(cases: Sequence[Case], areas: Mapping[str, int], training: Counts 
 
 
 def _of_outlines(cases: Sequence[Case], areas: Mapping[str, int]) -> dict[str, Baseline]:
-    known = [case for case in cases if not np.isnan(case.dice) and case.reference_area_px and case.case in areas]
+    drawn = [case for case in cases if not np.isnan(case.dice) and case.reference_area_px is not None]
+    known = [case for case in drawn if case.case in areas]
     if not known:
         return {}
     share = np.array([(case.reference_area_px or 0) / areas[case.case] for case in known])

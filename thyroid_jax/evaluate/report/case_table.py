@@ -47,7 +47,8 @@ def worst_grades(cases: Sequence[Case], count: int = 5) -> list[int]:
 
     Cases with a right grade are left out, and so are those without a true or a predicted grade.
     """
-    errors = {place: grade_error(case, grades(cases)) for place, case in enumerate(cases)}
+    names = grades(cases)  # once: it looks at all cases
+    errors = {place: grade_error(case, names) for place, case in enumerate(cases)}
     wrong = [place for place, error in errors.items() if error]
     return sorted(wrong, key=lambda place: (-abs(errors[place] or 0), _probability_of_truth(cases[place]) or 0))[:count]
 

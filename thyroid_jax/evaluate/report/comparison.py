@@ -78,7 +78,8 @@ def render_comparison(
         raise ValueError(f"a comparison needs two methods, not {len(found)}.")
     if compared is not None and samples is not None:
         raise ValueError("samples are those of the comparison; leave one of both out.")
-    compared = compare(found, samples=samples or 2000) if compared is None else _part_of(compared, list(found))
+    whole = compare(found, samples=samples or 2000) if compared is None else compared
+    compared = _part_of(whole, list(found))
     first, *others = found
     shown = {method: _pictures_of(found[method], (pictures or {}).get(method, ())) for method in found}
     rows = _measure_rows(compared.summaries)
@@ -91,7 +92,7 @@ def render_comparison(
         rows=[row for row in rows if row["key"] not in (*FIRST_LOOK, *compared.measures)],
         gaps=[_gap_row(gap) for gap in compared.gaps],
         decided=any(gap.decision for gap in compared.gaps),
-        caption=tabulate.caption(compared),
+        caption=tabulate.caption(compared, families=whole.families),
         against=[
             _against((first, other), (found[first], found[other]), (shown[first], shown[other]), f"against {place}")
             for place, other in enumerate(others)
@@ -143,7 +144,8 @@ def _gap_row(gap: tabulate.Gap) -> dict[str, Any]:
     sign = "+" if gap.value > 0 else ""
     return {
         "name": tables.name_of(gap.measure),
-        "methods": f"{gap.method} − {gap.against}",
+        "method": gap.method,
+        "against": gap.against,
         "value": sign + tables.number(gap.value, digits),
         "interval": "none"
         if np.isnan(gap.low)

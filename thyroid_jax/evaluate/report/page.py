@@ -310,14 +310,19 @@ def _worst(cases: Sequence[Case], pictures: Mapping[str, Mapping[str, Any]]) -> 
     }
     if not any(case.grade_truth and case.grade_predicted for case in cases):
         chosen["Malignancy most surely wrong"] = case_table.worst_malignancy(cases)
-    if not any(chosen.values()):
-        chosen["Without a reference"] = list(range(min(5, len(cases)))) if pictures else []
+    if pictures and not any(map(_has_reference, cases)):
+        chosen["Without a reference"] = list(range(min(5, len(cases))))
     keys = case_table.keys(cases)
     return [
         (heading, [_card(cases[place], keys[place], pictures) for place in places])
         for heading, places in chosen.items()
         if places
     ]
+
+
+def _has_reference(case: Case) -> bool:
+    """Whether anything is known that a prediction of the case can be compared with."""
+    return case.reference_area_px is not None or bool(case.grade_truth) or case.malignant_truth is not None
 
 
 def _card(case: Case, key: str, pictures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _one_answer(cases: Sequence[Case]) -> list[str]:
     calls = Counter(case.p_malignant >= 0.5 for case in cases if not np.isnan(case.p_malignant))
     found = []
     if len(given) == 1 and given.total() > 1:
-        found.append(f"Every case was given the grade {next(iter(given))}: the grades say nothing.")
+        found.append(f"Every case was given the grade {_isolated(next(iter(given)))}: the grades say nothing.")
     if len(calls) == 1 and calls.total() > 1:
         found.append(f"Every case was called {'malignant' if True in calls else 'benign'} at a probability of 0.5.")
     drawn = [case.predicted_area_px for case in cases if case.predicted_area_px is not None]
@@ -135,8 +135,8 @@ def _left_out(summary: Summary) -> list[str]:
 def _rare_grades(cases: Sequence[Case]) -> list[str]:
     names, found = grades(cases), []
     truths = Counter(case.grade_truth for case in cases if case.grade_truth)
-    rare = [f"{name} ({truths[name]})" for name in names if 0 < truths[name] < FEW_CASES]
-    missing = [name for name in names if truths and not truths[name]]
+    rare = [f"{_isolated(name)} ({truths[name]})" for name in names if 0 < truths[name] < FEW_CASES]
+    missing = [_isolated(name) for name in names if truths and not truths[name]]
     if rare:
         found.append(f"Grades with fewer than {FEW_CASES} true cases: {', '.join(rare)}.")
     if missing:
@@ -152,6 +152,11 @@ def _rare_malignancy(cases: Sequence[Case]) -> list[str]:
 
 def _cases(count: float) -> str:
     return f"{count:.0f} case" + ("" if count == 1 else "s")
+
+
+def _isolated(name: str) -> str:
+    """A name that may be written from right to left, so that it does not turn round the numbers beside it."""
+    return name if name.isascii() else f"\u2068{name}\u2069"
 
 
 def _capital(name: str) -> str:

@@ -129,8 +129,12 @@ class Comparison:
         }
 
 
-def caption(found: Comparison) -> list[str]:
-    """What a reader of the tables must know, in sentences: data, counts, intervals, tests and their family."""
+def caption(found: Comparison, *, families: Mapping[str, int] | None = None) -> list[str]:
+    """What a reader of the tables must know, in sentences: data, counts, intervals, tests and their family.
+
+    ``families`` are those that p is adjusted over, where ``found`` is a part of the comparison that has them.
+    """
+    families = {name: (families or found.families)[name] for name in found.families}
     sentences = [
         *found.notes,
         *_counts(found.methods),
@@ -139,7 +143,7 @@ def caption(found: Comparison) -> list[str]:
         *_about_areas(found),
     ]
     if found.gaps:
-        sentences += [*_about_differences(found.gaps), *_about_tests(found), *_about_margins(found.gaps)]
+        sentences += [*_about_differences(found.gaps), *_about_tests(found, families), *_about_margins(found.gaps)]
     return sentences
 
 
@@ -193,8 +197,8 @@ def _resampled_by_group(gaps: Sequence[Gap]) -> list[str]:
     return texts
 
 
-def _about_tests(found: Comparison) -> list[str]:
-    counts = [f"the {count} test{'s' * (count != 1)} against {name}" for name, count in found.families.items()]
+def _about_tests(found: Comparison, families: Mapping[str, int]) -> list[str]:
+    counts = [f"the {count} test{'s' * (count != 1)} against {name}" for name, count in families.items()]
     exact = ", all where there are fewer" if any(gap.exact for gap in found.gaps) else ""
     sentences = [
         "p: two-sided permutation test that exchanges two methods on whole groups "
