@@ -1,9 +1,11 @@
 """What a page says around its numbers: counts of labels by hand, and the training part's counts for the baselines."""
 
+import numpy as np
 from toys import CARD, toys
 
 from thyroid_jax.evaluate.agreement import Agreement
 from thyroid_jax.evaluate.summary import Counts
+from thyroid_jax.predict import Trained
 from thyroid_jax.runs import page_facts
 
 
@@ -30,3 +32,11 @@ def test_notes_name_the_labels_and_the_readers():
     labels, readers, *rest = page_facts.notes(CARD, between)
     assert "Toy family" in labels and "Dice 0.800" in readers and tuple(rest) == page_facts.NOTES
     assert any("DeLong" in note for note in rest) and len(page_facts.notes(CARD, Agreement())) == 1 + len(rest)
+
+
+def test_the_replicates_of_the_other_tables_are_named_where_they_are_fewer():
+    facts = {"version": "1", "digest": "d", "split": "s"}
+    trained = Trained(None, None, {"a": np.zeros((2, 3)), "b": np.zeros(4)}, facts, 7)
+    assert page_facts.provenance(trained, 500, 500)["bootstrap replicates"] == 500
+    found = page_facts.provenance(trained, 2000, 1000)
+    assert found["bootstrap replicates"] == "2000 (measures), 1000 (other tables)" and found["parameters"] == 10

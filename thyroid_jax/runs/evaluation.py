@@ -260,7 +260,7 @@ def evaluate(
         title=f"{parts.card.title}: {part} part",
         facts=page_facts.facts_of(trained, parts, counts, part, checkpoint_read(run_dir, checkpoint), flip),
         config=dict(flat(to_dict(trained.config))),
-        provenance=page_facts.provenance(trained, samples),
+        provenance=page_facts.provenance(trained, samples, few),
         summary=summary,
         per_grade=summaries.per_grade_summary(cases, samples=few),
         at_or_above=summaries.at_or_above_summary(cases, samples=few),

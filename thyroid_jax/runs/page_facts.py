@@ -89,8 +89,11 @@ def facts_of(
     }
 
 
-def provenance(trained: Trained, samples: int) -> dict[str, object]:
-    """Where the numbers come from: version, digests, step, parameters, bootstrap replicates."""
+def provenance(trained: Trained, samples: int, few: int) -> dict[str, object]:
+    """Where the numbers come from: version, digests, step, parameters, bootstrap replicates.
+
+    ``samples`` of them are behind each interval of the measures, ``few`` behind those of the other tables.
+    """
     return {
         "version that trained": trained.facts["version"],
         "version that evaluated": thyroid_jax.__version__,
@@ -98,7 +101,7 @@ def provenance(trained: Trained, samples: int) -> dict[str, object]:
         "split digest": trained.facts["split"],
         "step of the checkpoint": trained.step,
         "parameters": sum(int(np.size(leaf)) for leaf in jax.tree.leaves(trained.params)),
-        "bootstrap replicates": samples,
+        "bootstrap replicates": samples if few == samples else f"{samples} (measures), {few} (other tables)",
     }
 
 
