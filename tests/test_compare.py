@@ -268,7 +268,7 @@ def test_a_run_that_is_not_finished_is_no_method(compared, monkeypatch, tmp_path
         compare.main(words)
     assert "the run is not finished; repeat the command that trains it" in capsys.readouterr().err
     printed_by(words)  # its table is made where it is missing
-    assert read_cases(tmp_path / "run" / "cases.csv") == read_cases(out / CELLS[0] / "cases.csv")
+    assert repr(read_cases(tmp_path / "run" / "cases.csv")) == repr(read_cases(out / CELLS[0] / "cases.csv"))
 
 
 def test_without_several_seeds_there_is_no_ensemble(compared, tmp_path, capsys):

@@ -326,9 +326,8 @@ def test_an_excel_table_gives_the_same_and_a_grade_of_its_own_is_kept(data, resu
     second = read_cases(results / "out" / "cases.csv")
     for one, other in zip(first, second, strict=True):
         assert dict(other.probability) == pytest.approx(dict(one.probability), abs=1e-15)
-        assert other == replace(
-            one, grade_predicted="high", probability=other.probability, p_malignant=other.p_malignant
-        )
+        kept = replace(one, grade_predicted="high", probability=other.probability, p_malignant=other.p_malignant)
+        assert repr(other) == repr(kept)  # a missing value, NaN, is not equal to itself
     count = sum(case.grade_predicted != "high" for case in first)
     assert f"in {count} rows the grade is not the most probable one; it is kept" in capsys.readouterr().out
 
@@ -342,7 +341,7 @@ def test_columns_without_a_name_do_not_move_the_others(data, results):
     wide += [[str(number), *line[:5], "0.25", line[5]] for number, line in enumerate(lines)]
     (results / "grades.csv").write_text("\n".join(map(",".join, wide)))
     script.main(command(data, results, masks=False))
-    assert read_cases(results / "out" / "cases.csv") == first
+    assert repr(read_cases(results / "out" / "cases.csv")) == repr(first)
 
 
 def test_all_faults_are_named_at_once_and_nothing_is_written(data, results, capsys):

@@ -49,6 +49,7 @@ PREPARED = """
 import os, jax
 from experiments import runtime
 runtime.start_devices = lambda: None  # XLA would stop at the flags that these tests make up
+runtime.CPU_FLAGS = runtime.cpu_flags("0.11.9")  # a version that has flags
 runtime.prepare()
 print(os.environ["XLA_FLAGS"].strip(), jax.config.jax_compilation_cache_dir, sep="\\n")
 """
@@ -64,7 +65,7 @@ def prepared(**given):
 
 
 def test_flags_and_cache_of_the_user_win(tmp_path):
-    (ours,) = runtime.CPU_FLAGS
+    (ours,) = runtime.cpu_flags("0.11.9")
     name = ours.split("=")[0]
     flags, cache = prepared(XDG_CACHE_HOME=str(tmp_path))
     assert flags == ours and cache == str(tmp_path / "thyroid_jax" / "compiled")

@@ -39,7 +39,7 @@ def variants(group: Group, *, batch_size: int = 8, flags: tuple[str, ...] = ()) 
     """
     if group == "memory":
         return memory(batch_size)
-    return {"plain": Variant({})} | (tried(flags) if group == "flags" else GROUPS[group])
+    return tried(flags) if group == "flags" else {"plain": Variant({})} | GROUPS[group]
 
 
 def with_rlar(**fields: Any) -> Variant:
@@ -101,14 +101,13 @@ GROUPS: dict[Group, dict[str, Variant]] = {
 
 
 def tried(flags: tuple[str, ...]) -> dict[str, Variant]:
-    """XLA's flags, and memory that is given back; each of ``flags`` with RLAR."""
-    found = {
-        "plain, XLA's defaults": Variant({}, ()),
-        "plain, memory given back": Variant({}, keeps=False),
-        "RLAR": with_rlar(),
-        "RLAR, XLA's defaults": with_rlar()._replace(flags=()),
-        "RLAR, memory given back": with_rlar()._replace(keeps=False),
-    }
+    """Without our XLA flags, where there are any, and with memory given back; each of ``flags`` with RLAR."""
+    found = {}
+    for name, variant in (("plain", Variant({})), ("RLAR", with_rlar())):
+        found[name] = variant
+        if variant.flags:
+            found[f"{name}, XLA's defaults"] = variant._replace(flags=())
+        found[f"{name}, memory given back"] = variant._replace(keeps=False)
     return found | {
         f"RLAR, flag {number}": with_rlar()._replace(flags=(f"--{flag}",)) for number, flag in enumerate(flags, start=1)
     }
