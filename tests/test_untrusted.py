@@ -69,7 +69,7 @@ def test_links_that_lead_to_no_file_are_refused(tmp_path, read):
 def test_names_that_no_file_can_have_are_refused(tmp_path, file, read):
     refused(read, file / "below", r"^file: cannot be read \(Not a directory\)$")
     refused(read, tmp_path / ("a" * 5000), r"^file: cannot be read \(File name too long\)$")
-    refused(read, tmp_path / "with\0zero", r"^file: cannot be read \(embedded null byte\)$")
+    refused(read, tmp_path / "with\0zero", r"^file: cannot be read \(.*embedded null .*\)$")
     refused(read, tmp_path / "lone\udfff", "^file: (is not there|cannot be read)")
 
 
