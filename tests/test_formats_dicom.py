@@ -173,7 +173,7 @@ def test_a_palette_becomes_luma_and_its_index_is_the_label(put):
     for name in ("Red", "Green", "Blue"):
         fields[f"{name}PaletteColorLookupTableDescriptor"] = [10, 5, 8]
         fields[f"{name}PaletteColorLookupTableData"] = (np.arange(10) * 20).astype("u1").tobytes()
-    path = put("b.dcm", dicom(np.where(GREY == 70, 300, GREY // 7).astype(np.uint16), **fields))
+    path = put("b.dcm", dicom(np.where(GREY == 70, 300, GREY.astype(np.uint16) // 7), **fields))
     expect(path, np.where(GREY == 70, 180, late * 20), "palette turned to luma")
 
 
