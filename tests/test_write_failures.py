@@ -141,7 +141,8 @@ def test_a_full_disk_is_named_and_nothing_of_a_profile_is_left(run, tmp_path):
         run.train(tmp_path, profile=1, tensorboard=True)
     assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(tmp_path / "profile"))
     assert [path for path in (tmp_path / "profile").rglob("*") if path.is_file()] == earlier
-    jax.profiler.stop_trace()  # else this process could trace no more
+    with contextlib.suppress(RuntimeError):  # from 0.12 on JAX has ended it
+        jax.profiler.stop_trace()  # else this process could trace no more
 
 
 def test_the_end_of_an_event_file_keeps_the_first_message(tmp_path):
